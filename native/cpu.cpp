@@ -1,0 +1,165 @@
+// The CPU entry points of the C interface: check what can be checked, choose the type to compute in, run.
+#include <cstdio>
+#include <cstring>
+
+#include "dispatch.h"
+#include "ieee.h"
+#include "run.h"
+#include "scanlib.h"
+
+namespace scanlib {
+namespace {
+
+// The type a problem is computed in: complex or double where any operand is, float otherwise.
+int32_t compute_dtype(const scanlib_problem &p) {
+  bool complex = false, wide = false;
+  for (const scanlib_layout &operand : p.operand) {
+    complex = complex || operand.dtype == SCANLIB_C64 || operand.dtype == SCANLIB_C128;
+    wide = wide || operand.dtype == SCANLIB_F64 || operand.dtype == SCANLIB_C128;
+  }
+  return complex ? (wide ? SCANLIB_C128 : SCANLIB_C64) : wide ? SCANLIB_F64 : SCANLIB_F32;
+}
+
+int64_t lane_count(const scanlib_problem &p) {
+  int64_t count = p.inner;
+  for (int d = 0; d < p.outer_rank; ++d) count *= p.outer[d];
+  return count;
+}
+
+// Calls visit(element offset) for each index along inner and the outer axes, broadcast ones of the operand once.
+template <class Visit>
+void for_each_lane(const scanlib_problem &p, const scanlib_layout &layout, Visit visit) {
+  int64_t count = lane_count(p);
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t rest = i / p.inner, offset = (i % p.inner) * layout.inner;
+    for (int d = p.outer_rank - 1; d >= 0; --d) {
+      offset += (rest % p.outer[d]) * layout.outer[d];
+      rest /= p.outer[d];
+    }
+    visit(offset, i);
+  }
+}
+
+// T = 0: the state passes through. No lanes at all: only sums over nothing are left to write.
+int run_empty(const scanlib_problem &p, const Pointers &data) {
+  const InstructionSet &set = instruction_set();
+  bool backward = p.operand[SCANLIB_GRAD_H].dtype != SCANLIB_ABSENT;
+  if (p.time == 0) {
+    int from = backward ? SCANLIB_GRAD_FINAL : SCANLIB_H0, to = backward ? SCANLIB_GRAD_H0 : SCANLIB_FINAL;
+    const scanlib_layout &source = p.operand[from], &target = p.operand[to];
+    if (target.dtype != SCANLIB_ABSENT)
+      for (int64_t i = 0; i < lane_count(p); ++i) {
+        int64_t rest = i / p.inner, s = (i % p.inner) * source.inner, t = (i % p.inner) * target.inner;
+        for (int d = p.outer_rank - 1; d >= 0; --d) {
+          s += (rest % p.outer[d]) * source.outer[d];
+          t += (rest % p.outer[d]) * target.outer[d];
+          rest /= p.outer[d];
+        }
+        Complex<double> value{0, 0};
+        if (source.dtype != SCANLIB_ABSENT)
+          set.c128.widen[source.dtype](1, data.of[from] + s * dtype_size(source.dtype), 1, &value);
+        set.c128.narrow[target.dtype](1, &value, data.of[to] + t * dtype_size(target.dtype), 1);
+      }
+  }
+  if (!backward) return SCANLIB_OK;
+  // grad_a's elements along broadcast axes that are empty.
+  const scanlib_layout &grad_a = p.operand[SCANLIB_GRAD_A];
+  scanlib_problem own = p;
+  if (grad_a.time == 0) own.time = 1;
+  if (grad_a.inner == 0) own.inner = 1;
+  for (int d = 0; d < p.outer_rank; ++d)
+    if (grad_a.outer[d] == 0) own.outer[d] = 1;
+  const Complex<double> zero{0, 0};
+  for_each_lane(own, grad_a, [&](int64_t offset, int64_t) {
+    for (int64_t t = 0; t < own.time; ++t)
+      set.c128.narrow[grad_a.dtype](1, &zero,
+                                    data.of[SCANLIB_GRAD_A] + (offset + t * grad_a.time) * dtype_size(grad_a.dtype), 1);
+  });
+  return SCANLIB_OK;
+}
+
+template <class T>
+int run_as(const scanlib_problem &p, const Pointers &data) {
+  Schedule schedule = make_schedule(p, sizeof(T));
+  return Run<T>(p, schedule, data).run();
+}
+
+int run(const scanlib_problem *problem, Pointers data) {
+  if (!problem || problem->abi_version != SCANLIB_ABI_VERSION) return SCANLIB_E_ARGUMENT;
+  const scanlib_problem &p = *problem;
+  const bool empty = p.time == 0 || lane_count(p) == 0;
+  for (int role = 0; role < SCANLIB_ROLES; ++role) {
+    char *&pointer = data.of[role];
+    if (pointer && p.holder_offset) std::memcpy(&pointer, pointer + p.holder_offset, sizeof pointer);
+    bool given = p.operand[role].dtype != SCANLIB_ABSENT;
+    if (given != (pointer != nullptr) && !(given && empty)) return SCANLIB_E_ARGUMENT;
+    if (given && !pointer) continue;
+    int64_t size = dtype_size(p.operand[role].dtype);
+    bool complex = p.operand[role].dtype == SCANLIB_C64 || p.operand[role].dtype == SCANLIB_C128;
+    if (given && reinterpret_cast<uintptr_t>(pointer) % uintptr_t(complex ? size / 2 : size))
+      return SCANLIB_E_ALIGNMENT;
+  }
+  IeeeArithmetic ieee;
+  if (empty) return run_empty(p, data);
+  switch (compute_dtype(p)) {
+    case SCANLIB_F32:
+      return run_as<float>(p, data);
+    case SCANLIB_F64:
+      return run_as<double>(p, data);
+    case SCANLIB_C64:
+      return run_as<Complex<float>>(p, data);
+    default:
+      return run_as<Complex<double>>(p, data);
+  }
+}
+
+char *mutable_bytes(const void *pointer) { return const_cast<char *>(static_cast<const char *>(pointer)); }
+
+}  // namespace
+}  // namespace scanlib
+
+using namespace scanlib;
+
+extern "C" int scanlib_cpu_forward(const scanlib_problem *problem, const void *a, const void *x, const void *h0,
+                                   void *h, void *final_state) {
+  if (problem && problem->operand[SCANLIB_X].dtype == SCANLIB_ABSENT) return SCANLIB_E_ARGUMENT;
+  Pointers data{};
+  data.of[SCANLIB_A] = mutable_bytes(a);
+  data.of[SCANLIB_X] = mutable_bytes(x);
+  data.of[SCANLIB_H0] = mutable_bytes(h0);
+  data.of[SCANLIB_H] = mutable_bytes(h);
+  data.of[SCANLIB_FINAL] = mutable_bytes(final_state);
+  return run(problem, data);
+}
+
+extern "C" int scanlib_cpu_backward(const scanlib_problem *problem, const void *a, const void *h, const void *h0,
+                                    const void *grad_h, const void *grad_final, void *grad_a, void *grad_x,
+                                    void *grad_h0) {
+  if (problem && problem->operand[SCANLIB_GRAD_H].dtype == SCANLIB_ABSENT) return SCANLIB_E_ARGUMENT;
+  Pointers data{};
+  data.of[SCANLIB_A] = mutable_bytes(a);
+  data.of[SCANLIB_H] = mutable_bytes(h);
+  data.of[SCANLIB_H0] = mutable_bytes(h0);
+  data.of[SCANLIB_GRAD_H] = mutable_bytes(grad_h);
+  data.of[SCANLIB_GRAD_FINAL] = mutable_bytes(grad_final);
+  data.of[SCANLIB_GRAD_A] = mutable_bytes(grad_a);
+  data.of[SCANLIB_GRAD_X] = mutable_bytes(grad_x);
+  data.of[SCANLIB_GRAD_H0] = mutable_bytes(grad_h0);
+  return run(problem, data);
+}
+
+extern "C" size_t scanlib_cpu_describe(const scanlib_problem *problem, char *buffer, size_t size) {
+  if (!problem || problem->abi_version != SCANLIB_ABI_VERSION) return 0;
+  const int32_t dtype = compute_dtype(*problem);
+  Schedule s = make_schedule(*problem, dtype_size(dtype));
+  static const char *const kNames[] = {"", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"};
+  int length = std::snprintf(
+      buffer, size,
+      "%s %s in %s, %s: %lld sequences of %lld steps in %lld groups of up to %lld, time in %lld segments of %lld",
+      s.backward ? "backward" : "forward", s.rows ? "rows" : "columns", kNames[dtype], scanlib_cpu_isa(),
+      (long long)lane_count(*problem), (long long)problem->time, (long long)s.groups, (long long)s.lanes,
+      (long long)s.segments, (long long)s.segment);
+  return length < 0 ? 0 : size_t(length);
+}
+
+extern "C" const char *scanlib_version(void) { return SCANLIB_VERSION; }

@@ -1,0 +1,95 @@
+// The table of inner loops that each instruction set provides. kernels.cpp is compiled once for each.
+//
+// Inner loops work on the accumulation type T alone (float, double or complex of them), always step through their operands in
+// the order of the recurrence, and know nothing of threads, dtypes or broadcasting: cpu.cpp hands them memory that is
+// already of that shape, the user's own where it fits, else a panel in cache that `widen` filled.
+#pragma once
+#include <cstdint>
+
+namespace scanlib {
+
+template <class R>
+struct Complex {
+  R re, im;
+};
+
+// The type that sums over many elements are kept in.
+template <class T>
+struct SumOf {
+  using type = double;
+};
+template <class R>
+struct SumOf<Complex<R>> {
+  using type = Complex<double>;
+};
+
+template <class T>
+struct Kernels {
+  using Sum = typename SumOf<T>::type;
+
+  // columns: `lanes` recurrences side by side, one row a step. Pointers are to the first step, strides go from one step to the
+  // next. state[lanes] is the carry, in and out.
+  //   forward   state = h = a * state + x
+  //   summary   product *= a, state = a * state + x: what a stretch of time does to any carry
+  //   backward  state = grad_x = a * state + g, grad_a = state * h     (a one step ahead, h one step behind)
+  void (*columns_forward)(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *x, int64_t x_step, T *h,
+                          int64_t h_step, T *state);
+  void (*columns_summary)(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *x, int64_t x_step,
+                          T *product, T *state, bool conjugate);
+  void (*columns_backward)(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *g, int64_t g_step,
+                           const T *h, int64_t h_step, T *grad_x, int64_t grad_x_step, T *grad_a, int64_t grad_a_step,
+                           T *state, bool conjugate);
+
+  // rows: one recurrence, its steps contiguous in memory. Pointers are to the lowest address; `down` runs from the highest.
+  void (*rows_forward)(int64_t steps, const T *a, const T *x, T *h, T *state, bool down);
+  void (*rows_summary)(int64_t steps, const T *a, const T *x, T *product, T *state, bool down, bool conjugate);
+  void (*rows_backward)(int64_t steps, const T *a, const T *g, const T *h, T *grad_x, T *grad_a, T *state, bool down,
+                        bool conjugate);
+
+  // sums[i] += values[step][i] over the steps, in their order; total: over a contiguous row.
+  void (*sum_steps)(int64_t steps, int64_t lanes, const T *values, int64_t step, Sum *sums);
+  Sum (*total)(int64_t n, const T *values);
+
+  // n elements of a dtype at a stride (0 repeats one) to contiguous T, and contiguous T to a dtype at a stride. Indexed by
+  // scanlib_dtype. A complex T is narrowed to a real dtype by its real part.
+  void (*widen[7])(int64_t n, const void *from, int64_t stride, T *to);
+  void (*narrow[7])(int64_t n, const T *from, void *to, int64_t stride);
+};
+
+struct InstructionSet {
+  const char *name;
+  Kernels<float> f32;
+  Kernels<double> f64;
+  Kernels<Complex<float>> c64;
+  Kernels<Complex<double>> c128;
+};
+
+template <class T>
+const Kernels<T> &kernels_for(const InstructionSet &set);
+template <>
+inline const Kernels<float> &kernels_for(const InstructionSet &set) {
+  return set.f32;
+}
+template <>
+inline const Kernels<double> &kernels_for(const InstructionSet &set) {
+  return set.f64;
+}
+template <>
+inline const Kernels<Complex<float>> &kernels_for(const InstructionSet &set) {
+  return set.c64;
+}
+template <>
+inline const Kernels<Complex<double>> &kernels_for(const InstructionSet &set) {
+  return set.c128;
+}
+
+// Those that this library holds, for the processor it is built for.
+#if defined(__x86_64__)
+extern const InstructionSet baseline, avx2, avx512;
+#elif defined(__aarch64__)
+extern const InstructionSet neon;
+#else
+extern const InstructionSet baseline;
+#endif
+
+}  // namespace scanlib

@@ -1,0 +1,138 @@
+// The operands of a problem as the inner loops take them: where they lie if they fit, else by way of a panel in cache.
+#pragma once
+#include <sys/mman.h>
+
+#include <cstring>
+
+#include "arithmetic.h"
+#include "dispatch.h"
+#include "kernels.h"
+#include "problem.h"
+#include "schedule.h"
+
+namespace scanlib {
+
+constexpr int64_t kHugePage = int64_t(2) << 20;
+
+// One operand of one group, in the order of the steps: element (step k, lane j) lies at first + k * step + j * lane.
+struct Stream {
+  char *first;
+  int64_t step, lane, size;
+  int32_t dtype;
+  bool direct;  // the inner loops can use it where it lies
+
+  char *at(int64_t k, int64_t j) const { return first + (k * step + j * lane) * size; }
+};
+
+struct Pointers {
+  char *of[SCANLIB_ROLES];
+};
+
+template <class T>
+class Operands {
+ protected:
+  Operands(const scanlib_problem &problem, const Schedule &schedule, const Pointers &data)
+      : p_(problem), s_(schedule), data_(data), kernels_(kernels_for<T>(instruction_set())) {}
+
+  Stream stream(int role, const Place &place) const {
+    const scanlib_layout &layout = p_.operand[role];
+    int64_t size = dtype_size(layout.dtype), offset = place.chunk * s_.lanes * layout.inner;
+    for (int d = 0; d < p_.outer_rank; ++d) offset += place.outer[d] * layout.outer[d];
+    int64_t step = layout.time;
+    bool against = ((p_.flags & SCANLIB_REVERSE) != 0) != s_.backward;
+    if (against) {
+      offset += (p_.time - 1) * step;
+      step = -step;
+    }
+    bool in_shape = s_.rows ? step == (s_.down ? -1 : 1) : layout.inner == 1;
+    if (s_.rows && role == SCANLIB_X && data_.of[SCANLIB_X] == data_.of[SCANLIB_H]) in_shape = false;  // read twice
+    if (role == SCANLIB_GRAD_A && s_.reduce != Reduce::None) in_shape = false;
+    return {data_.of[role] + offset * size,
+            step,
+            layout.inner,
+            size,
+            layout.dtype,
+            in_shape && layout.dtype == TypeOf<T>::dtype};
+  }
+
+  // A state's lanes of one group; `fallback` where it is absent.
+  void load_state(int role, const Place &place, int64_t lanes, T *to) const {
+    if (p_.operand[role].dtype == SCANLIB_ABSENT) {
+      std::memset(static_cast<void *>(to), 0, size_t(lanes) * sizeof(T));
+      return;
+    }
+    Stream s = stream(role, place);
+    kernels_.widen[s.dtype](lanes, s.first, s.lane, to);
+  }
+  void store_state(int role, const Place &place, int64_t lanes, const T *from) const {
+    if (p_.operand[role].dtype == SCANLIB_ABSENT) return;
+    Stream s = stream(role, place);
+    kernels_.narrow[s.dtype](lanes, from, s.first, s.lane);
+  }
+
+  // What an inner loop is given for steps [k, k + n): the operand itself, or a copy in `panel`.
+  struct Source {
+    T *data;
+    int64_t step;
+  };
+  Source columns_in(const Stream &s, int64_t k, int64_t n, int64_t lanes, T *panel) const {
+    if (s.direct) return {reinterpret_cast<T *>(s.at(k, 0)), s.step};
+    if (s.step == 0) n = 1;
+    for (int64_t i = 0; i < n; ++i) kernels_.widen[s.dtype](lanes, s.at(k + i, 0), s.lane, panel + i * lanes);
+    return {panel, s.step == 0 ? 0 : lanes};
+  }
+  Source columns_out(const Stream &s, int64_t k, int64_t lanes, T *panel) const {
+    if (s.direct) return {reinterpret_cast<T *>(s.at(k, 0)), s.step};
+    return {panel, lanes};
+  }
+  void columns_flush(const Stream &s, int64_t k, int64_t n, int64_t lanes, const T *panel) const {
+    if (s.direct) return;
+    for (int64_t i = 0; i < n; ++i) kernels_.narrow[s.dtype](lanes, panel + i * lanes, s.at(k + i, 0), s.lane);
+  }
+  // Rows lie by address: where steps run down, the lowest address is the last step's.
+  char *row(const Stream &s, int64_t k, int64_t n, int64_t lane) const { return s.at(s_.down ? k + n - 1 : k, lane); }
+  T *row_in(const Stream &s, int64_t k, int64_t n, int64_t lane, T *panel) const {
+    if (s.direct) return reinterpret_cast<T *>(row(s, k, n, lane));
+    kernels_.widen[s.dtype](n, row(s, k, n, lane), s_.down ? -s.step : s.step, panel);
+    return panel;
+  }
+  T *row_out(const Stream &s, int64_t k, int64_t n, int64_t lane, T *panel) const {
+    return s.direct ? reinterpret_cast<T *>(row(s, k, n, lane)) : panel;
+  }
+  void row_flush(const Stream &s, int64_t k, int64_t n, int64_t lane, const T *panel) const {
+    if (!s.direct) kernels_.narrow[s.dtype](n, panel, row(s, k, n, lane), s_.down ? -s.step : s.step);
+  }
+
+  // A fresh large output costs more in page faults than the recurrence does; 2 MiB pages cost a fraction of them.
+  void advise_huge_pages(int role) const {
+#if defined(MADV_HUGEPAGE)
+    const scanlib_layout &layout = p_.operand[role];
+    if (layout.dtype == SCANLIB_ABSENT) return;
+    const int64_t size = dtype_size(layout.dtype);
+    int64_t low = 0, high = 0, count = 1;
+    auto extend = [&](int64_t stride, int64_t extent) {
+      (stride < 0 ? low : high) += stride * (extent - 1);
+      if (stride != 0) count *= extent;
+    };
+    extend(layout.time, p_.time);
+    extend(layout.inner, p_.inner);
+    for (int d = 0; d < p_.outer_rank; ++d) extend(layout.outer[d], p_.outer[d]);
+    if ((high - low + 1) / 2 > count) return;  // scattered over memory that is not ours to judge
+    auto begin = reinterpret_cast<uintptr_t>(data_.of[role] + low * size),
+         end = begin + uintptr_t(high - low + 1) * size;
+    begin = (begin + 4095) & ~uintptr_t(4095);
+    end &= ~uintptr_t(4095);
+    if (end > begin && int64_t(end - begin) >= 2 * kHugePage)
+      madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
+#else
+    (void)role;
+#endif
+  }
+
+  const scanlib_problem &p_;
+  const Schedule &s_;
+  const Pointers &data_;
+  const Kernels<T> &kernels_;
+};
+
+}  // namespace scanlib

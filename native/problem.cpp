@@ -1,0 +1,174 @@
+// From shapes and strides to the canonical (outer, T, inner) problem.
+#include "problem.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace scanlib {
+namespace {
+
+constexpr int kMaxDims = SCANLIB_MAX_DIMS;
+
+struct Axis {
+  int64_t extent;
+  int64_t stride[SCANLIB_ROLES];
+};
+
+bool is_state(int role) {
+  return role == SCANLIB_H0 || role == SCANLIB_FINAL || role == SCANLIB_GRAD_FINAL || role == SCANLIB_GRAD_H0;
+}
+
+// The operand whose memory order the kernels follow: what they write most of.
+int leading_role(const scanlib_operand *operands) {
+  return operands[SCANLIB_GRAD_X].dtype != SCANLIB_ABSENT ? SCANLIB_GRAD_X : SCANLIB_H;
+}
+
+// Whether stepping once along `outer` is the same as stepping off the end of `inner`, for every operand.
+bool merges(const Axis &outer, const Axis &inner) {
+  for (int role = 0; role < SCANLIB_ROLES; ++role)
+    if (outer.stride[role] != inner.stride[role] * inner.extent) return false;
+  return true;
+}
+
+// Whether the extents and strides stay inside a 64-bit address space, with room to add them up.
+bool fits(int32_t ndim, const int64_t *shape, const scanlib_operand *operands) {
+  const int64_t limit = int64_t(1) << 58;  // elements of up to 16 bytes
+  int64_t count = 1;
+  for (int d = 0; d < ndim; ++d)
+    if (__builtin_mul_overflow(count, shape[d], &count) || count > limit) return false;
+  if (count == 0) return true;
+  for (int role = 0; role < SCANLIB_ROLES; ++role) {
+    if (operands[role].dtype == SCANLIB_ABSENT) continue;
+    int64_t reach = 0;
+    for (int d = 0; d < ndim; ++d) {
+      int64_t stride = operands[role].strides[d], part;
+      if (stride <= -limit || stride >= limit) return false;
+      if (__builtin_mul_overflow(stride < 0 ? -stride : stride, shape[d] - 1, &part) ||
+          __builtin_add_overflow(reach, part, &reach) || reach > limit)
+        return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+int64_t dtype_size(int32_t dtype) {
+  switch (dtype) {
+    case SCANLIB_F16:
+    case SCANLIB_BF16:
+      return 2;
+    case SCANLIB_F32:
+      return 4;
+    case SCANLIB_F64:
+    case SCANLIB_C64:
+      return 8;
+    case SCANLIB_C128:
+      return 16;
+    default:
+      return 0;
+  }
+}
+
+}  // namespace scanlib
+
+using namespace scanlib;
+
+extern "C" int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int32_t ndim, const int64_t *shape,
+                                    int32_t axis, const scanlib_operand *operands) {
+  if (!problem || !shape || !operands || ndim < 1 || ndim > kMaxDims || axis < 0 || axis >= ndim)
+    return SCANLIB_E_ARGUMENT;
+  if (flags & ~(SCANLIB_REVERSE | SCANLIB_CONJUGATE)) return SCANLIB_E_ARGUMENT;
+  for (int role = 0; role < SCANLIB_ROLES; ++role) {
+    if (operands[role].dtype == SCANLIB_ABSENT) continue;
+    if (!dtype_size(operands[role].dtype) || !operands[role].strides) return SCANLIB_E_ARGUMENT;
+  }
+  auto given = [&](int role) { return operands[role].dtype != SCANLIB_ABSENT; };
+  bool backward = given(SCANLIB_GRAD_H);
+  if (!given(SCANLIB_A) || !given(SCANLIB_H)) return SCANLIB_E_ARGUMENT;
+  if (backward ? !given(SCANLIB_GRAD_A) || !given(SCANLIB_GRAD_X) || given(SCANLIB_X) || given(SCANLIB_FINAL)
+               : !given(SCANLIB_X) || given(SCANLIB_GRAD_A) || given(SCANLIB_GRAD_X) || given(SCANLIB_GRAD_H0) ||
+                     given(SCANLIB_GRAD_FINAL))
+    return SCANLIB_E_ARGUMENT;
+  for (int d = 0; d < ndim; ++d)
+    if (shape[d] < 0) return SCANLIB_E_ARGUMENT;
+  if (!fits(ndim, shape, operands)) return SCANLIB_E_OVERFLOW;
+
+  // Collect the axes: time apart, those of extent 1 dropped.
+  Axis time{shape[axis], {}};
+  Axis axes[kMaxDims];
+  int count = 0;
+  for (int d = 0; d < ndim; ++d) {
+    if (d != axis && shape[d] == 1) continue;
+    Axis &target = d == axis ? time : axes[count++];
+    target.extent = shape[d];
+    for (int role = 0; role < SCANLIB_ROLES; ++role) {
+      bool absent = !given(role) || (d == axis && is_state(role));
+      target.stride[role] = absent ? 0 : operands[role].strides[d];
+    }
+  }
+
+  // Order them by the stride of the leading operand, largest first (stable), so that the innermost is nearest in memory.
+  const int lead = leading_role(operands);
+  auto nearness = [&](const Axis &axis_) { return std::llabs(axis_.stride[lead]); };
+  for (int i = 1; i < count; ++i) {
+    Axis moving = axes[i];
+    int j = i;
+    for (; j > 0 && nearness(axes[j - 1]) < nearness(moving); --j) axes[j] = axes[j - 1];
+    axes[j] = moving;
+  }
+
+  // Merge neighbours that every operand walks as one axis.
+  int merged = 0;
+  for (int i = 0; i < count; ++i) {
+    if (merged > 0 && merges(axes[merged - 1], axes[i])) {
+      Axis joined = axes[i];
+      joined.extent *= axes[merged - 1].extent;
+      axes[merged - 1] = joined;
+    } else {
+      axes[merged++] = axes[i];
+    }
+  }
+
+  // The innermost axis becomes `inner` where it is nearer in memory than time; else sequences are rows of their own.
+  Axis inner{1, {}};
+  if (merged > 0 && nearness(axes[merged - 1]) < nearness(time)) inner = axes[--merged];
+  if (merged > SCANLIB_MAX_OUTER) return SCANLIB_E_RANK;
+
+  std::memset(problem, 0, sizeof *problem);
+  problem->abi_version = SCANLIB_ABI_VERSION;
+  problem->flags = flags;
+  problem->outer_rank = merged;
+  problem->time = time.extent;
+  problem->inner = inner.extent;
+  for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) problem->outer[d] = d < merged ? axes[d].extent : 1;
+  for (int role = 0; role < SCANLIB_ROLES; ++role) {
+    scanlib_layout &layout = problem->operand[role];
+    layout.dtype = operands[role].dtype;
+    layout.time = time.stride[role];
+    layout.inner = inner.stride[role];
+    for (int d = 0; d < merged; ++d) layout.outer[d] = axes[d].stride[role];
+  }
+  return SCANLIB_OK;
+}
+
+extern "C" const char *scanlib_status_string(int status) {
+  switch (status) {
+    case SCANLIB_OK:
+      return "no error";
+    case SCANLIB_E_ARGUMENT:
+      return "libscanlib was given an argument it does not accept";
+    case SCANLIB_E_RANK:
+      return "the operands' strides leave more axes than libscanlib loops over; copy them to contiguous memory";
+    case SCANLIB_E_ALIGNMENT:
+      return "an operand's address is not a multiple of its element size; copy it to aligned memory";
+    case SCANLIB_E_OVERFLOW:
+      return "extents and strides reach past a 64-bit address space";
+    case SCANLIB_E_MEMORY:
+      return "libscanlib could not allocate its scratch memory";
+    default:
+      return "unknown status of libscanlib";
+  }
+}
+
+extern "C" int scanlib_abi_version(void) { return SCANLIB_ABI_VERSION; }

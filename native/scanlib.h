@@ -1,0 +1,131 @@
+/* scanlib: the C interface of libscanlib.
+ *
+ * The first-order linear recurrence h_t = a_t * h_{t-1} + x_t along one axis of strided arrays, and its reverse
+ * gradient. Plain C: no exception crosses this boundary, every function that can fail returns a scanlib_status, and
+ * nothing here needs Python, PyTorch, jaxlib or CUDA.
+ *
+ * A call takes two steps. scanlib_problem_init() turns shapes, strides and dtypes into a scanlib_problem, which
+ * holds no pointers and may be kept and used again from any thread. scanlib_cpu_forward() or scanlib_cpu_backward()
+ * then runs it on data.
+ */
+#ifndef SCANLIB_INCLUDED
+#define SCANLIB_INCLUDED
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SCANLIB_ABI_VERSION 1
+#define SCANLIB_MAX_OUTER 6
+#define SCANLIB_MAX_DIMS 64
+
+#if defined(_WIN32)
+#define SCANLIB_API __declspec(dllexport)
+#else
+#define SCANLIB_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum scanlib_dtype {
+  SCANLIB_ABSENT = 0, /* the operand is not given */
+  SCANLIB_F16 = 1,
+  SCANLIB_BF16 = 2,
+  SCANLIB_F32 = 3,
+  SCANLIB_F64 = 4,
+  SCANLIB_C64 = 5,
+  SCANLIB_C128 = 6
+} scanlib_dtype;
+
+/* What an operand is to the recurrence. Forward reads A, X, H0 and writes H, FINAL. Backward reads A, H, H0, GRAD_H,
+ * GRAD_FINAL and writes GRAD_A, GRAD_X, GRAD_H0. H0, FINAL and their gradients are states: they have no time axis. */
+typedef enum scanlib_role {
+  SCANLIB_A = 0,
+  SCANLIB_X = 1,
+  SCANLIB_H = 2,
+  SCANLIB_H0 = 3,
+  SCANLIB_FINAL = 4,
+  SCANLIB_GRAD_H = 5,
+  SCANLIB_GRAD_FINAL = 6,
+  SCANLIB_GRAD_A = 7,
+  SCANLIB_GRAD_X = 8,
+  SCANLIB_GRAD_H0 = 9,
+  SCANLIB_ROLES = 10
+} scanlib_role;
+
+enum {
+  SCANLIB_REVERSE = 1,  /* h_t = a_t * h_{t+1} + x_t */
+  SCANLIB_CONJUGATE = 2 /* backward conjugates a and h (NumPy's and torch's convention; JAX's does not) */
+};
+
+typedef enum scanlib_status {
+  SCANLIB_OK = 0,
+  SCANLIB_E_ARGUMENT = 1,  /* a null pointer, an unknown dtype, a negative extent, an axis out of range, ... */
+  SCANLIB_E_RANK = 2,      /* more than SCANLIB_MAX_OUTER outer axes are left after merging */
+  SCANLIB_E_ALIGNMENT = 3, /* a pointer is not a multiple of its dtype's size */
+  SCANLIB_E_OVERFLOW = 4,  /* extents and strides that no 64-bit address space holds */
+  SCANLIB_E_MEMORY = 5     /* scratch memory could not be allocated */
+} scanlib_status;
+
+/* How one operand lies in memory, as the caller sees it. `strides` counts elements, one for each axis of the broadcast
+ * shape, 0 where the operand is broadcast; for states the entry at the time axis is ignored. */
+typedef struct scanlib_operand {
+  int32_t dtype; /* scanlib_dtype */
+  int32_t reserved;
+  const int64_t *strides;
+} scanlib_operand;
+
+/* The same after the axes have been merged: strides in elements. */
+typedef struct scanlib_layout {
+  int64_t outer[SCANLIB_MAX_OUTER];
+  int64_t time;
+  int64_t inner;
+  int32_t dtype;
+  int32_t reserved;
+} scanlib_layout;
+
+/* The canonical problem: independent recurrences of `time` steps, one for each index (outer..., inner). */
+typedef struct scanlib_problem {
+  int32_t abi_version;
+  int32_t flags;
+  int32_t outer_rank;
+  int32_t threads; /* at most so many threads; 0: the library's default. Set by the caller, never alters bits */
+  int64_t outer[SCANLIB_MAX_OUTER];
+  int64_t time;
+  int64_t inner;
+  int64_t holder_offset; /* where not 0, the pointers passed to a call are addresses of objects that hold the data
+                               pointer so many bytes from their start (a NumPy array does). Set by the caller */
+  scanlib_layout operand[SCANLIB_ROLES];
+} scanlib_problem;
+
+/* Fills *problem. `operands` has SCANLIB_ROLES entries. GRAD_A may have stride 0 along axes of extent > 1: its values are
+ * then summed along them, in an order that depends on the problem alone. No other output may. */
+SCANLIB_API int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int32_t ndim, const int64_t *shape,
+                                     int32_t axis, const scanlib_operand *operands);
+
+/* A pointer is NULL exactly where the operand's dtype is SCANLIB_ABSENT. `h` may be `x` itself; no other output may
+ * overlap an operand. An output is written completely or, when the status is not SCANLIB_OK, not at all. */
+SCANLIB_API int scanlib_cpu_forward(const scanlib_problem *problem, const void *a, const void *x, const void *h0,
+                                    void *h, void *final_state);
+SCANLIB_API int scanlib_cpu_backward(const scanlib_problem *problem, const void *a, const void *h, const void *h0,
+                                     const void *grad_h, const void *grad_final, void *grad_a, void *grad_x,
+                                     void *grad_h0);
+
+/* Writes one line that says which CPU kernel runs the problem and how its work is cut; returns the length it needs. */
+SCANLIB_API size_t scanlib_cpu_describe(const scanlib_problem *problem, char *buffer, size_t size);
+
+SCANLIB_API const char *scanlib_status_string(int status);
+SCANLIB_API int scanlib_abi_version(void);
+SCANLIB_API const char *scanlib_version(void);
+/* The instruction set that run-time dispatch chose: "baseline", "avx2", "avx512" or "neon". */
+SCANLIB_API const char *scanlib_cpu_isa(void);
+/* For tests: chooses an instruction set by name; SCANLIB_E_ARGUMENT where this machine lacks it. */
+SCANLIB_API int scanlib_cpu_select_isa(const char *name);
+/* The default number of threads: SCANLIB_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may use. */
+SCANLIB_API int scanlib_cpu_threads(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

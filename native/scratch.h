@@ -1,0 +1,55 @@
+// Memory that a call works in, taken in one piece.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+
+#include "arithmetic.h"
+#include "schedule.h"
+
+namespace scanlib {
+
+constexpr int64_t kPanel = 2048;  // elements of a panel: a few of them fit an L1 cache
+
+// Memory for a call, cut into pieces: counted first, then handed out.
+class Arena {
+ public:
+  template <class V>
+  static int64_t room(int64_t count) {
+    return (count * int64_t(sizeof(V)) + 63) / 64 * 64;
+  }
+  explicit Arena(char *base) : next_(base) {}
+  template <class V>
+  V *take(int64_t count) {
+    V *piece = reinterpret_cast<V *>(next_);
+    next_ += room<V>(count);
+    return piece;
+  }
+
+ private:
+  char *next_;
+};
+
+// What one thread works in.
+template <class T>
+struct Scratch {
+  T *panel[5];
+  T *state, *product, *local, *edge, *ones;
+  typename SumOf<T>::type *sums;  // Reduce::Time: one a lane; Reduce::Lanes: one an element of the segment
+
+  static int64_t sums_count(const Schedule &s) {
+    return s.reduce == Reduce::None ? 0 : s.reduce == Reduce::Time ? s.lanes : s.lanes * s.segment;
+  }
+  static int64_t panel_count(const Schedule &s) { return s.rows ? kPanel : std::max(kPanel, s.lanes); }
+  static int64_t room(const Schedule &s, bool panels) {
+    return 5 * Arena::room<T>(s.lanes) + Arena::room<typename SumOf<T>::type>(sums_count(s)) +
+           (panels ? 5 * Arena::room<T>(panel_count(s)) : 0);
+  }
+  Scratch(Arena &arena, const Schedule &s, bool panels) {
+    for (T *&p : panel) p = panels ? arena.take<T>(panel_count(s)) : nullptr;
+    for (T **p : {&state, &product, &local, &edge, &ones}) *p = arena.take<T>(s.lanes);
+    sums = arena.take<typename SumOf<T>::type>(sums_count(s));
+    std::fill(ones, ones + s.lanes, unit(ones));
+  }
+};
+
+}  // namespace scanlib
