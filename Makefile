@@ -1,0 +1,65 @@
+# Everything a person has to remember. Each target makes its own .venv and installs what it needs; on a second call
+# only what changed is done again.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+# Extra arguments, for example: make test ARGS="-k numpy -x"
+ARGS   ?=
+JOBS   ?= auto
+
+PACKAGE = pyproject.toml CMakeLists.txt $(wildcard cmake/* native/*)
+CXX_SOURCES = $(wildcard native/*.cpp native/*.h tests/native/*.cpp tests/native/*.h tests/native/*.c)
+
+.PHONY: help demo test lint bench docs clean
+help:
+	@echo "make demo    the same recurrence on every library, and smoothing constants fitted through it"
+	@echo "make test    all tests"
+	@echo "make lint    ruff, clang-format and mypy"
+	@echo "make bench   the price of an add, and peers; JSON and a plot in bench/results"
+	@echo "make docs    HTML in docs/_build"
+	@echo "make clean   remove the environment and everything built"
+
+demo: $(VENV)/.extra-demo
+	$(BIN)/python examples/demo.py $(ARGS)
+
+test: $(VENV)/.extra-test
+	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist loadgroup $(ARGS)
+
+# mypy wants the packages where they are when installed: backends inside scanlib.
+lint: $(VENV)/.extra-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
+	rm -rf build/typed && mkdir -p build/typed/scanlib
+	ln -s $(CURDIR)/scanlib/* $(CURDIR)/backends build/typed/scanlib/
+	cd build/typed && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p scanlib
+
+bench: $(VENV)/.torchlpc
+	$(BIN)/python bench/run.py $(ARGS)
+
+docs: $(VENV)/.extra-docs
+	$(BIN)/sphinx-build -W -q docs docs/_build
+
+clean:
+	rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The environment, then scanlib as an editable install (so that only a change of libscanlib or of the packaging needs
+# another), then the requirements of one extra, which pip reads from the scanlib installed.
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created $(PACKAGE)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.extra-%: $(VENV)/.installed .ci/constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt "scanlib[$*]"
+	@touch $@
+
+# A peer in the benchmarks that compiles itself against the torch installed.
+$(VENV)/.torchlpc: $(VENV)/.extra-bench
+	$(BIN)/python -m pip install --quiet setuptools ninja
+	$(BIN)/python -m pip install --quiet --no-build-isolation "torchlpc>=0.7"
+	@touch $@

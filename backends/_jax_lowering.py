@@ -1,0 +1,230 @@
+"""How the primitives run: libscanlib through XLA's FFI where it has handlers, JAX operations elsewhere.
+
+The choice is made when a program is lowered for a platform, from `HANDLERS`. What runs on several devices is wrapped by
+`_jax_sharding` first.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.interpreters import mlir
+
+from scanlib import native
+from scanlib.backends import _jax_pure, _jax_sharding
+from scanlib.backends._jax_primitives import (
+    Array,
+    accumulator,
+    backward_by_scan,
+    backward_p,
+    cast,
+    scan_p,
+    tangent_by_scan,
+    tangent_p,
+)
+from scanlib.errors import MissingLibraryError
+from scanlib.problem import (
+    Problem,
+    broadcast_strides,
+    contiguous_strides,
+    dtype_code,
+    state_strides,
+)
+
+FORWARD, BACKWARD = "scanlib_forward", "scanlib_backward"
+
+#: XLA's platform -> its FFI targets -> the symbols of libscanlib that serve them
+HANDLERS = {"cpu": {FORWARD: "scanlib_xla_cpu_forward", BACKWARD: "scanlib_xla_cpu_backward"}}
+
+STATES = ("h0", "final", "grad_final", "grad_h0")
+
+
+@functools.cache
+def missing(platform: str) -> str:
+    """Why libscanlib does not serve XLA's `platform`; empty if it does. The first call registers its handlers."""
+    symbols = HANDLERS.get(platform)
+    if symbols is None:
+        return f"libscanlib has no kernels for JAX on {platform}"
+    try:
+        library = native.library()
+    except MissingLibraryError as error:
+        return str(error)
+    if not all(hasattr(library, symbol) for symbol in symbols.values()):
+        return "this libscanlib was compiled without XLA handlers, because jaxlib's headers were missing"
+    try:
+        for target, symbol in symbols.items():
+            jax.ffi.register_ffi_target(
+                target, jax.ffi.pycapsule(getattr(library, symbol)), platform=platform
+            )
+    except Exception as error:  # whatever class this jaxlib raises, JAX operations still compute
+        major, minor = divmod(library.scanlib_xla_ffi_version(), 1000)
+        return f"this jaxlib refuses libscanlib's handlers, compiled for XLA FFI {major}.{minor}: {error}"
+    return ""
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(
+        f"scanlib runs as JAX operations, which is right but slow: {reason}. scanlib.explain(a, x, ...) tells the path "
+        "of a call.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+# ---- the handlers' calls
+
+
+def problem_of(
+    shape: Sequence[int], axis: int, operands: Mapping[str, Any], reverse: bool = False
+) -> native.NativeProblem:
+    """What the handler will make of dense `operands` by role; raises `native.RankError` where it cannot."""
+    shape = tuple(shape)
+    problem = Problem(shape, axis, shape[:axis] + shape[axis + 1 :])
+    layouts = {}
+    for role, value in operands.items():
+        dense = contiguous_strides(value.shape)
+        state = role in STATES
+        strides = (
+            state_strides(value.shape, dense, problem)
+            if state
+            else broadcast_strides(value.shape, dense, shape)
+        )
+        layouts[role] = dtype_code(value.dtype.name, role), strides
+    return native.prepare(shape, axis, layouts, reverse=reverse)
+
+
+def _too_many_axes(shape: Sequence[Any], axis: int, operands: Mapping[str, Any]) -> bool:
+    """Whether the axes do not merge into as few as libscanlib loops over: more than six that alternate in what they
+    repeat. An extent that is known only at run time cannot be asked about; the handler then returns the error."""
+    if not all(isinstance(n, int) for n in shape):
+        return False
+    try:
+        problem_of(shape, axis, operands)
+    except native.RankError:
+        return True
+    return False
+
+
+def _without_time(shape: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def _full_shape(full: Sequence[Array], states: Sequence[Array], axis: int) -> tuple[Any, ...]:
+    shape = jnp.broadcast_shapes(*(operand.shape for operand in full))
+    with_time = ((*state.shape[:axis], shape[axis], *state.shape[axis:]) for state in states)
+    return jnp.broadcast_shapes(shape, *with_time)
+
+
+def _call_forward(
+    *operands: Array, axis: int, reverse: bool, final: bool, dtype: Any, **_: Any
+) -> list[Array]:
+    a, x, *h0 = operands
+    shape = _full_shape((a, x), h0, axis)
+    results = {"h": jax.ShapeDtypeStruct(shape, dtype)}
+    if final:
+        results["final"] = jax.ShapeDtypeStruct(_without_time(shape, axis), dtype)
+    given = dict(zip(("a", "x", "h0"), operands, strict=False))
+    if _too_many_axes(shape, axis, given | results):
+        given = _materialised(given, shape, axis)
+    return _call(FORWARD, given, results, axis, reverse)
+
+
+def _call_backward(
+    *operands: Array,
+    axis: int,
+    reverse: bool,
+    x_dtype: Any,
+    summed: tuple[int, ...],
+    has_h0: bool,
+    a_dtype: Any = None,
+    **_: Any,
+) -> list[Array]:
+    a, h, g, *states = operands
+    shape = _full_shape((a, h, g), states, axis)
+    a_dtype = a_dtype or a.dtype
+    results = {
+        "grad_a": jax.ShapeDtypeStruct(
+            tuple(1 if d in summed else n for d, n in enumerate(shape)), a_dtype
+        ),
+        "grad_x": jax.ShapeDtypeStruct(shape, x_dtype),
+    }
+    if has_h0:
+        results["grad_h0"] = jax.ShapeDtypeStruct(_without_time(shape, axis), states[0].dtype)
+    roles = ("a", "h", "grad_h", *(("h0", "grad_final") if has_h0 else ("grad_final",)))
+    given = dict(zip(roles, operands, strict=False))
+    if not _too_many_axes(shape, axis, given | results):
+        return _call(BACKWARD, given, results, axis, reverse)
+    results["grad_a"] = jax.ShapeDtypeStruct(shape, accumulator(a_dtype))
+    grad_a, *rest = _call(BACKWARD, _materialised(given, shape, axis), results, axis, reverse)
+    return [cast(grad_a.sum(summed, keepdims=True), a_dtype), *rest]
+
+
+def _materialised(
+    given: Mapping[str, Array], shape: tuple[Any, ...], axis: int
+) -> dict[str, Array]:
+    state_shape = _without_time(shape, axis)
+    return {
+        role: jnp.broadcast_to(value, state_shape if role in STATES else shape)
+        for role, value in given.items()
+    }
+
+
+def _call(
+    target: str, given: Mapping[str, Array], results: Mapping[str, Any], axis: int, reverse: bool
+) -> list[Array]:
+    call = jax.ffi.ffi_call(target, list(results.values()))
+    return list(call(*given.values(), axis=np.int64(axis), reverse=np.bool_(reverse)))
+
+
+# ---- the same in JAX operations
+
+
+def _scan_by_jax(
+    *operands: Array, axis: int, reverse: bool, final: bool, dtype: Any, **_: Any
+) -> list[Array]:
+    wide = accumulator(
+        functools.reduce(jnp.promote_types, [operand.dtype for operand in operands], dtype)
+    )
+    a, x, *h0 = (cast(operand, wide) for operand in operands)
+    h, state = _jax_pure.scan(a, x, h0[0] if h0 else None, axis, reverse)
+    return [cast(h, dtype), cast(state, dtype)] if final else [cast(h, dtype)]
+
+
+# ---- registration
+
+
+def _register(
+    primitive: Any, call: Callable[..., list[Array]], by_jax: Callable[..., list[Array]]
+) -> None:
+    mlir.register_lowering(primitive, mlir.lower_fun(by_jax, multiple_results=True))
+    for platform in HANDLERS:
+        rule = functools.partial(_lower, call, by_jax, platform)
+        mlir.register_lowering(primitive, rule, platform=platform)
+
+
+def _lower(
+    call: Callable[..., list[Array]],
+    by_jax: Callable[..., list[Array]],
+    platform: str,
+    ctx: Any,
+    *operands: Any,
+    **params: Any,
+) -> Any:
+    reason = missing(platform) if params["native"] else ""
+    if reason:
+        _warn_once(reason)
+    if reason or not params["native"]:
+        return mlir.lower_fun(by_jax, multiple_results=True)(ctx, *operands, **params)
+    return _jax_sharding.lower(call, ctx, operands, params)
+
+
+_register(scan_p, _call_forward, _scan_by_jax)
+_register(backward_p, _call_backward, backward_by_scan)
+mlir.register_lowering(tangent_p, mlir.lower_fun(tangent_by_scan, multiple_results=True))

@@ -1,0 +1,327 @@
+"""Derivatives of `scanlib::scan` in torch: reverse and forward mode of any order, and vmap.
+
+With h = S(a, x, h0), where h_t = a_t h_{t-1} + x_t, one backward B(grad_h, grad_final, a, h, h0) gives
+
+    g_t = grad_h_t + conj(a_{t+1}) g_{t+1},   grad_a_t = g_t conj(h_{t-1}),   grad_h0 = conj(a_0) g_0.
+
+S and B are each other's derivatives: a tangent of S is S of another input, a tangent of B is B of another gradient,
+and the gradient of B is one S and products. So both functions below lean on each other only, for any order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from scanlib.backends._torch_ops import (
+    LIBRARY,
+    run_scan,
+    run_scan_backward,
+    scan_backward_op,
+    scan_op,
+)
+from scanlib.errors import DTypeError
+
+State = Tensor | None
+
+
+def scan(
+    a: Tensor,
+    x: Tensor,
+    h0: State,
+    axis: int,
+    reverse: bool,
+    return_final: bool,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """`h` and the final state (of shape (0,) if not wanted), differentiably; `x` and `h0` at full size."""
+    if torch.compiler.is_dynamo_compiling():
+        if _transformed():
+            _open_to_dynamo()
+            return _scan_in_graph(a, x, h0, axis, reverse, return_final, dtype)
+        return scan_op(a, x, h0, axis, reverse, return_final, dtype)
+    if derivatives_wanted(a, x, h0):
+        return Scan.apply(a, x, h0, axis, reverse, return_final, dtype)
+    return run_scan(a, x, h0, axis, reverse, return_final, dtype)
+
+
+def scan_backward(
+    grad_h: Tensor,
+    grad_final: State,
+    a: Tensor,
+    h: Tensor,
+    h0: State,
+    axis: int,
+    reverse: bool,
+    x_dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The three gradients, differentiably; `grad_a` of a's shape, `grad_x` and `grad_h0` at full size."""
+    if not derivatives_wanted(grad_h, grad_final, a, h, h0):
+        run = scan_backward_op if torch.compiler.is_dynamo_compiling() else run_scan_backward
+        return run(grad_h, grad_final, a, h, h0, axis, reverse, x_dtype)
+    # Derivatives of these need grad_x as it is, neither rounded nor projected on the real numbers to x's dtype.
+    arguments = (grad_h, grad_final, a, h, h0, axis, reverse, h.dtype)
+    if not torch.compiler.is_dynamo_compiling():
+        grad_a, grad_x, grad_h0 = ScanBackward.apply(*arguments)
+    elif _transformed():
+        _open_to_dynamo()
+        grad_a, grad_x, grad_h0 = _scan_backward_in_graph(*arguments)
+    else:
+        grad_a, grad_x, grad_h0 = scan_backward_op(*arguments)
+    return grad_a, cast(grad_x, x_dtype), grad_h0
+
+
+def derivatives_wanted(*tensors: State) -> bool:
+    """Whether a transform is active or autograd would record a call on these tensors."""
+    if _transformed() or (
+        not torch.compiler.is_dynamo_compiling() and forward_ad._current_level >= 0
+    ):
+        return True
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+_transformed = torch._C._are_functorch_transforms_active
+
+
+# Inside torch.compile the operators carry their own gradients (below), but transforms of torch.func need the Functions,
+# which torch.compile does not trace. So it takes these calls into its graph as they are.
+
+
+def _scan_in_graph(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return Scan.apply(*arguments)
+
+
+def _scan_backward_in_graph(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return ScanBackward.apply(*arguments)
+
+
+def _open_to_dynamo() -> None:
+    torch.compiler.allow_in_graph([_scan_in_graph, _scan_backward_in_graph])
+
+
+# What torch.compiler.assume_constant_result sets: run when it is met in tracing. Using either of these functions of
+# torch.compiler right here would import the compiler with scanlib, which takes longer than importing torch.
+_open_to_dynamo._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+class Scan(torch.autograd.Function):
+    """S: arguments and outputs are those of `scanlib::scan`."""
+
+    @staticmethod
+    def forward(
+        a: Tensor,
+        x: Tensor,
+        h0: State,
+        axis: int,
+        reverse: bool,
+        return_final: bool,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        return run_scan(a, x, h0, axis, reverse, return_final, dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        a, x, h0, ctx.axis, ctx.reverse, ctx.return_final, _ = inputs
+        ctx.x_dtype = x.dtype
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(a, output[0], h0)
+        ctx.save_for_forward(a, output[0], h0)
+
+    @staticmethod
+    def backward(ctx: Any, grad_h: State, grad_final: State) -> Any:
+        grad_final = grad_final if ctx.return_final else None
+        if grad_h is None and grad_final is None:
+            return (None,) * 7
+        a, h, h0 = ctx.saved_tensors
+        grad_h = _zeros(h) if grad_h is None else grad_h
+        grad_a, grad_x, grad_h0 = scan_backward(
+            grad_h, grad_final, a, h, h0, ctx.axis, ctx.reverse, ctx.x_dtype
+        )
+        return grad_a, grad_x, None if h0 is None else grad_h0, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, da: State, dx: State, dh0: State, *_: None) -> tuple[Tensor, Tensor]:
+        with forward_ad._set_fwd_grad_enabled(True):
+            a, h, h0 = _primals(ctx)
+            force = _zeros(h) if dx is None else dx
+            if da is not None:
+                force = force + da * previous(h, h0, ctx.axis, ctx.reverse)
+            return scan(a, force, dh0, ctx.axis, ctx.reverse, ctx.return_final, h.dtype)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: Any, a: Tensor, x: Tensor, h0: State, axis: int, *rest: Any
+    ) -> Any:
+        if in_dims[0] is not None:
+            a = _lead(a, in_dims[0], x.ndim - (in_dims[1] is not None))
+        x, h0 = (
+            _batched(t, dim, info.batch_size) for t, dim in zip((x, h0), in_dims[1:3], strict=True)
+        )
+        outputs = scan(a, x, h0, axis + 1, *rest)
+        return outputs, (0, 0 if rest[1] else None)  # no batch of a final state that is not wanted
+
+
+class ScanBackward(torch.autograd.Function):
+    """B: arguments and outputs are those of `scanlib::scan_backward`."""
+
+    @staticmethod
+    def forward(
+        grad_h: Tensor,
+        grad_final: State,
+        a: Tensor,
+        h: Tensor,
+        h0: State,
+        axis: int,
+        reverse: bool,
+        x_dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return run_scan_backward(grad_h, grad_final, a, h, h0, axis, reverse, x_dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        grad_h, grad_final, a, h, h0, ctx.axis, ctx.reverse, x_dtype = inputs
+        if h.dtype.is_complex and not x_dtype.is_complex:
+            raise DTypeError(
+                "The derivative of scanlib::scan_backward needs its complex grad_x, but x_dtype is "
+                f"{x_dtype}. Ask for {h.dtype} and take the real part."
+            )
+        ctx.dtypes = grad_h.dtype, None if grad_final is None else grad_final.dtype
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(a, h, h0, output[1])
+        ctx.save_for_forward(a, h, h0, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, u: State, v: State, w: State) -> Any:
+        # u, v, w belong to grad_a, grad_x, grad_h0. The adjoint of g = S^H(grad_h) is p = S(v + u h_{t-1}, w).
+        a, h, h0, g = ctx.saved_tensors
+        axis, reverse, (h_dtype, final_dtype) = ctx.axis, ctx.reverse, ctx.dtypes
+        force = _zeros(h) if v is None else v
+        to_h = to_h0 = to_final = None
+        if u is not None:
+            force = force + u * previous(h, h0, axis, reverse)
+            product = u.conj() * g
+            to_h = cast(following(product, axis, reverse), h.dtype)
+            to_h0 = None if h0 is None else cast(first(product, axis, reverse), h0.dtype)
+        w = None if w is None or h0 is None else w.to(h.dtype)
+        p, final = scan(a, cast(force, h.dtype), w, axis, reverse, final_dtype is not None, h.dtype)
+        if final_dtype is not None:
+            to_final = cast(final, final_dtype)
+        to_a = cast((previous(p, w, axis, reverse).conj() * g).sum_to_size(a.shape), a.dtype)
+        return cast(p, h_dtype), to_final, to_a, to_h, to_h0, None, None, None
+
+    @staticmethod
+    def jvp(
+        ctx: Any, dgrad_h: State, dgrad_final: State, da: State, dh: State, dh0: State, *_: None
+    ) -> Any:
+        with forward_ad._set_fwd_grad_enabled(True):
+            a, h, h0, g = _primals(ctx)
+            axis, reverse = ctx.axis, ctx.reverse
+            force = _zeros(h) if dgrad_h is None else dgrad_h
+            if da is not None:
+                product = da.conj() * g
+                force = force + following(product, axis, reverse)
+            grad_a, grad_x, grad_h0 = scan_backward(
+                force, dgrad_final, a, h, h0, axis, reverse, g.dtype
+            )
+            if dh is not None or dh0 is not None:
+                dh = _zeros(h) if dh is None else dh
+                grad_a = grad_a + cast(
+                    (g * previous(dh, dh0, axis, reverse).conj()).sum_to_size(a.shape), a.dtype
+                )
+            if h0 is not None and da is not None:
+                grad_h0 = grad_h0 + cast(first(product, axis, reverse), h0.dtype)
+            return grad_a, grad_x, grad_h0
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: Any,
+        grad_h: Tensor,
+        grad_final: State,
+        a: Tensor,
+        h: Tensor,
+        h0: State,
+        axis: int,
+        *rest: Any,
+    ) -> Any:
+        size, ndim = info.batch_size, h.ndim - (in_dims[3] is not None)
+        # Where `a` is not batched its gradient is, so it is spread over the batch first.
+        a = _batched(a, in_dims[2], size)
+        shape, a = a.shape, _lead(a, 0, ndim)
+        tensors = (grad_h, in_dims[0]), (grad_final, in_dims[1]), (h, in_dims[3]), (h0, in_dims[4])
+        grad_h, grad_final, h, h0 = (_batched(tensor, dim, size) for tensor, dim in tensors)
+        grad_a, grad_x, grad_h0 = scan_backward(grad_h, grad_final, a, h, h0, axis + 1, *rest)
+        return (grad_a.reshape(shape), grad_x, grad_h0), (0, 0, None if h0 is None else 0)
+
+
+# The operators know their gradients as well, for compiled and exported graphs, which see nothing else.
+for _name, _function in (("scanlib::scan", Scan), ("scanlib::scan_backward", ScanBackward)):
+    torch.library.register_autograd(
+        _name, _function.backward, setup_context=_function.setup_context, lib=LIBRARY
+    )
+
+
+def _primals(ctx: Any) -> list[Any]:
+    """The saved tensors without the tangents of the level that a jvp is for.
+
+    torch turns forward mode off around a jvp, and so loses the tangents of outer levels (jacfwd of jacfwd is wrong
+    then). With it on, those of this level have to be taken off here. torch has one dual level, 0; transforms nest by
+    wrapping tensors.
+    """
+    return [
+        None if t is None else forward_ad.unpack_dual(t, level=0).primal for t in ctx.saved_tensors
+    ]
+
+
+# ---- neighbours in time; all take tensors at full size
+
+
+def previous(h: Tensor, h0: State, axis: int, reverse: bool) -> Tensor:
+    """h_{t-1}, with `h0` (or zeros) before the first step."""
+    if h.shape[axis] == 0:
+        return h
+    start = torch.zeros_like(h.select(axis, 0)) if h0 is None else h0
+    rest = h.narrow(axis, 1 if reverse else 0, h.shape[axis] - 1)
+    parts = [rest, start.unsqueeze(axis)] if reverse else [start.unsqueeze(axis), rest]
+    return torch.cat(parts, axis)
+
+
+def following(g: Tensor, axis: int, reverse: bool) -> Tensor:
+    """g_{t+1}, with zeros after the last step."""
+    return previous(g, None, axis, not reverse)
+
+
+def first(g: Tensor, axis: int, reverse: bool) -> Tensor:
+    """g_0, or zeros where there are no steps."""
+    if g.shape[axis] == 0:
+        return g.sum(axis)
+    return g.select(axis, g.shape[axis] - 1 if reverse else 0)
+
+
+def cast(gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    """A gradient in the dtype of what it belongs to; the real part where that is real."""
+    return (gradient.real if gradient.is_complex() and not dtype.is_complex else gradient).to(dtype)
+
+
+def _zeros(like: Tensor) -> Tensor:
+    """Zeros that take no memory."""
+    return like.new_zeros(()).expand(like.shape)
+
+
+# ---- batch axes
+
+
+def _batched(tensor: Any, dim: int | None, size: int) -> Any:
+    """The batch axis first, whether or not there is one yet; None stays None."""
+    if tensor is None:
+        return None
+    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
+def _lead(a: Tensor, dim: int, ndim: int) -> Tensor:
+    """The batch axis first, then axes of length 1 up to `ndim` axes of its own."""
+    a = a.movedim(dim, 0)
+    return a.reshape(a.shape[0], *(1,) * (ndim - a.ndim + 1), *a.shape[1:])

@@ -1,0 +1,287 @@
+"""JAX: immutable arrays, traced programs, autodiff of every order.
+
+The recurrence is three primitives (`_jax_primitives`) with all of JAX's rules; how they run is decided where a program
+is lowered (`_jax_lowering`, `_jax_sharding`, `_jax_pure`). This module turns arguments into their operands.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from scanlib import native
+from scanlib.backends import _jax_lowering, _jax_primitives, _jax_sharding
+from scanlib.dispatch import Explanation, is_scalar
+from scanlib.errors import DeviceError, DTypeError, OutputError
+from scanlib.problem import Problem, axis_index, dtype_code, resolve, resolve_vjp
+
+Array = jax.Array
+
+
+class ImmutableError(OutputError, TypeError):
+    """An `out` for arrays that cannot be written."""
+
+
+def linear_recurrence(
+    a: Any,
+    x: Any,
+    h0: Any,
+    axis: Any,
+    reverse: bool,
+    return_final: bool,
+    out: Any,
+    *,
+    pure: bool = False,
+) -> Array | tuple[Array, Array]:
+    """`pure=True` takes the path of other platforms, in JAX operations alone."""
+    if out is not None:
+        raise ImmutableError(
+            "out was given, but JAX arrays cannot be written. Leave it out; to let the result take over the memory of "
+            "x, donate x to the surrounding program: jax.jit(f, donate_argnums=...)."
+        )
+    if type(axis) is not int:
+        axis = axis_index(axis)
+    run = _compiled_forward(axis, bool(reverse), bool(return_final), pure)
+    return _placed(run, _number(a), _number(x), _number(h0))
+
+
+def linear_recurrence_vjp(
+    grad_h: Any,
+    a: Any,
+    h: Any,
+    h0: Any,
+    axis: Any,
+    reverse: bool,
+    grad_final: Any,
+    *,
+    pure: bool = False,
+) -> tuple[Array, Array, Array | None]:
+    run = _compiled_vjp(axis_index(axis), bool(reverse), pure)
+    return _placed(run, *map(_number, (grad_h, a, h, h0, grad_final)))
+
+
+def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
+    """Takes arrays, tracers and, with one array among them, `jax.ShapeDtypeStruct`."""
+    operands: list[Operands] = []
+    axis = axis_index(axis)
+
+    def trace(a: Any, x: Any, h0: Any) -> None:
+        operands.append(_operands(a, x, h0, axis))
+
+    jax.eval_shape(trace, *map(_number, (a, x, h0)))
+    call = operands[0]
+    arrays = [
+        value
+        for value in (a, x, h0)
+        if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
+    ]
+    devices = sorted(
+        {device for array in arrays for device in array.devices()}, key=lambda device: device.id
+    )
+    platform = devices[0].platform if devices else jax.default_backend()
+    where = (
+        ", ".join(map(str, devices))
+        or f"{platform} (JAX's default; the program it is traced into decides)"
+    )
+    notes = (
+        []
+        if arrays
+        else ["the arguments are traced: the path is that of the platform they are compiled for"]
+    )
+    if (len(devices) > 1 or not arrays) and (reason := _jax_sharding.gathered_because()):
+        notes.append(reason)
+    if any(_shards_time(array, call.problem) for array in arrays if array is not h0):
+        notes.append("the time axis is sharded: it is gathered on every device first")
+    if reason := _jax_lowering.missing(platform):
+        kernel = (
+            "about sqrt(T) chunks of time side by side; step by step where a state is not finite"
+        )
+        return Explanation("jax", where, "JAX operations", kernel, (reason, *notes))
+    kernel, note = _kernel(call, reverse)
+    return Explanation("jax", where, f"libscanlib ({platform})", kernel, (*note, *notes))
+
+
+def _kernel(call: Operands, reverse: bool) -> tuple[str, tuple[str, ...]]:
+    shape, axis, state_shape = call.problem.shape, call.problem.axis, call.problem.state_shape
+    if not all(isinstance(n, int) for n in shape):
+        return "chosen at run time, when the extents are known", ()
+    h = jax.ShapeDtypeStruct(shape, call.dtype)
+    given = {"a": call.a, "x": call.x, "h": h} | ({} if call.h0 is None else {"h0": call.h0})
+    try:
+        return native.describe(_jax_lowering.problem_of(shape, axis, given, reverse)), ()
+    except native.RankError:
+        full = {
+            role: jax.ShapeDtypeStruct(state_shape if role == "h0" else shape, v.dtype)
+            for role, v in given.items()
+        }
+        note = f"all operands are copied: more than {native.MAX_OUTER} axes are left after merging"
+        return native.describe(_jax_lowering.problem_of(shape, axis, full, reverse)), (note,)
+
+
+def _shards_time(array: Array, problem: Problem) -> bool:
+    axis = problem.axis - (len(problem.shape) - array.ndim)
+    spec = getattr(array.sharding, "spec", ())
+    return 0 <= axis < len(spec) and spec[axis] is not None
+
+
+# ---- programs: checks run once for each signature, when it is traced
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled_forward(
+    axis: int | None, reverse: bool, return_final: bool, pure: bool
+) -> Callable[..., Any]:
+    def linear_recurrence(a: Array, x: Array, h0: Array | None) -> Array | tuple[Array, Array]:
+        call = _operands(a, x, h0, axis)
+        out = _jax_primitives.scan(
+            call.a,
+            call.x,
+            call.h0,
+            axis=call.problem.axis,
+            reverse=reverse,
+            final=return_final,
+            dtype=call.dtype,
+            native=not pure,
+        )
+        return (out[0], out[1]) if return_final else out[0]
+
+    return jax.jit(linear_recurrence, inline=True)
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled_vjp(axis: int | None, reverse: bool, pure: bool) -> Callable[..., Any]:
+    def linear_recurrence_vjp(
+        grad_h: Array, a: Array, h: Array, h0: Array | None, grad_final: Array | None
+    ) -> tuple[Array, Array, Array | None]:
+        named = _arrays(grad_h=grad_h, a=a, h=h, h0=h0, grad_final=grad_final)
+        problem = resolve_vjp(
+            *(value if value is None else value.shape for value in named.values()), axis
+        )
+        given = _numbers_as(_common_dtype(named), named)
+        ndim = len(problem.shape)
+        full = {
+            name: value if value is None else _pad(value, ndim - (name in ("h0", "grad_final")))
+            for name, value in given.items()
+        }
+        grad_a, grad_x, *grad_h0 = _jax_primitives.backward(
+            full["a"],
+            full["h"],
+            full["grad_h"],
+            full["h0"],
+            full["grad_final"],
+            axis=problem.axis,
+            reverse=reverse,
+            x_dtype=full["grad_h"].dtype,
+            summed=_jax_primitives.repeated_axes(full["a"].shape, problem.shape),
+            native=not pure,
+        )
+        grad_a = _unpad(grad_a, named["a"])
+        if h0 is None:
+            return grad_a, grad_x, None
+        return (
+            grad_a,
+            grad_x,
+            _unpad(_jax_primitives.sum_to(grad_h0[0], full["h0"].shape), named["h0"]),
+        )
+
+    return jax.jit(linear_recurrence_vjp, inline=True)
+
+
+def _placed(run: Callable[..., Any], *values: Any) -> Any:
+    """Run on the arrays' device; where they are on several, say so in scanlib's terms."""
+    try:
+        return run(*values)
+    except ValueError:
+        arrays = [
+            value
+            for value in values
+            if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
+        ]
+        places = {frozenset(array.devices()) for array in arrays if array.committed}
+        if len(places) < 2:
+            raise
+        given = " and ".join(sorted(", ".join(sorted(map(str, place))) for place in places))
+        raise DeviceError(
+            f"The arrays are on different devices: {given}. Move them to one with jax.device_put."
+        ) from None
+
+
+# ---- from arguments to operands
+
+
+class Operands(NamedTuple):
+    a: Array
+    x: Array
+    h0: Array | None
+    problem: Problem
+    dtype: Any
+
+
+def _number(value: Any) -> Any:
+    """A Python int as a float: a number, unlike an array of integers, takes the dtype of what it meets."""
+    return float(value) if type(value) is int else value
+
+
+def _operands(a: Array, x: Array, h0: Array | None, axis: int | None) -> Operands:
+    """Checked, with as many axes as the result (`h0` one fewer), each in its own dtype."""
+    named = _arrays(a=a, x=x, h0=h0)
+    problem = resolve(*(value if value is None else value.shape for value in named.values()), axis)
+    dtype = _common_dtype(named)
+    given = _numbers_as(dtype, named)
+    ndim = len(problem.shape)
+    state = given["h0"]
+    return Operands(
+        _pad(given["a"], ndim),
+        _pad(given["x"], ndim),
+        None if state is None else _pad(state, ndim - 1),
+        problem,
+        dtype,
+    )
+
+
+def _arrays(**named: Any) -> dict[str, Any]:
+    """Numbers as arrays too, which they are already unless jit is switched off."""
+    return {name: jnp.asarray(v) if is_scalar(v) else v for name, v in named.items()}
+
+
+def _common_dtype(named: dict[str, Any]) -> Any:
+    given = {name: value for name, value in named.items() if value is not None}
+    for name, value in given.items():
+        if not _is_number(value):
+            dtype_code(value.dtype.name, name)
+    try:
+        dtype = jnp.result_type(*given.values())
+    except (TypeError, ValueError) as error:  # under jax_numpy_dtype_promotion="strict"
+        raise DTypeError(f"JAX does not promote these dtypes: {error}") from None
+    dtype_code(dtype.name, " and ".join(given))
+    return dtype
+
+
+def _numbers_as(dtype: Any, named: dict[str, Any]) -> dict[str, Any]:
+    """Numbers in the common dtype; arrays as they are, the kernels convert them."""
+    return {
+        name: lax.convert_element_type(value, dtype)
+        if value is not None and _is_number(value)
+        else value
+        for name, value in named.items()
+    }
+
+
+def _is_number(value: Array) -> bool:
+    """Whether this is a Python number, as JAX traces one: weakly typed, so it takes the dtype of what it meets."""
+    return value.ndim == 0 and bool(jax.typeof(value).weak_type) and value.dtype != bool
+
+
+def _pad(value: Array, ndim: int) -> Array:
+    missing = ndim - value.ndim
+    return lax.expand_dims(value, range(missing)) if missing else value
+
+
+def _unpad(value: Array, like: Array) -> Array:
+    missing = value.ndim - like.ndim
+    return lax.squeeze(value, range(missing)) if missing else value

@@ -1,0 +1,322 @@
+"""Any other array-API library: the recurrence in nothing but the functions of the standard.
+
+Time runs in a serial loop of two operations a step, each over all other axes at once. That is slow for few, long
+sequences, and exact: a parallel combine would multiply products of `a` with states and so make NaN (Inf * 0) where
+the recurrence has none. Time is cut into blocks, so that an operand is converted and a repeated one unfolded a block
+at a time. No value of an array is ever asked for, so lazy libraries only record the work.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import array_api_compat
+
+from scanlib.dispatch import Explanation, is_scalar
+from scanlib.errors import ArrayKindError, DeviceError, DTypeError, OutputError, ShapeError
+from scanlib.overlap import check_out_type
+from scanlib.problem import (
+    DTYPES,
+    Problem,
+    Shape,
+    axis_index,
+    dtype_code,
+    reduced_axes,
+    resolve,
+    resolve_vjp,
+)
+
+#: Steps between two stacks: long enough to make their cost small, short enough to keep unfolded operands so.
+BLOCK = 256
+SIXTEEN_BITS = ("float16", "bfloat16")
+
+
+class Call(NamedTuple):
+    """The arrays of one call with what they have in common."""
+
+    xp: Any
+    device: Any
+    result: Any  # the dtype of the result
+    compute: Any  # the dtype of the arithmetic
+    arrays: dict[str, Any]
+
+
+def linear_recurrence(
+    a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
+) -> Any:
+    call = _gather(a=a, x=x, h0=h0)
+    problem = _resolve(call, axis)
+    if out is not None:
+        _check_out(call, problem, out, a=a, h0=h0)
+    h, final = _forward(call, problem, reverse)
+    if out is not None:
+        h = _write(out, h)
+    return (h, final) if return_final else h
+
+
+def linear_recurrence_vjp(
+    grad_h: Any, a: Any, h: Any, h0: Any, axis: Any, reverse: bool, grad_final: Any
+) -> tuple[Any, Any, Any]:
+    call = _gather(a=a, grad_h=grad_h, h=h, h0=h0, grad_final=grad_final)
+    shapes = (_shape(call.arrays[name]) for name in ("grad_h", "a", "h", "h0", "grad_final"))
+    problem = resolve_vjp(*shapes, axis_index(axis))  # type: ignore[arg-type]
+    return _backward(call, problem, reverse)
+
+
+def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
+    call = _gather(a=a, x=x, h0=h0)
+    problem = _resolve(call, axis)
+    library = call.xp.__name__.removeprefix("array_api_compat.")
+    steps = problem.shape[problem.axis]
+    notes = [
+        "slower than libscanlib, which reads the memory of NumPy, PyTorch and JAX arrays only: "
+        f"{steps} steps are {2 * steps} calls into {library}. Convert to one of those (from_dlpack) if that matters."
+    ]
+    if call.compute != call.result:
+        notes.append(f"the arithmetic is in {_name(call.xp, call.compute)}, converted {BLOCK} steps at a time")
+    kernel = f"serial over {steps} steps in blocks of {BLOCK}, all other axes at once"
+    return Explanation(library, str(call.device), "array-API standard functions", kernel, tuple(notes))
+
+
+# ---- the recurrence
+
+
+def _forward(call: Call, problem: Problem, reverse: bool) -> tuple[Any, Any]:
+    xp, length = call.xp, problem.shape[problem.axis]
+    a, x = (_time_first(call, problem, call.arrays[name]) for name in ("a", "x"))
+    state = _initial(call, problem, "h0")
+    blocks = []
+    for start, stop in _spans(length, reverse):
+        rows = []
+        a_rows, x_rows = _rows(call, a, start, stop), _rows(call, x, start, stop)
+        for t in _order(stop - start, reverse):
+            state = a_rows[t] * state + x_rows[t]
+            rows.append(state)
+        blocks.append(_stack(xp, rows, reverse, call.result))
+    h = _join(call, problem, blocks, reverse, call.result)
+    return h, _copy(xp, state, call.result)
+
+
+def _backward(call: Call, problem: Problem, reverse: bool) -> tuple[Any, Any, Any]:
+    xp, arrays, length = call.xp, call.arrays, problem.shape[problem.axis]
+    a, h, grad_h = (_time_first(call, problem, arrays[name]) for name in ("a", "h", "grad_h"))
+    h0 = _initial(call, problem, "h0")
+    axes = reduced_axes(_shape(arrays["a"]), problem.shape)  # type: ignore[arg-type]
+    time_axis = (0,) if problem.axis in axes else ()
+    others = tuple(axis + (axis < problem.axis) for axis in axes if axis != problem.axis)
+    grad, grad_a, a_later = _initial(call, problem, "grad_final"), None, None
+    a_blocks, x_blocks = [], []
+    for start, stop in _spans(length, not reverse):
+        rows = []
+        a_rows, g_rows = _rows(call, a, start, stop), _rows(call, grad_h, start, stop)
+        for t in _order(stop - start, not reverse):
+            grad = g_rows[t] + (grad if a_later is None else a_later * grad)
+            a_later = _conj(xp, a_rows[t])
+            rows.append(grad)
+        grads = _stack(xp, rows, not reverse, call.compute)
+        x_blocks.append(_cast(xp, grads, arrays["grad_h"].dtype))
+        earlier = _earlier_states(call, h, h0, start, stop, reverse)
+        part = _sum(xp, grads * _conj(xp, earlier), time_axis + others)
+        if time_axis:
+            grad_a = part if grad_a is None else grad_a + part
+        else:
+            a_blocks.append(_cast(xp, part, arrays["a"].dtype))
+    grad_x = _join(call, problem, x_blocks, not reverse, arrays["grad_h"].dtype)
+    if a_blocks:
+        grad_a = xp.concat(a_blocks if reverse else a_blocks[::-1], axis=0)
+    grad_a = _cast(xp, xp.zeros((), device=call.device) if grad_a is None else grad_a, arrays["a"].dtype)
+    grad_a = _fold(call, problem, grad_a, _shape(arrays["a"]))  # type: ignore[arg-type]
+    if arrays["h0"] is None:
+        return grad_a, grad_x, None
+    grad = grad if a_later is None else a_later * grad
+    h0_shape = _shape(arrays["h0"])
+    grad = _sum(xp, grad, reduced_axes(h0_shape, problem.state_shape))  # type: ignore[arg-type]
+    return grad_a, grad_x, _copy(xp, xp.reshape(grad, h0_shape), arrays["h0"].dtype)
+
+
+def _earlier_states(call: Call, h: Any, h0: Any, start: int, stop: int, reverse: bool) -> Any:
+    """The states that entered steps `start` to `stop`: `h` one step earlier in the direction of the recurrence."""
+    xp, first = call.xp, h0[None, ...]
+    if reverse:
+        states = _cast(xp, h[start + 1 : min(stop + 1, h.shape[0]), ...], call.compute)
+        return xp.concat([states, first], axis=0) if stop == h.shape[0] else states
+    states = _cast(xp, h[max(start - 1, 0) : stop - 1, ...], call.compute)
+    return xp.concat([first, states], axis=0) if start == 0 else states
+
+
+def _spans(length: int, reverse: bool) -> Iterator[tuple[int, int]]:
+    """Blocks of time (start, stop), in the order in which they run."""
+    starts = range(0, length, BLOCK)
+    return ((start, min(start + BLOCK, length)) for start in (reversed(starts) if reverse else starts))
+
+
+def _order(length: int, reverse: bool) -> Iterator[int]:
+    return reversed(range(length)) if reverse else iter(range(length))
+
+
+def _time_first(call: Call, problem: Problem, array: Any) -> Any:
+    """`array` with all the axes of the problem, time in front; a view where the library has views."""
+    array = call.xp.reshape(array, (1,) * (len(problem.shape) - array.ndim) + array.shape)
+    return call.xp.moveaxis(array, problem.axis, 0)
+
+
+def _rows(call: Call, array: Any, start: int, stop: int) -> list[Any]:
+    """The steps from `start` to `stop`; the same one over and over where there is only one."""
+    if array.shape[0] == 1:
+        return [_cast(call.xp, array[0, ...], call.compute)] * (stop - start)
+    block = _cast(call.xp, array[start:stop, ...], call.compute)
+    return [block[t, ...] for t in range(stop - start)]
+
+
+def _initial(call: Call, problem: Problem, name: str) -> Any:
+    state = call.arrays[name]
+    if state is None:
+        return call.xp.zeros(problem.state_shape, dtype=call.compute, device=call.device)
+    return call.xp.broadcast_to(_cast(call.xp, state, call.compute), problem.state_shape)
+
+
+def _stack(xp: Any, rows: list[Any], reverse: bool, dtype: Any) -> Any:
+    return _cast(xp, xp.stack(rows[::-1] if reverse else rows, axis=0), dtype)
+
+
+def _join(call: Call, problem: Problem, blocks: list[Any], reverse: bool, dtype: Any) -> Any:
+    if not blocks:
+        return call.xp.zeros(problem.shape, dtype=dtype, device=call.device)
+    whole = blocks[0] if len(blocks) == 1 else call.xp.concat(blocks[::-1] if reverse else blocks, axis=0)
+    return call.xp.moveaxis(whole, 0, problem.axis)
+
+
+def _fold(call: Call, problem: Problem, grad: Any, shape: Shape) -> Any:
+    """The gradient of `a`, time in front and already summed, in `a`'s own shape."""
+    if problem.shape[problem.axis] == 0:
+        return call.xp.zeros(shape, dtype=grad.dtype, device=call.device)
+    return call.xp.reshape(call.xp.moveaxis(grad, 0, problem.axis), shape)
+
+
+def _sum(xp: Any, array: Any, axes: Shape) -> Any:
+    return xp.sum(array, axis=axes, keepdims=True, dtype=array.dtype) if axes else array
+
+
+def _cast(xp: Any, array: Any, dtype: Any) -> Any:
+    if array.dtype == dtype:
+        return array
+    if xp.isdtype(array.dtype, "complex floating") and not xp.isdtype(dtype, "complex floating"):
+        array = xp.real(array)  # the gradient of a real input: the real part of what a complex one would get
+    return xp.astype(array, dtype, copy=False)
+
+
+def _copy(xp: Any, array: Any, dtype: Any) -> Any:
+    """`array` in memory of its own: what is returned never shares any with an argument or another result."""
+    return xp.asarray(_cast(xp, array, dtype), copy=True)
+
+
+def _conj(xp: Any, array: Any) -> Any:
+    return xp.conj(array) if xp.isdtype(array.dtype, "complex floating") else array
+
+
+# ---- from arguments to arrays
+
+
+def _gather(**arguments: Any) -> Call:
+    """Check that the arguments belong together and make arrays of the scalars among them."""
+    given = {name: value for name, value in arguments.items() if value is not None and not is_scalar(value)}
+    xp = _namespace(given)
+    arrays = {name: _array(xp, name, value) for name, value in given.items()}
+    devices = {name: array_api_compat.device(array) for name, array in arrays.items()}
+    device = next(iter(devices.values()))
+    if any(other != device for other in devices.values()):
+        placed = ", ".join(f"{name} is on {place}" for name, place in devices.items())
+        raise DeviceError(f"All arrays must be on one device, but {placed}. Move them to one with to_device.")
+    result = _promote(xp, arrays, [value for value in arguments.values() if is_scalar(value)])
+    compute = xp.float32 if _name(xp, result) in SIXTEEN_BITS else result
+    for name, value in arguments.items():
+        if name not in arrays:
+            arrays[name] = None if value is None else xp.asarray(value, dtype=result, device=device)
+    return Call(xp, device, result, compute, arrays)
+
+
+def _namespace(arrays: dict[str, Any]) -> Any:
+    try:
+        return array_api_compat.array_namespace(*arrays.values())
+    except Exception as error:
+        types = ", ".join(f"{name} is a {_type_name(value)}" for name, value in arrays.items())
+        raise ArrayKindError(f"No single array-API namespace serves the arguments ({types}): {error}") from error
+
+
+def _array(xp: Any, name: str, value: Any) -> Any:
+    """`value` as its namespace sees it, with a known shape and a dtype scanlib computes in."""
+    try:
+        array = xp.asarray(value)
+        shape, dtype = array.shape, array.dtype
+    except Exception as error:
+        raise ArrayKindError(
+            f"{name}, a {_type_name(value)}, is not what its own namespace {xp.__name__} takes for an array: {error}"
+        ) from error
+    dtype_code(_name(xp, dtype), name)
+    if not isinstance(shape, tuple) or not all(isinstance(length, int) for length in shape):
+        raise ShapeError(f"{name} has shape {shape}, but scanlib has to know every length. Compute {name} first.")
+    claimed = getattr(value, "shape", None)
+    if claimed != shape:
+        raise ShapeError(f"{name} says it has shape {claimed}, but its data has shape {shape}. Pass a plain array.")
+    return array
+
+
+def _resolve(call: Call, axis: Any) -> Problem:
+    a, x, h0 = (_shape(call.arrays[name]) for name in ("a", "x", "h0"))
+    return resolve(a, x, h0, axis_index(axis))  # type: ignore[arg-type]
+
+
+def _shape(array: Any) -> Shape | None:
+    return None if array is None else tuple(array.shape)
+
+
+@functools.cache
+def _dtypes(xp: Any) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, getattr(xp, name)) for name in DTYPES if hasattr(xp, name))
+
+
+def _name(xp: Any, dtype: Any) -> str:
+    return next((name for name, known in _dtypes(xp) if known == dtype), str(dtype))
+
+
+def _promote(xp: Any, arrays: dict[str, Any], scalars: list[Any]) -> Any:
+    """The dtype of the result: the namespace's for its arrays, made complex by a complex Python number."""
+    try:
+        dtype = xp.result_type(*arrays.values())
+    except Exception as error:
+        dtypes = ", ".join(f"{name} has dtype {array.dtype}" for name, array in arrays.items())
+        raise DTypeError(f"{xp.__name__} promotes these dtypes to none: {dtypes}. Convert them to one.") from error
+    if any(isinstance(value, complex) for value in scalars) and xp.isdtype(dtype, "real floating"):
+        return xp.complex128 if dtype == xp.float64 else xp.complex64
+    return dtype
+
+
+def _type_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+# ---- out
+
+
+def _check_out(call: Call, problem: Problem, out: Any, **operands: Any) -> None:
+    """Raise unless `out` can take the result. Views are not seen through: the standard has no addresses."""
+    if _namespace({"out": out}) != call.xp:
+        raise ArrayKindError(f"out is a {_type_name(out)}, not an array of {call.xp.__name__} as the inputs are.")
+    check_out_type(tuple(out.shape), _name(call.xp, out.dtype), problem.shape, _name(call.xp, call.result))
+    if array_api_compat.device(out) != call.device:
+        raise DeviceError(f"out is on {array_api_compat.device(out)}, but the inputs are on {call.device}. Move it.")
+    for name, operand in operands.items():
+        if out is operand:
+            raise OutputError(f"out is {name} itself; only x may be overwritten. Give memory of its own.")
+    if not array_api_compat.is_writeable_array(out):
+        raise ArrayKindError(f"out is a {_type_name(out)}, which cannot be written. Leave out away.")
+
+
+def _write(out: Any, h: Any) -> Any:
+    try:
+        out[...] = h
+    except Exception as error:
+        raise OutputError(f"out, a {_type_name(out)}, cannot be written: {error} Leave out away.") from error
+    return out

@@ -1,0 +1,262 @@
+"""PyTorch: checks, promotion, outputs, and the short way for calls that nothing watches.
+
+A call on plain CPU tensors that neither autograd nor a mode, transform or compiler looks at goes straight to
+libscanlib. Every other call goes through the operators of `_torch_ops.py`, wrapped by `_torch_autograd.py` where
+derivatives are wanted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scanlib import native
+from scanlib.backends._torch_autograd import derivatives_wanted, scan, scan_backward
+from scanlib.backends._torch_ops import (
+    copy,
+    dtype_name,
+    forward,
+    forward_plan,
+    promote,
+    result_dtype,
+    signature,
+    unwatched,
+)
+from scanlib.dispatch import Explanation, is_scalar
+from scanlib.errors import ArrayKindError, DeviceError, OutputError
+from scanlib.overlap import Memory, check_out, check_out_type
+from scanlib.problem import Problem, axis_index, dtype_code, resolve, resolve_vjp
+
+#: Devices with a kernel; on "meta" there is nothing to compute but shapes.
+DEVICES = ("cpu", "meta")
+
+_compiling = torch.compiler.is_dynamo_compiling
+
+
+def linear_recurrence(
+    a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
+) -> Tensor | tuple[Tensor, Tensor]:
+    if out is None and not _compiling() and unwatched(a, x, h0):
+        h, final = forward(
+            a, x, h0, axis if type(axis) is int else axis_index(axis), reverse, return_final
+        )
+        return h if final is None else (h, final)
+    operands = a, x, h0
+    a, x, h0, dtype, problem = _prepare(a, x, h0, axis)
+    if out is not None:
+        return _into(out, operands, a, x, h0, dtype, problem, reverse, return_final)
+    h, final = scan(
+        a, x.expand(problem.shape), _state(h0, problem), problem.axis, reverse, return_final, dtype
+    )
+    return (h, final) if return_final else h
+
+
+def linear_recurrence_vjp(
+    grad_h: Any, a: Any, h: Any, h0: Any, axis: Any, reverse: bool, grad_final: Any
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    given = {"grad_h": grad_h, "a": a, "h": h, "h0": h0, "grad_final": grad_final}
+    _check_operands(given)
+    dtype = _promoted(given)
+    device = h.device if isinstance(h, Tensor) else None
+    if device is None or is_scalar(grad_h):
+        raise ArrayKindError(
+            "grad_h and h must be tensors of the result's shape, not Python numbers."
+        )
+    a, h0, grad_final = (_tensor(value, dtype, device) for value in (a, h0, grad_final))
+    shapes = (None if t is None else tuple(t.shape) for t in (h0, grad_final))
+    problem = _resolved(
+        resolve_vjp, tuple(grad_h.shape), tuple(a.shape), tuple(h.shape), *shapes, axis_index(axis)
+    )
+    grad_a, grad_x, grad_h0 = scan_backward(
+        grad_h,
+        _state(grad_final, problem),
+        a,
+        h,
+        _state(h0, problem),
+        problem.axis,
+        reverse,
+        grad_h.dtype,
+    )
+    return grad_a, grad_x, None if h0 is None else grad_h0.sum_to_size(h0.shape)
+
+
+def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
+    direct = unwatched(a, x, h0)
+    a, x, h0, dtype, problem = _prepare(a, x, h0, axis)
+    given = {name: t for name, t in (("a", a), ("x", x), ("h0", h0)) if t is not None}
+    notes = []
+    if derivatives_wanted(*given.values()):
+        notes.append(
+            "autograd or a torch.func transform records the call: scanlib::scan in an autograd.Function"
+        )
+    elif not direct:
+        notes.append("the call goes through torch's dispatcher as scanlib::scan")
+    notes += [f"{name} is copied: {why}" for name, t in given.items() if (why := _awkward(t))]
+    if x.device.type == "meta":
+        return Explanation("torch", str(x.device), "shapes only", "none", tuple(notes))
+    a, x, h0 = (
+        t if t is None or not _awkward(t) else t.resolve_conj().resolve_neg().clone()
+        for t in (a, x, h0)
+    )
+    state = None if h0 is None else signature(h0)
+    rest = (problem.axis, reverse, False, torch.get_num_threads(), dtype)
+    try:
+        plan = forward_plan(*signature(a), *signature(x), state, *rest)
+    except native.RankError:
+        notes.append(
+            f"all operands are copied: more than {native.MAX_OUTER} axes are left after merging"
+        )
+        a, x, h0 = copy(a, problem.shape), copy(x, problem.shape), copy(h0, problem.state_shape)
+        plan = forward_plan(
+            *signature(a), *signature(x), None if h0 is None else signature(h0), *rest
+        )
+    return Explanation(
+        "torch", str(x.device), "libscanlib (cpu)", native.describe(plan.native), tuple(notes)
+    )
+
+
+# ---- checks and promotion
+
+
+def _prepare(
+    a: Any, x: Any, h0: Any, axis: Any
+) -> tuple[Tensor, Tensor, Tensor | None, torch.dtype, Problem]:
+    """Tensors for all operands, the result's dtype, and the problem; raises where they do not fit together."""
+    given = {"a": a, "x": x, "h0": h0}
+    _check_operands(given)
+    dtype = _promoted(given)
+    device = next(value.device for value in given.values() if isinstance(value, Tensor))
+    a, x, h0 = (_tensor(value, dtype, device) for value in (a, x, h0))
+    state_shape = None if h0 is None else tuple(h0.shape)
+    problem = _resolved(resolve, tuple(a.shape), tuple(x.shape), state_shape, axis_index(axis))
+    return a, x, h0, dtype, problem
+
+
+def _check_operands(given: dict[str, Any]) -> None:
+    tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+    for name, tensor in tensors.items():
+        if tensor.is_nested or tensor.layout is not torch.strided:
+            kind = "nested" if tensor.is_nested else str(tensor.layout)
+            raise ArrayKindError(
+                f"{name} is a {kind} tensor; scanlib takes strided ones. Convert it first, for example with "
+                f"{name}.to_padded_tensor(0.0) or {name}.to_dense()."
+            )
+        dtype_code(dtype_name(tensor.dtype), name)
+    devices = {name: str(tensor.device) for name, tensor in tensors.items()}
+    if len(set(devices.values())) > 1:
+        places = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise DeviceError(
+            f"All tensors must be on one device, but {places}. Move them with .to(device)."
+        )
+    for name, tensor in tensors.items():
+        if tensor.device.type not in DEVICES:
+            raise DeviceError(
+                f"{name} is on {tensor.device}, for which this scanlib has no kernel: torch tensors are served on "
+                f"{' and '.join(DEVICES)}. Move the tensors with .to('cpu')."
+            )
+
+
+def _promoted(given: dict[str, Any]) -> torch.dtype:
+    """torch's result dtype; Python numbers only decide whether it is complex."""
+    tensors = [(value.dtype, value.ndim) for value in given.values() if isinstance(value, Tensor)]
+    dtype = result_dtype(tensors, tuple(type(value) for value in given.values()))
+    dtype_code(dtype_name(dtype), "the result")
+    return dtype
+
+
+def _tensor(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    """A Python number as a tensor without axes, at float32 at least, as torch takes it; others as they are."""
+    if not is_scalar(value):
+        return value
+    wide = promote(dtype, torch.float32)
+    if wide.is_complex and not isinstance(value, complex):
+        wide = wide.to_real()
+    return torch.full((), value, dtype=wide, device=device)
+
+
+def _state(state: Tensor | None, problem: Problem) -> Tensor | None:
+    return None if state is None else state.expand(problem.state_shape)
+
+
+def _resolved(function: Any, *arguments: Any) -> Problem:
+    """`resolve` or `resolve_vjp`, past their cache where lengths are symbols, which do not hash."""
+    if _compiling():
+        return function.__wrapped__(*arguments)
+    try:
+        return function(*arguments)
+    except TypeError:
+        return function.__wrapped__(*arguments)
+
+
+def _awkward(tensor: Tensor) -> str:
+    """Why libscanlib cannot read this tensor's memory as it lies; empty if it can."""
+    if tensor.is_conj() or tensor.is_neg() or tensor._is_zerotensor():
+        return "it is a conjugate, negative or zero view whose memory holds other values"
+    if tensor.device.type == "cpu" and tensor.data_ptr() % _alignment(tensor):
+        return "its address is not a multiple of its element size"
+    return ""
+
+
+def _alignment(tensor: Tensor) -> int:
+    return tensor.element_size() // (2 if tensor.is_complex() else 1)
+
+
+# ---- writing into `out`
+
+
+def _into(
+    out: Tensor,
+    operands: tuple[Any, Any, Any],
+    a: Tensor,
+    x: Tensor,
+    h0: Tensor | None,
+    dtype: torch.dtype,
+    problem: Problem,
+    reverse: bool,
+    return_final: bool,
+) -> Tensor | tuple[Tensor, Tensor]:
+    _check_operands({"out": out, "x": x})
+    if torch.is_grad_enabled() and any(
+        isinstance(t, Tensor) and t.requires_grad for t in (*operands, out)
+    ):
+        raise OutputError(
+            "out cannot be used where autograd records: a, x, h0 or out requires grad. Call without out, or under "
+            "torch.no_grad()."
+        )
+    if not _compiling() and derivatives_wanted(out):
+        raise OutputError(
+            "out cannot be used inside torch.func transforms or forward-mode AD. Call without it."
+        )
+    if _compiling() or not unwatched(a, x, h0, out):
+        check_out_type(tuple(out.shape), dtype_name(out.dtype), problem.shape, dtype_name(dtype))
+        if not _compiling() and out.device.type == "cpu":
+            _check_memory(out, operands, dtype, problem)
+        x, h0 = x.expand(problem.shape), _state(h0, problem)
+        h, final = scan(a, x, h0, problem.axis, reverse, return_final, dtype)
+        out.copy_(h)
+    else:
+        _check_memory(out, operands, dtype, problem)
+        final = forward(a, x, h0, problem.axis, reverse, return_final, dtype, out)[1]
+        if not out.is_inference():
+            torch.autograd.graph.increment_version(out)
+    return (out, final) if return_final else out
+
+
+def _check_memory(
+    out: Tensor, operands: tuple[Any, Any, Any], dtype: torch.dtype, problem: Problem
+) -> None:
+    a, x, h0 = (_memory(t) if isinstance(t, Tensor) else None for t in operands)
+    check_out(_memory(out), problem.shape, dtype_name(dtype), a=a, x=x, h0=h0)
+
+
+def _memory(tensor: Tensor) -> Memory:
+    itemsize = tensor.element_size()
+    return Memory(
+        tensor.data_ptr(),
+        tuple(tensor.shape),
+        tuple(stride * itemsize for stride in tensor.stride()),
+        itemsize,
+        dtype_name(tensor.dtype),
+    )

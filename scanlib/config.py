@@ -1,0 +1,188 @@
+"""What this installation consists of: versions, libscanlib, array libraries, CUDA driver, environment variables.
+
+Made for bug reports, so nothing here raises and nothing imports a library that is not imported already.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Callable
+from typing import Any, Literal, overload
+
+from scanlib import native
+
+#: Every environment variable scanlib reads, and what it does.
+ENVIRONMENT = {
+    "SCANLIB_LIBRARY": "Path of the libscanlib to load in place of the one inside the package.",
+    "SCANLIB_NUM_THREADS": "How many threads a call on the CPU uses at most. Not set: OMP_NUM_THREADS.",
+    "OMP_NUM_THREADS": "The same for OpenMP programs. Neither set: the cores this process may run on.",
+    "SCANLIB_ISA": "Instruction set of the CPU kernels: baseline, avx2, avx512 or neon. Not set: the machine's best.",
+}
+
+#: Import name of each library that matters here -> the distributions that can provide it.
+DISTRIBUTIONS = {
+    "numpy": ("numpy",),
+    "array_api_compat": ("array-api-compat",),
+    "torch": ("torch",),
+    "jax": ("jax",),
+    "jaxlib": ("jaxlib",),
+    "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"),
+}
+
+Section = dict[str, Any]
+
+
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, Section]: ...
+def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Section] | None:
+    """Show versions, libscanlib, array libraries, CUDA driver and environment variables.
+
+    Works on a broken installation too and then says what is wrong with it. Array libraries are looked for without
+    importing them. ``python -m scanlib`` prints the same.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}
+        Print the configuration, or return it.
+
+    Returns
+    -------
+    dict of dict or None
+        With ``mode="dicts"``: the sections "versions", "libscanlib", "libraries", "cuda" and "environment".
+
+    Raises
+    ------
+    ValueError
+        For any other `mode`.
+
+    Examples
+    --------
+    >>> import scanlib
+    >>> scanlib.show_config("dicts")["versions"]["scanlib"] == scanlib.__version__
+    True
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(
+            f'mode is {mode!r}; expected "stdout" to print or "dicts" to get a dictionary.'
+        )
+    config = {
+        "versions": _guard(_versions),
+        "libscanlib": _guard(_libscanlib),
+        "libraries": _guard(_libraries),
+        "cuda": _guard(_cuda),
+        "environment": _guard(_environment),
+    }
+    if mode == "dicts":
+        return config
+    text = "\n".join(_lines(config))
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+    return None
+
+
+def _guard(section: Callable[[], Section]) -> Section:
+    """The section, or why it could not be made: a report on a broken machine must come out all the same."""
+    try:
+        return section()
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _versions() -> Section:
+    import scanlib
+
+    return {
+        "scanlib": scanlib.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "package": os.path.dirname(scanlib.__file__),
+    }
+
+
+def _libscanlib() -> Section:
+    path = str(native.library_path())
+    try:
+        library = native.library()
+        return {
+            "path": path,
+            "version": library.scanlib_version().decode(),
+            "abi": library.scanlib_abi_version(),
+            "instruction set": library.scanlib_cpu_isa().decode(),
+            "threads": library.scanlib_cpu_threads(),
+        }
+    except Exception as error:
+        return {"path": path, "error": f"{type(error).__name__}: {error}"}
+
+
+def _libraries() -> Section:
+    return {name: _library(name, candidates) for name, candidates in DISTRIBUTIONS.items()}
+
+
+def _library(name: str, distributions: tuple[str, ...]) -> Section:
+    module = sys.modules.get(name)
+    return {
+        "found": module is not None or _is_importable(name),
+        "loaded": module is not None,
+        "version": getattr(module, "__version__", None) or _installed_version(distributions),
+    }
+
+
+def _is_importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # an import hook that fails; None left in sys.modules
+        return False
+
+
+def _installed_version(distributions: tuple[str, ...]) -> str | None:
+    for distribution in distributions:
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _cuda() -> Section:
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError as error:
+        return {"driver": None, "reason": str(error)}
+    version = ctypes.c_int(0)
+    if status := driver.cuDriverGetVersion(ctypes.byref(version)):
+        return {"driver": None, "reason": f"cuDriverGetVersion of {name} returned {status}"}
+    return {
+        "driver": name,
+        "supports CUDA": f"{version.value // 1000}.{version.value % 1000 // 10}",
+    }
+
+
+def _environment() -> Section:
+    return {name: os.environ.get(name) for name in ENVIRONMENT}
+
+
+def _lines(config: dict[str, Section]) -> list[str]:
+    lines = []
+    for title, section in config.items():
+        lines.append(f"{title}:")
+        lines += [f"  {key:20} {_text(value)}" for key, value in section.items()]
+    return lines
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if not isinstance(value, dict):
+        return str(value)
+    if not value["found"]:
+        return "not found"
+    return f"{value['version'] or 'version unknown'}{' (loaded)' if value['loaded'] else ''}"

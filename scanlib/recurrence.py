@@ -1,0 +1,180 @@
+"""The public functions: from the user's arrays to the adapter of their library, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scanlib.dispatch import Explanation, adapter_for
+
+
+def linear_recurrence(
+    a: Any,
+    x: Any,
+    h0: Any = None,
+    *,
+    axis: int | None = None,
+    reverse: bool = False,
+    return_final: bool = False,
+    out: Any = None,
+) -> Any:
+    r"""First-order linear recurrence along one axis.
+
+    .. math:: h_t = a_t \, h_{t-1} + x_t, \qquad h_{-1} = h_0
+
+    or, with ``reverse=True``, :math:`h_t = a_t h_{t+1} + x_t` with :math:`h_T = h_0`. Also known as a decayed
+    cumulative sum, an exponential moving average with varying decay, a first-order recursive (IIR) filter with
+    time-varying coefficients, or, in reverse, discounted returns.
+
+    Parameters
+    ----------
+    a, x : array, shapes broadcasting to (..., T, ...)
+        Arrays of one library on one device: NumPy, CuPy, PyTorch, JAX or another array-API library. Either may be a
+        Python scalar, and either may be repeated along any axis, time included, without being stored at full size.
+        float16, bfloat16, float32, float64, complex64 or complex128; mixed dtypes promote as the library does.
+    h0 : array, shape (..., ...) : the result's without `axis`, or broadcastable to it; optional
+        The state before the first step (after the last one in reverse). Zeros if not given.
+    axis : int, optional
+        The axis that is time. May be left out for 1-D arrays only; negative values count from the end.
+    reverse : bool
+        Run from the end of the axis to its start.
+    return_final : bool
+        Also return the last state in the direction of the recurrence: a pair `(h, final)`.
+    out : array, optional
+        Where to put the result: of its shape and dtype, not overlapping `a` or `h0`; it may be `x` itself. NumPy and
+        CuPy arrays, and torch tensors where no gradient is recorded.
+
+    Returns
+    -------
+    h : array, shape (..., T, ...)
+        The states, of the inputs' library, device and promoted dtype; `out` if that was given.
+    final : array, shape (..., ...)
+        Only with ``return_final=True``.
+
+    Raises
+    ------
+    ShapeError, AxisError (ValueError)
+        Shapes that do not broadcast, a missing axis or one out of range.
+    DTypeError, ArrayKindError (TypeError)
+        Integers, booleans and other dtypes; things that are not arrays; arrays of two libraries.
+    DeviceError, OutputError (ValueError)
+        Arrays on two devices; an `out` that cannot be written or overlaps an input.
+
+    Notes
+    -----
+    Gradients of every order are right for `a`, `x` and `h0`, from both outputs, in the library's own autodiff; NumPy
+    and CuPy users have `linear_recurrence_vjp`. 16-bit inputs accumulate in float32. The result depends on the
+    arguments and the kind of processor alone: the same bits for any number of threads, run after run. NaN and Inf
+    travel along their own sequence as in a serial loop and never reach another. The parallel algorithm follows Martin
+    and Cundy, "Parallelizing Linear Recurrent Neural Nets Over Sequence Length", ICLR 2018.
+
+    Examples
+    --------
+    >>> import numpy as np, scanlib
+    >>> scanlib.linear_recurrence(0.5, np.array([1.0, 1.0, 1.0, 1.0]))
+    array([1.   , 1.5  , 1.75 , 1.875])
+
+    A batch of two sequences of three steps and one channel, with an initial state and the final one:
+
+    >>> a = np.full((2, 3, 1), 0.5)
+    >>> x = np.ones((2, 3, 1))
+    >>> h, final = scanlib.linear_recurrence(a, x, np.array([[0.0], [8.0]]), axis=1, return_final=True)
+    >>> h[..., 0]
+    array([[1.  , 1.5 , 1.75],
+           [5.  , 3.5 , 2.75]])
+    >>> final[:, 0]
+    array([1.75, 2.75])
+
+    Discounted returns of a reward per step:
+
+    >>> scanlib.linear_recurrence(0.9, np.array([0.0, 0.0, 1.0]), reverse=True)
+    array([0.81, 0.9 , 1.  ])
+    """
+    adapter = adapter_for(a, x, h0, out)
+    return adapter.linear_recurrence(a, x, h0, axis, reverse, return_final, out)
+
+
+def linear_recurrence_vjp(
+    grad_h: Any,
+    a: Any,
+    h: Any,
+    h0: Any = None,
+    *,
+    axis: int | None = None,
+    reverse: bool = False,
+    grad_final: Any = None,
+) -> tuple[Any, Any, Any]:
+    r"""Gradient of `linear_recurrence` with respect to its inputs, for those who write their own autodiff.
+
+    .. math::
+        g_t = \partial h_t + \bar a_{t+1} g_{t+1}, \quad
+        \partial x_t = g_t, \quad \partial a_t = g_t \bar h_{t-1}, \quad \partial h_0 = \bar a_0 g_0
+
+    in one pass over memory: it reads `grad_h`, `a`, `h` and writes both gradients (Martin and Cundy 2018, section 2.2).
+
+    Parameters
+    ----------
+    grad_h : array, shape (..., T, ...)
+        Gradient of a scalar loss with respect to `h`.
+    a : array, broadcastable to (..., T, ...)
+        As given to `linear_recurrence`.
+    h : array, shape (..., T, ...)
+        What `linear_recurrence` returned.
+    h0 : array, broadcastable to (..., ...), optional
+        As given to `linear_recurrence`.
+    axis, reverse
+        As given to `linear_recurrence`.
+    grad_final : array, shape (..., ...), optional
+        Gradient with respect to the final state, where that was used as well.
+
+    Returns
+    -------
+    grad_a : array
+        Of `a`'s own shape and dtype: summed over the axes along which `a` was repeated, in a fixed order.
+    grad_x : array, shape (..., T, ...)
+        Of `grad_h`'s shape and dtype.
+    grad_h0 : array or None
+        Of `h0`'s own shape and dtype; None if `h0` was not given.
+
+    Raises
+    ------
+    ShapeError, AxisError, DTypeError, ArrayKindError, DeviceError
+        As `linear_recurrence`.
+
+    Notes
+    -----
+    Complex gradients follow the library: NumPy, CuPy, torch and other array-API libraries get the conjugated
+    convention above (the direction of steepest ascent, as torch has it); JAX arrays get JAX's, without conjugation.
+
+    Examples
+    --------
+    >>> import numpy as np, scanlib
+    >>> a, x = np.array([0.5, 0.5, 0.5]), np.array([1.0, 2.0, 3.0])
+    >>> h = scanlib.linear_recurrence(a, x)
+    >>> grad_a, grad_x, _ = scanlib.linear_recurrence_vjp(np.array([0.0, 0.0, 1.0]), a, h)
+    >>> grad_a
+    array([0. , 0.5, 2.5])
+    >>> grad_x
+    array([0.25, 0.5 , 1.  ])
+    """
+    adapter = adapter_for(a, grad_h, h0)
+    adapter_for(a, h, grad_final)
+    return adapter.linear_recurrence_vjp(grad_h, a, h, h0, axis, reverse, grad_final)
+
+
+def explain(a: Any, x: Any, h0: Any = None, *, axis: int | None = None, reverse: bool = False) -> Explanation:
+    """Say which path `linear_recurrence` would take with these arguments, and why not a faster one.
+
+    Parameters are those of `linear_recurrence`; nothing is computed. Raises what `linear_recurrence` would raise.
+
+    Returns
+    -------
+    Explanation
+        Library, device, kernel, and a note for every copy or fallback. `print` it.
+
+    Examples
+    --------
+    >>> import numpy as np, scanlib
+    >>> scanlib.explain(np.ones((4, 100)), np.ones((4, 100)), axis=1).path
+    'libscanlib (cpu)'
+    """
+    return adapter_for(a, x, h0).explain(a, x, h0, axis, reverse)
