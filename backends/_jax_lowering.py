@@ -18,16 +18,8 @@ from jax.interpreters import mlir
 
 from scanlib import native
 from scanlib.backends import _jax_pure, _jax_sharding
-from scanlib.backends._jax_primitives import (
-    Array,
-    accumulator,
-    backward_by_scan,
-    backward_p,
-    cast,
-    scan_p,
-    tangent_by_scan,
-    tangent_p,
-)
+from scanlib.backends._jax_autodiff import backward_by_scan, tangent_by_scan
+from scanlib.backends._jax_primitives import Array, accumulator, backward_p, cast, scan_p, tangent_p
 from scanlib.errors import MissingLibraryError
 from scanlib.problem import (
     Problem,

@@ -1,12 +1,11 @@
-"""The recurrence as three JAX primitives, with every rule JAX asks for; nothing here knows how they run.
+"""The recurrence as three JAX primitives: their types and batching; nothing here knows how they run.
 
     scan      (a, x, [h0])                  -> h, [final]
     tangent   (a, h, da, dx, [h0, dh0])     -> dh, [dfinal]             linear in da, dx, dh0
     backward  (a, h, g, [h0], [g_final])    -> ga, gx, [gh0]            linear in g, g_final; the fused kernel
 
 `tangent` is what `scan` differentiates to and `backward` is its transpose, so a gradient is one scan and one backward.
-`tangent` and `backward` are also written in terms of `scan` (`tangent_by_scan`, `backward_by_scan`): their own
-derivatives come from there, which makes gradients of every order and in every mode exact.
+How they are differentiated is in `_jax_autodiff`.
 
 All operands have the same number of axes (states one fewer) and extent 1 wherever they are repeated, so a broadcast
 `a` is never stored. `filler` makes zeros of that kind for what a derivative does not depend on.
@@ -81,7 +80,7 @@ def scan(
 ) -> list[Array]:
     """`[h]` or `[h, final]` in `dtype`; `native=False` takes the pure-JAX path on every platform."""
     states = () if h0 is None else (h0,)
-    return _bind(
+    return bind(
         scan_p, a, x, *states, axis=axis, reverse=reverse, final=final, dtype=dtype, native=native
     )
 
@@ -101,7 +100,7 @@ def backward(
 ) -> list[Array]:
     """`[ga, gx]` or, with h0, `[ga, gx, gh0]`; `ga` is summed along the axes `summed`, the others are full size."""
     states = [state for state in (h0, g_final) if state is not None]
-    return _bind(
+    return bind(
         backward_p,
         a,
         h,
@@ -136,10 +135,10 @@ def linear_map(
     states: tuple[Array, ...] = ()
     if h0 is not None:
         states = (h0, state_filler(shape, dtype) if isinstance(dh0, ad.Zero) else dh0)
-    return _bind(tangent_p, a, h, da, dx, *states, **params)
+    return bind(tangent_p, a, h, da, dx, *states, **params)
 
 
-def _bind(primitive: Primitive, *operands: Array, **params: Any) -> list[Array]:
+def bind(primitive: Primitive, *operands: Array, **params: Any) -> list[Array]:
     """Bind operands that vary alike over the manual axes of a `shard_map`, as JAX asks of every primitive."""
     return primitive.bind(*_vary_alike(operands), **params)
 
@@ -164,99 +163,7 @@ def _varying_axes(operand: Array) -> frozenset[str]:
 def _make_vary(operand: Array, axes: tuple[str, ...]) -> Array:
     if hasattr(lax, "pcast"):
         return lax.pcast(operand, axes, to="varying")
-    return lax.pvary(operand, axes)  # before jax 0.8
-
-
-# ---- tangent and backward in terms of scan
-
-
-def previous(h: Array, h0: Array | None, axis: int, reverse: bool) -> Array:
-    """The state before each step: `h` moved one step on, beginning with `h0`."""
-    step = (-1, 1, 0) if reverse else (1, -1, 0)
-    moved = lax.pad(
-        h, jnp.zeros((), h.dtype), [step if d == axis else (0, 0, 0) for d in range(h.ndim)]
-    )
-    if h0 is None:
-        return moved
-    T = h.shape[axis]
-    index = lax.broadcasted_iota(
-        jnp.int32, tuple(T if d == axis else 1 for d in range(h.ndim)), axis
-    )
-    return jnp.where(
-        index == (T - 1 if reverse else 0), lax.expand_dims(cast(h0, h.dtype), (axis,)), moved
-    )
-
-
-def tangent_by_scan(
-    a: Array,
-    h: Array,
-    da: Array,
-    dx: Array,
-    h0: Array | None = None,
-    dh0: Array | None = None,
-    **params: Any,
-) -> list[Array]:
-    """dh_t = a_t dh_{t-1} + (da_t h_{t-1} + dx_t)"""
-    wide = accumulator(params["dtype"])
-    before = previous(
-        cast(h, wide), None if h0 is None else cast(h0, wide), params["axis"], params["reverse"]
-    )
-    return scan(a, cast(da, wide) * before + cast(dx, wide), dh0, **params)
-
-
-def backward_by_scan(
-    a: Array,
-    h: Array,
-    g: Array,
-    *states: Array,
-    axis: int,
-    reverse: bool,
-    x_dtype: Any,
-    summed: tuple[int, ...],
-    has_h0: bool,
-    native: bool,
-) -> list[Array]:
-    """G_t = g_t + a_{t+1} G_{t+1} from G_T = g_final on; gx = G, ga_t = G_t h_{t-1}, gh0 = a_0 G_0"""
-    h0, g_final = _backward_states(states, has_h0)
-    wide = accumulator(
-        functools.reduce(jnp.promote_types, [value.dtype for value in (a, h, g, *states)])
-    )
-    shape = jnp.broadcast_shapes(a.shape, h.shape, g.shape)
-    T = shape[axis]
-    a_wide, h_wide = (
-        cast(jnp.broadcast_to(v, (*v.shape[:axis], T, *v.shape[axis + 1 :])), wide) for v in (a, h)
-    )
-    one = jnp.ones((1,) * (len(shape) - 1), wide)  # the last step takes g_final as it is
-    after = previous(a_wide, one, axis, not reverse)
-    g_wide = jnp.broadcast_to(cast(g, wide), shape)
-    full = scan(
-        after,
-        g_wide,
-        g_final,
-        axis=axis,
-        reverse=not reverse,
-        final=True,
-        dtype=wide,
-        native=native,
-    )
-    G, earliest = full
-    before = previous(h_wide, None if h0 is None else cast(h0, wide), axis, reverse)
-    ga = (G * before).sum(summed, keepdims=True)
-    out = [cast(ga, a.dtype), cast(G, x_dtype)]
-    if h0 is not None:
-        if T != 0:
-            earliest = (
-                lax.index_in_dim(a_wide, T - 1 if reverse else 0, axis, keepdims=False) * earliest
-            )
-        out.append(cast(earliest, h0.dtype))
-    return out
-
-
-def _backward_states(states: Sequence[Any], has_h0: bool) -> tuple[Any, Any]:
-    """(h0 or None, g_final or None)"""
-    h0 = states[0] if has_h0 else None
-    rest = states[1:] if has_h0 else states
-    return h0, rest[0] if rest else None
+    return getattr(lax, "pvary")(operand, axes)  # noqa: B009 - before jax 0.9, and unknown to type checkers now
 
 
 # ---- types: those of an element-wise formula of the same operands, so that JAX's own rules for shardings, mesh axes
@@ -340,154 +247,6 @@ def _refuse_sharded_time(avals: Sequence[Any], axis: int) -> None:
             )
 
 
-# ---- forward mode
-
-
-def _known(tangents: Sequence[Any]) -> bool:
-    return all(isinstance(tangent, ad.Zero) for tangent in tangents)
-
-
-def _instantiate(tangent: Any, primal: Array) -> Array:
-    return jnp.zeros((1,) * primal.ndim, primal.dtype) if isinstance(tangent, ad.Zero) else tangent
-
-
-def _jvp_through(
-    formula: Callable[..., list[Array]], primals: Sequence[Array], tangents: Sequence[Any]
-) -> list[Array]:
-    """The tangents of `formula`, which is not differentiated in what does not change."""
-    moving = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
-
-    def of_moving(*values: Array) -> list[Array]:
-        operands = list(primals)
-        for i, value in zip(moving, values, strict=True):
-            operands[i] = value
-        return formula(*operands)
-
-    return jax.jvp(of_moving, [primals[i] for i in moving], [tangents[i] for i in moving])[1]
-
-
-def _scan_jvp(
-    primals: Sequence[Array], tangents: Sequence[Any], **params: Any
-) -> tuple[list[Array], list[Array]]:
-    a, _, *h0 = primals
-    da, dx, *dh0 = tangents
-    out = scan_p.bind(*primals, **params)
-    states = (h0[0], dh0[0]) if h0 else (None, None)
-    return out, linear_map(a, out[0], states[0], da, dx, states[1], out[0].shape, **params)
-
-
-def _tangent_jvp(
-    primals: Sequence[Array], tangents: Sequence[Any], **params: Any
-) -> tuple[list[Array], list[Array]]:
-    a, h, _, _, *states = primals
-    ta, th, tda, tdx, *tstates = tangents
-    out = tangent_p.bind(*primals, **params)
-    if _known((ta, th, *tstates[:1])):
-        h0, tdh0 = (states[0], tstates[1]) if states else (None, None)
-        return out, linear_map(a, h, h0, tda, tdx, tdh0, out[0].shape, **params)
-    return out, _jvp_through(functools.partial(tangent_by_scan, **params), primals, tangents)
-
-
-def _backward_jvp(
-    primals: Sequence[Array], tangents: Sequence[Any], **params: Any
-) -> tuple[list[Array], list[Array]]:
-    a, h, g, *states = primals
-    ta, th, tg, *tstates = tangents
-    out = backward_p.bind(*primals, **params)
-    th0, tg_final = _backward_states(tstates, params["has_h0"])
-    if not _known((ta, th, *([] if th0 is None else [th0]))):
-        return out, _jvp_through(functools.partial(backward_by_scan, **params), primals, tangents)
-    h0, g_final = _backward_states(states, params["has_h0"])
-    tg = filler(out[1].shape, (a, h), g.dtype) if isinstance(tg, ad.Zero) else tg
-    moved = [] if g_final is None else [_instantiate(tg_final, g_final)]
-    return out, _bind(backward_p, a, h, tg, *([] if h0 is None else [h0]), *moved, **params)
-
-
-# ---- transposes
-
-
-def _transpose_linear_map(
-    cotangents: Sequence[Any], a: Array, h: Any, h0: Any, da: Any, dx: Any, dh0: Any, **params: Any
-) -> tuple[Any, Any, Any]:
-    """Cotangents of da, dx, dh0, each None where that was not asked for (only an undefined primal is)."""
-    shape = cotangents[0].aval.shape if isinstance(cotangents[0], ad.Zero) else cotangents[0].shape
-    dtype, axis = params["dtype"], params["axis"]
-    wanted_a, wanted_x, wanted_h0 = (ad.is_undefined_primal(value) for value in (da, dx, dh0))
-    if h is None:  # without da nothing depends on h
-        h = jnp.zeros((1,) * len(shape), dtype)
-    g = filler(shape, (a, h), dtype) if isinstance(cotangents[0], ad.Zero) else cotangents[0]
-    g_final = cotangents[1] if params["final"] and not isinstance(cotangents[1], ad.Zero) else None
-    if dh0 is not None and h0 is None:
-        h0 = state_filler(shape, (dh0.aval if wanted_h0 else dh0).dtype)
-    ga, gx, *gh0 = backward(
-        a,
-        h,
-        g,
-        h0,
-        g_final,
-        axis=axis,
-        reverse=params["reverse"],
-        x_dtype=(dx.aval if wanted_x else dx).dtype,
-        # Nobody reads ga where it is not wanted: as one number it costs no memory traffic.
-        summed=repeated_axes(da.aval.shape, shape) if wanted_a else tuple(range(len(shape))),
-        native=params["native"],
-    )
-    return (
-        ga if wanted_a else None,
-        sum_to(gx, dx.aval.shape) if wanted_x else None,
-        sum_to(gh0[0], dh0.aval.shape) if wanted_h0 else None,
-    )
-
-
-def _scan_transpose(
-    cotangents: Sequence[Any], a: Any, x: Any, *h0: Any, **params: Any
-) -> list[Any]:
-    if ad.is_undefined_primal(a):
-        raise NotImplementedError(
-            "The linear recurrence is linear in x and h0, not in a: it has no transpose there."
-        )
-    _, gx, gh0 = _transpose_linear_map(
-        cotangents, a, None, None, None, x, h0[0] if h0 else None, **params
-    )
-    return [None, gx, gh0] if h0 else [None, gx]
-
-
-def _tangent_transpose(
-    cotangents: Sequence[Any], a: Array, h: Array, da: Any, dx: Any, *states: Any, **params: Any
-) -> list[Any]:
-    h0, dh0 = states or (None, None)
-    ga, gx, gh0 = _transpose_linear_map(cotangents, a, h, h0, da, dx, dh0, **params)
-    return [None, None, ga, gx, None, gh0] if states else [None, None, ga, gx]
-
-
-def _backward_transpose(
-    cotangents: Sequence[Any], a: Array, h: Array, g: Any, *states: Any, **params: Any
-) -> list[Any]:
-    cga, cgx, *cgh0 = cotangents
-    h0, g_final = _backward_states(states, params["has_h0"])
-    wanted, wanted_final = ad.is_undefined_primal(g), ad.is_undefined_primal(g_final)
-    shape = cgx.aval.shape if isinstance(cgx, ad.Zero) else cgx.shape
-    out = linear_map(
-        a,
-        h,
-        h0,
-        cga,
-        cgx,
-        cgh0[0] if cgh0 else None,
-        shape,
-        axis=params["axis"],
-        reverse=params["reverse"],
-        final=wanted_final,
-        dtype=(g.aval if wanted else g).dtype,
-        native=params["native"],
-    )
-    ct_g = sum_to(out[0], g.aval.shape) if wanted else None
-    ct_final = [] if g_final is None else [None]
-    if wanted_final:
-        ct_final = [cast(sum_to(out[1], g_final.aval.shape), g_final.aval.dtype)]
-    return [None, None, ct_g, *([] if h0 is None else [None]), *ct_final]
-
-
 # ---- batching: the new axis goes where the data has it, as extent 1 into operands that have none
 
 
@@ -510,7 +269,7 @@ def _batch(
     params["axis"] = new_axis
     if "summed" in params:
         params["summed"] = tuple(d + 1 if d >= at else d for d in params["summed"])
-    out = _bind(primitive, *placed, **params)
+    out = bind(primitive, *placed, **params)
     states = len(out) - (2 if primitive is backward_p else 1)
     return out, [at] * (len(out) - states) + [state_at] * states
 
@@ -536,20 +295,12 @@ def _place(operand: Array, dim: Any, at: int) -> Array:
 # ---- registration
 
 
-def _make(
-    name: str,
-    types: Callable[..., list[Any]],
-    jvp: Callable[..., Any],
-    transpose: Callable[..., Any],
-    full: int,
-) -> Primitive:
+def _make(name: str, types: Callable[..., list[Any]], full_operands: int) -> Primitive:
     primitive = Primitive(name)
     primitive.multiple_results = True
     primitive.def_abstract_eval(types)
     primitive.def_impl(functools.partial(_run, primitive))
-    ad.primitive_jvps[primitive] = jvp
-    ad.primitive_transposes[primitive] = transpose
-    batching.primitive_batchers[primitive] = functools.partial(_batch, primitive, full)
+    batching.primitive_batchers[primitive] = functools.partial(_batch, primitive, full_operands)
     return primitive
 
 
@@ -566,6 +317,6 @@ def _compiled(
     return jax.jit(functools.partial(primitive.bind, **dict(params)))
 
 
-scan_p = _make("scanlib_scan", _scan_types, _scan_jvp, _scan_transpose, 2)
-tangent_p = _make("scanlib_tangent", _tangent_types, _tangent_jvp, _tangent_transpose, 4)
-backward_p = _make("scanlib_backward", _backward_types, _backward_jvp, _backward_transpose, 3)
+scan_p = _make("scanlib_scan", _scan_types, 2)
+tangent_p = _make("scanlib_tangent", _tangent_types, 4)
+backward_p = _make("scanlib_backward", _backward_types, 3)

@@ -100,9 +100,9 @@ class _Layout:
 
     def _axes(self, value: Any) -> list[int | None]:
         """The recurrence's axis for each of a value's, None where the value is repeated along it."""
-        axes = range(len(self.shape))
+        axes = list(range(len(self.shape)))
         if len(value.shape) < len(self.shape):  # a state
-            axes = [d for d in axes if d != self.axis]
+            axes.remove(self.axis)
         return [d if n == self.shape[d] else None for d, n in zip(axes, value.shape, strict=True)]
 
     def rule(self, operands: Sequence[Any], results: Sequence[Any]) -> SdyShardingRule:

@@ -66,7 +66,7 @@ def linear_recurrence_vjp(
 
 
 def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
-    """Takes arrays, tracers and, with one array among them, `jax.ShapeDtypeStruct`."""
+    """Takes arrays, tracers and `jax.ShapeDtypeStruct`."""
     operands: list[Operands] = []
     axis = axis_index(axis)
 
@@ -75,11 +75,7 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
 
     jax.eval_shape(trace, *map(_number, (a, x, h0)))
     call = operands[0]
-    arrays = [
-        value
-        for value in (a, x, h0)
-        if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
-    ]
+    arrays = _concrete(a, x, h0)
     devices = sorted(
         {device for array in arrays for device in array.devices()}, key=lambda device: device.id
     )
@@ -91,7 +87,7 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
     notes = (
         []
         if arrays
-        else ["the arguments are traced: the path is that of the platform they are compiled for"]
+        else ["the arguments are traced: they are compiled for that platform or another"]
     )
     if (len(devices) > 1 or not arrays) and (reason := _jax_sharding.gathered_because()):
         notes.append(reason)
@@ -111,7 +107,9 @@ def _kernel(call: Operands, reverse: bool) -> tuple[str, tuple[str, ...]]:
     if not all(isinstance(n, int) for n in shape):
         return "chosen at run time, when the extents are known", ()
     h = jax.ShapeDtypeStruct(shape, call.dtype)
-    given = {"a": call.a, "x": call.x, "h": h} | ({} if call.h0 is None else {"h0": call.h0})
+    given: dict[str, Any] = {"a": call.a, "x": call.x, "h": h} | (
+        {} if call.h0 is None else {"h0": call.h0}
+    )
     try:
         return native.describe(_jax_lowering.problem_of(shape, axis, given, reverse)), ()
     except native.RankError:
@@ -164,7 +162,7 @@ def _compiled_vjp(axis: int | None, reverse: bool, pure: bool) -> Callable[..., 
         )
         given = _numbers_as(_common_dtype(named), named)
         ndim = len(problem.shape)
-        full = {
+        full: dict[str, Any] = {
             name: value if value is None else _pad(value, ndim - (name in ("h0", "grad_final")))
             for name, value in given.items()
         }
@@ -197,18 +195,18 @@ def _placed(run: Callable[..., Any], *values: Any) -> Any:
     try:
         return run(*values)
     except ValueError:
-        arrays = [
-            value
-            for value in values
-            if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
-        ]
-        places = {frozenset(array.devices()) for array in arrays if array.committed}
+        places = {frozenset(array.devices()) for array in _concrete(*values) if array.committed}
         if len(places) < 2:
             raise
         given = " and ".join(sorted(", ".join(sorted(map(str, place))) for place in places))
         raise DeviceError(
             f"The arrays are on different devices: {given}. Move them to one with jax.device_put."
         ) from None
+
+
+def _concrete(*values: Any) -> list[Array]:
+    """The arrays that have values, and so a device."""
+    return [v for v in values if isinstance(v, jax.Array) and not isinstance(v, jax.core.Tracer)]
 
 
 # ---- from arguments to operands

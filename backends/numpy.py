@@ -14,7 +14,6 @@ from scanlib.dispatch import Explanation, is_scalar
 from scanlib.errors import DTypeError
 from scanlib.overlap import check_out, numpy_memory
 from scanlib.problem import (
-    DTYPES,
     Problem,
     Shape,
     axis_index,
@@ -57,9 +56,11 @@ def linear_recurrence(
         h = np.empty(plan.resolved.shape, plan.dtype) if plan.order is None else _empty(plan)
         return _run(plan, a, x, h0, h, return_final)
     except (native.RankError, native.AlignmentError):
-        given = {"a": a, "x": x} | ({} if h0 is None else {"h0": h0})
-        given = _copies(resolve(a.shape, x.shape, None if h0 is None else h0.shape, axis), given)
-        return linear_recurrence(given["a"], given["x"], given.get("h0"), axis, reverse, return_final, out)
+        resolved = resolve(a.shape, x.shape, None if h0 is None else h0.shape, axis)
+        given = _copies(resolved, _present(a, x, h0))
+        return linear_recurrence(
+            given["a"], given["x"], given.get("h0"), axis, reverse, return_final, out
+        )
 
 
 def linear_recurrence_vjp(
@@ -80,36 +81,43 @@ def linear_recurrence_vjp(
         given = _copies(resolved, given)
         grads = _backward(resolved, reverse, given)
     grad_a, grad_x, grad_h0 = grads
-    return sum_to(grad_a, a.shape), grad_x, None if h0 is None else sum_to(grad_h0, np.shape(h0))
+    state = None if grad_h0 is None else sum_to(grad_h0, np.shape(h0))
+    return sum_to(grad_a, a.shape), grad_x, state
 
 
 def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
-    given = dict(zip(("a", "x", "h0"), _arrays(a, x, h0), strict=True))
-    given = {name: array for name, array in given.items() if array is not None}
-    shapes = (given["a"].shape, given["x"].shape, given["h0"].shape if "h0" in given else None)
+    given = _present(*_arrays(a, x, h0))
+    state = given.get("h0")
+    shapes = given["a"].shape, given["x"].shape, None if state is None else state.shape
     resolved = resolve(*shapes, axis_index(axis))
-    notes = []
-    for attempt in range(3):
-        try:
-            state = _signature(given["h0"]) if "h0" in given else None
-            signatures = (*_signature(given["a"]), *_signature(given["x"]), state)
-            plan = _forward_plan(*signatures, resolved.axis, reverse, False, None)
-            if attempt or not any(map(_awkward, given.values())):
-                break
-        except (native.RankError, native.AlignmentError):
-            pass
-        reasons = {name: reason for name, array in given.items() if (reason := _awkward(array))}
-        notes += [f"{name} is copied: {reason}" for name, reason in reasons.items()]
-        if not reasons:
-            notes.append(f"all operands are copied: more than {native.MAX_OUTER} axes are left after merging")
+    awkward = {name: reason for name, array in given.items() if (reason := _awkward(array))}
+    notes = [f"{name} is copied: {reason}" for name, reason in awkward.items()]
+    if awkward:
         given = _copies(resolved, given)
-    return Explanation("numpy", "cpu", "libscanlib (cpu)", native.describe(plan.native), tuple(notes))
+    try:
+        plan = _plan_of(given, resolved.axis, reverse)
+    except native.RankError:
+        notes.append(
+            f"all operands are copied: more than {native.MAX_OUTER} axes are left after merging"
+        )
+        plan = _plan_of(_copies(resolved, given), resolved.axis, reverse)
+    return Explanation(
+        "numpy", "cpu", "libscanlib (cpu)", native.describe(plan.native), tuple(notes)
+    )
+
+
+def _plan_of(given: dict[str, Array], axis: int, reverse: bool) -> Plan:
+    state = _signature(given["h0"]) if "h0" in given else None
+    signatures = *_signature(given["a"]), *_signature(given["x"]), state
+    return _forward_plan(*signatures, axis, reverse, False, None)
 
 
 def sum_to(array: Array, shape: Shape) -> Array:
     """Sum `array` over the axes along which `shape` was broadcast to it."""
     missing = array.ndim - len(shape)
-    axes = tuple(i for i, n in enumerate(array.shape) if i < missing or (shape[i - missing] == 1 and n != 1))
+    axes = tuple(
+        i for i, n in enumerate(array.shape) if i < missing or (shape[i - missing] == 1 and n != 1)
+    )
     return array.sum(axis=axes, keepdims=True).reshape(shape) if axes else array
 
 
@@ -126,9 +134,15 @@ def _arrays(a: Any, x: Any, h0: Any) -> tuple[Array, Array, Array | None]:
     return arrays["a"], arrays["x"], arrays.get("h0")
 
 
+def _present(a: Array, x: Array, h0: Array | None) -> dict[str, Array]:
+    return {"a": a, "x": x} if h0 is None else {"a": a, "x": x, "h0": h0}
+
+
 def _number(value: complex, like: np.dtype[Any]) -> Array:
     """A Python number as an array: of the dtype it meets, made complex where the number is (NEP 50)."""
-    return np.asarray(value, np.result_type(like, np.complex64) if isinstance(value, complex) else like)
+    return np.asarray(
+        value, np.result_type(like, np.complex64) if isinstance(value, complex) else like
+    )
 
 
 def _native_order(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -162,29 +176,33 @@ def _copies(resolved: Problem, given: dict[str, Array]) -> dict[str, Array]:
             for name, array in given.items()
         }
     shapes = {name: resolved.state_shape if name in _STATES else resolved.shape for name in given}
-    return {name: np.array(np.broadcast_to(array, shapes[name]), order="C") for name, array in given.items()}
+    return {
+        name: np.array(np.broadcast_to(array, shapes[name]), order="C")
+        for name, array in given.items()
+    }
 
 
 # ---- plans
 
 
 def _element_strides(signature: Signature) -> Shape:
-    shape, strides, dtype = signature
+    _, strides, dtype = signature
     if not dtype.isnative or any(stride % dtype.itemsize for stride in strides):
-        raise native.AlignmentError(f"an array of dtype {dtype} and strides {strides} has to be copied first")
+        raise native.AlignmentError(
+            f"an array of dtype {dtype} and strides {strides} has to be copied first"
+        )
     return tuple(stride // dtype.itemsize for stride in strides)
 
 
-def _operand(name: str, signature: Signature, target: Problem, *, state: bool = False) -> native.Operand:
+def _operand(
+    name: str, signature: Signature, target: Problem, *, state: bool = False
+) -> native.Operand:
     shape, _, dtype = signature
     code = dtype_code(dtype.name, name)
     strides = _element_strides(signature)
-    return code, state_strides(shape, strides, target) if state else broadcast_strides(shape, strides, target.shape)
-
-
-def _plan_of(a: Array, x: Array, h0: Array | None, axis: int | None, reverse: bool) -> Plan:
-    state = None if h0 is None else _signature(h0)
-    return _forward_plan(*_signature(a), *_signature(x), state, axis, reverse, False, None)
+    return code, state_strides(shape, strides, target) if state else broadcast_strides(
+        shape, strides, target.shape
+    )
 
 
 def _result_dtype(given: dict[str, np.dtype[Any]]) -> np.dtype[Any]:
@@ -193,7 +211,9 @@ def _result_dtype(given: dict[str, np.dtype[Any]]) -> np.dtype[Any]:
     try:
         return np.result_type(*given.values())
     except TypeError as error:
-        raise DTypeError(f"NumPy has no dtype that holds all inputs: {error}. Convert them to one dtype.") from None
+        raise DTypeError(
+            f"NumPy has no dtype that holds all inputs: {error}. Convert them to one dtype."
+        ) from None
 
 
 @functools.lru_cache(maxsize=1024)
@@ -213,14 +233,26 @@ def _forward_plan(
     a, x = (a_shape, a_strides, a_dtype), (x_shape, x_strides, x_dtype)
     resolved = resolve(a_shape, x_shape, None if h0 is None else h0[0], axis)
     dtype = _result_dtype({"a": a_dtype, "x": x_dtype} | ({} if h0 is None else {"h0": h0[2]}))
-    order = None if out is not None else _memory_order(resolved.shape, x if x_shape == resolved.shape else a)
+    order = (
+        None
+        if out is not None
+        else _memory_order(resolved.shape, x if x_shape == resolved.shape else a)
+    )
     h = out or _dense(resolved.shape, order, dtype)
-    operands = {"a": _operand("a", a, resolved), "x": _operand("x", x, resolved), "h": _operand("out", h, resolved)}
+    operands = {
+        "a": _operand("a", a, resolved),
+        "x": _operand("x", x, resolved),
+        "h": _operand("out", h, resolved),
+    }
     if h0 is not None:
         operands["h0"] = _operand("h0", h0, resolved, state=True)
     if return_final:
-        operands["final"] = _operand("final", _dense(resolved.state_shape, None, dtype), resolved, state=True)
-    problem = native.prepare(resolved.shape, resolved.axis, operands, reverse=reverse, holder_offset=_HOLDER_OFFSET)
+        operands["final"] = _operand(
+            "final", _dense(resolved.state_shape, None, dtype), resolved, state=True
+        )
+    problem = native.prepare(
+        resolved.shape, resolved.axis, operands, reverse=reverse, holder_offset=_HOLDER_OFFSET
+    )
     return Plan(resolved, problem, problem.address, dtype, order)
 
 
@@ -228,9 +260,17 @@ def _forward_plan(
 def _backward_problem(
     resolved: Problem, reverse: bool, given: tuple[tuple[str, Signature], ...]
 ) -> native.NativeProblem:
-    operands = {role: _operand(role, signature, resolved, state=role in _STATES) for role, signature in given}
+    operands = {
+        role: _operand(role, signature, resolved, state=role in _STATES)
+        for role, signature in given
+    }
     return native.prepare(
-        resolved.shape, resolved.axis, operands, reverse=reverse, conjugate=True, holder_offset=_HOLDER_OFFSET
+        resolved.shape,
+        resolved.axis,
+        operands,
+        reverse=reverse,
+        conjugate=True,
+        holder_offset=_HOLDER_OFFSET,
     )
 
 
@@ -238,7 +278,9 @@ def _memory_order(shape: Shape, like: Signature) -> tuple[int, ...] | None:
     """The axes as `like` has them in memory, far to near (NumPy's order "K"); None for C order."""
     if like[0] != shape:
         return None
-    order = tuple(sorted(range(len(shape)), key=lambda axis: -abs(like[1][axis]) if shape[axis] > 1 else 0))
+    order = tuple(
+        sorted(range(len(shape)), key=lambda axis: -abs(like[1][axis]) if shape[axis] > 1 else 0)
+    )
     significant = [axis for axis in order if shape[axis] > 1]
     return None if significant == sorted(significant) else order
 
@@ -264,7 +306,12 @@ def _run(plan: Plan, a: Array, x: Array, h0: Array | None, h: Array, return_fina
     final = np.empty(plan.resolved.state_shape, plan.dtype) if return_final else None
     if _HOLDER_OFFSET:
         code = _forward(
-            plan.address, id(a), id(x), 0 if h0 is None else id(h0), id(h), 0 if final is None else id(final)
+            plan.address,
+            id(a),
+            id(x),
+            0 if h0 is None else id(h0),
+            id(h),
+            0 if final is None else id(final),
         )
     else:
         code = _forward(plan.address, *(_address(array) for array in (a, x, h0, h, final)))
@@ -273,16 +320,30 @@ def _run(plan: Plan, a: Array, x: Array, h0: Array | None, h: Array, return_fina
     return h if final is None else (h, final)
 
 
-def _into(a: Array, x: Array, h0: Array | None, axis: int | None, reverse: bool, return_final: bool, out: Any) -> Any:
+def _into(
+    a: Array,
+    x: Array,
+    h0: Array | None,
+    axis: int | None,
+    reverse: bool,
+    return_final: bool,
+    out: Any,
+) -> Any:
     """Write the result to `out`: straight, or where libscanlib cannot walk an operand or `out`, by a copy."""
     resolved = resolve(a.shape, x.shape, None if h0 is None else h0.shape, axis)
     dtype = _result_dtype({"a": a.dtype, "x": x.dtype} | ({} if h0 is None else {"h0": h0.dtype}))
     target = np.asarray(out)
-    memory = {"a": numpy_memory(a), "x": numpy_memory(x), "h0": None if h0 is None else numpy_memory(h0)}
+    memory = {
+        "a": numpy_memory(a),
+        "x": numpy_memory(x),
+        "h0": None if h0 is None else numpy_memory(h0),
+    }
     check_out(numpy_memory(target), resolved.shape, dtype.name, **memory)
     state = None if h0 is None else _signature(h0)
     try:
-        plan = _forward_plan(*_signature(a), *_signature(x), state, axis, reverse, return_final, _signature(target))
+        plan = _forward_plan(
+            *_signature(a), *_signature(x), state, axis, reverse, return_final, _signature(target)
+        )
         result = _run(plan, a, x, h0, target, return_final)
     except (native.RankError, native.AlignmentError):
         result = linear_recurrence(a, x, h0, axis, reverse, return_final, None)
@@ -290,13 +351,17 @@ def _into(a: Array, x: Array, h0: Array | None, axis: int | None, reverse: bool,
     return (out, result[1]) if return_final else out
 
 
-def _backward(resolved: Problem, reverse: bool, given: dict[str, Array]) -> tuple[Array, Array, Array]:
+def _backward(
+    resolved: Problem, reverse: bool, given: dict[str, Array]
+) -> tuple[Array, Array, Array | None]:
     arrays = dict(given)
     arrays["grad_a"] = np.empty(given["a"].shape, _native_order(given["a"].dtype))
     arrays["grad_x"] = np.empty(resolved.shape, _native_order(given["grad_h"].dtype))
     if "h0" in given:
         arrays["grad_h0"] = np.empty(resolved.state_shape, _native_order(given["h0"].dtype))
-    problem = _backward_problem(resolved, reverse, tuple((k, _signature(v)) for k, v in arrays.items()))
+    problem = _backward_problem(
+        resolved, reverse, tuple((k, _signature(v)) for k, v in arrays.items())
+    )
     native.backward(problem, *(_address(arrays.get(role)) for role in _BACKWARD))
     return arrays["grad_a"], arrays["grad_x"], arrays.get("grad_h0")
 

@@ -61,7 +61,7 @@ def linear_recurrence_vjp(
 ) -> tuple[Any, Any, Any]:
     call = _gather(a=a, grad_h=grad_h, h=h, h0=h0, grad_final=grad_final)
     shapes = (_shape(call.arrays[name]) for name in ("grad_h", "a", "h", "h0", "grad_final"))
-    problem = resolve_vjp(*shapes, axis_index(axis))  # type: ignore[arg-type]
+    problem = resolve_vjp(*shapes, axis_index(axis))
     return _backward(call, problem, reverse)
 
 
@@ -70,14 +70,19 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
     problem = _resolve(call, axis)
     library = call.xp.__name__.removeprefix("array_api_compat.")
     steps = problem.shape[problem.axis]
-    notes = [
+    slow = (
         "slower than libscanlib, which reads the memory of NumPy, PyTorch and JAX arrays only: "
         f"{steps} steps are {2 * steps} calls into {library}. Convert to one of those (from_dlpack) if that matters."
-    ]
+    )
+    notes = [slow]
     if call.compute != call.result:
-        notes.append(f"the arithmetic is in {_name(call.xp, call.compute)}, converted {BLOCK} steps at a time")
+        notes.append(
+            f"the arithmetic is in {_name(call.xp, call.compute)}, converted {BLOCK} steps at a time"
+        )
     kernel = f"serial over {steps} steps in blocks of {BLOCK}, all other axes at once"
-    return Explanation(library, str(call.device), "array-API standard functions", kernel, tuple(notes))
+    return Explanation(
+        library, str(call.device), "array-API standard functions", kernel, tuple(notes)
+    )
 
 
 # ---- the recurrence
@@ -126,7 +131,9 @@ def _backward(call: Call, problem: Problem, reverse: bool) -> tuple[Any, Any, An
     grad_x = _join(call, problem, x_blocks, not reverse, arrays["grad_h"].dtype)
     if a_blocks:
         grad_a = xp.concat(a_blocks if reverse else a_blocks[::-1], axis=0)
-    grad_a = _cast(xp, xp.zeros((), device=call.device) if grad_a is None else grad_a, arrays["a"].dtype)
+    grad_a = _cast(
+        xp, xp.zeros((), device=call.device) if grad_a is None else grad_a, arrays["a"].dtype
+    )
     grad_a = _fold(call, problem, grad_a, _shape(arrays["a"]))  # type: ignore[arg-type]
     if arrays["h0"] is None:
         return grad_a, grad_x, None
@@ -149,7 +156,9 @@ def _earlier_states(call: Call, h: Any, h0: Any, start: int, stop: int, reverse:
 def _spans(length: int, reverse: bool) -> Iterator[tuple[int, int]]:
     """Blocks of time (start, stop), in the order in which they run."""
     starts = range(0, length, BLOCK)
-    return ((start, min(start + BLOCK, length)) for start in (reversed(starts) if reverse else starts))
+    return (
+        (start, min(start + BLOCK, length)) for start in (reversed(starts) if reverse else starts)
+    )
 
 
 def _order(length: int, reverse: bool) -> Iterator[int]:
@@ -184,7 +193,11 @@ def _stack(xp: Any, rows: list[Any], reverse: bool, dtype: Any) -> Any:
 def _join(call: Call, problem: Problem, blocks: list[Any], reverse: bool, dtype: Any) -> Any:
     if not blocks:
         return call.xp.zeros(problem.shape, dtype=dtype, device=call.device)
-    whole = blocks[0] if len(blocks) == 1 else call.xp.concat(blocks[::-1] if reverse else blocks, axis=0)
+    whole = (
+        blocks[0]
+        if len(blocks) == 1
+        else call.xp.concat(blocks[::-1] if reverse else blocks, axis=0)
+    )
     return call.xp.moveaxis(whole, 0, problem.axis)
 
 
@@ -203,7 +216,9 @@ def _cast(xp: Any, array: Any, dtype: Any) -> Any:
     if array.dtype == dtype:
         return array
     if xp.isdtype(array.dtype, "complex floating") and not xp.isdtype(dtype, "complex floating"):
-        array = xp.real(array)  # the gradient of a real input: the real part of what a complex one would get
+        array = xp.real(
+            array
+        )  # the gradient of a real input: the real part of what a complex one would get
     return xp.astype(array, dtype, copy=False)
 
 
@@ -221,14 +236,20 @@ def _conj(xp: Any, array: Any) -> Any:
 
 def _gather(**arguments: Any) -> Call:
     """Check that the arguments belong together and make arrays of the scalars among them."""
-    given = {name: value for name, value in arguments.items() if value is not None and not is_scalar(value)}
+    given = {
+        name: value
+        for name, value in arguments.items()
+        if value is not None and not is_scalar(value)
+    }
     xp = _namespace(given)
     arrays = {name: _array(xp, name, value) for name, value in given.items()}
     devices = {name: array_api_compat.device(array) for name, array in arrays.items()}
     device = next(iter(devices.values()))
     if any(other != device for other in devices.values()):
         placed = ", ".join(f"{name} is on {place}" for name, place in devices.items())
-        raise DeviceError(f"All arrays must be on one device, but {placed}. Move them to one with to_device.")
+        raise DeviceError(
+            f"All arrays must be on one device, but {placed}. Move them to one with to_device."
+        )
     result = _promote(xp, arrays, [value for value in arguments.values() if is_scalar(value)])
     compute = xp.float32 if _name(xp, result) in SIXTEEN_BITS else result
     for name, value in arguments.items():
@@ -242,7 +263,9 @@ def _namespace(arrays: dict[str, Any]) -> Any:
         return array_api_compat.array_namespace(*arrays.values())
     except Exception as error:
         types = ", ".join(f"{name} is a {_type_name(value)}" for name, value in arrays.items())
-        raise ArrayKindError(f"No single array-API namespace serves the arguments ({types}): {error}") from error
+        raise ArrayKindError(
+            f"No single array-API namespace serves the arguments ({types}): {error}"
+        ) from error
 
 
 def _array(xp: Any, name: str, value: Any) -> Any:
@@ -256,16 +279,20 @@ def _array(xp: Any, name: str, value: Any) -> Any:
         ) from error
     dtype_code(_name(xp, dtype), name)
     if not isinstance(shape, tuple) or not all(isinstance(length, int) for length in shape):
-        raise ShapeError(f"{name} has shape {shape}, but scanlib has to know every length. Compute {name} first.")
+        raise ShapeError(
+            f"{name} has shape {shape}, but scanlib has to know every length. Compute {name} first."
+        )
     claimed = getattr(value, "shape", None)
     if claimed != shape:
-        raise ShapeError(f"{name} says it has shape {claimed}, but its data has shape {shape}. Pass a plain array.")
+        raise ShapeError(
+            f"{name} says it has shape {claimed}, but its data has shape {shape}. Pass a plain array."
+        )
     return array
 
 
 def _resolve(call: Call, axis: Any) -> Problem:
     a, x, h0 = (_shape(call.arrays[name]) for name in ("a", "x", "h0"))
-    return resolve(a, x, h0, axis_index(axis))  # type: ignore[arg-type]
+    return resolve(a, x, h0, axis_index(axis))
 
 
 def _shape(array: Any) -> Shape | None:
@@ -287,7 +314,9 @@ def _promote(xp: Any, arrays: dict[str, Any], scalars: list[Any]) -> Any:
         dtype = xp.result_type(*arrays.values())
     except Exception as error:
         dtypes = ", ".join(f"{name} has dtype {array.dtype}" for name, array in arrays.items())
-        raise DTypeError(f"{xp.__name__} promotes these dtypes to none: {dtypes}. Convert them to one.") from error
+        raise DTypeError(
+            f"{xp.__name__} promotes these dtypes to none: {dtypes}. Convert them to one."
+        ) from error
     if any(isinstance(value, complex) for value in scalars) and xp.isdtype(dtype, "real floating"):
         return xp.complex128 if dtype == xp.float64 else xp.complex64
     return dtype
@@ -303,20 +332,32 @@ def _type_name(value: Any) -> str:
 def _check_out(call: Call, problem: Problem, out: Any, **operands: Any) -> None:
     """Raise unless `out` can take the result. Views are not seen through: the standard has no addresses."""
     if _namespace({"out": out}) != call.xp:
-        raise ArrayKindError(f"out is a {_type_name(out)}, not an array of {call.xp.__name__} as the inputs are.")
-    check_out_type(tuple(out.shape), _name(call.xp, out.dtype), problem.shape, _name(call.xp, call.result))
+        raise ArrayKindError(
+            f"out is a {_type_name(out)}, not an array of {call.xp.__name__} as the inputs are."
+        )
+    check_out_type(
+        tuple(out.shape), _name(call.xp, out.dtype), problem.shape, _name(call.xp, call.result)
+    )
     if array_api_compat.device(out) != call.device:
-        raise DeviceError(f"out is on {array_api_compat.device(out)}, but the inputs are on {call.device}. Move it.")
+        raise DeviceError(
+            f"out is on {array_api_compat.device(out)}, but the inputs are on {call.device}. Move it."
+        )
     for name, operand in operands.items():
         if out is operand:
-            raise OutputError(f"out is {name} itself; only x may be overwritten. Give memory of its own.")
+            raise OutputError(
+                f"out is {name} itself; only x may be overwritten. Give memory of its own."
+            )
     if not array_api_compat.is_writeable_array(out):
-        raise ArrayKindError(f"out is a {_type_name(out)}, which cannot be written. Leave out away.")
+        raise ArrayKindError(
+            f"out is a {_type_name(out)}, which cannot be written. Leave out away."
+        )
 
 
 def _write(out: Any, h: Any) -> Any:
     try:
         out[...] = h
     except Exception as error:
-        raise OutputError(f"out, a {_type_name(out)}, cannot be written: {error} Leave out away.") from error
+        raise OutputError(
+            f"out, a {_type_name(out)}, cannot be written: {error} Leave out away."
+        ) from error
     return out

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from scanlib import native
 from scanlib.backends._torch_autograd import derivatives_wanted, scan, scan_backward
-from scanlib.backends._torch_ops import (
+from scanlib.backends._torch_cpu import (
     copy,
     dtype_name,
     forward,
@@ -22,8 +23,8 @@ from scanlib.backends._torch_ops import (
     promote,
     result_dtype,
     signature,
-    unwatched,
 )
+from scanlib.backends._torch_ops import unwatched
 from scanlib.dispatch import Explanation, is_scalar
 from scanlib.errors import ArrayKindError, DeviceError, OutputError
 from scanlib.overlap import Memory, check_out, check_out_type
@@ -38,11 +39,13 @@ _compiling = torch.compiler.is_dynamo_compiling
 def linear_recurrence(
     a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
 ) -> Tensor | tuple[Tensor, Tensor]:
-    if out is None and not _compiling() and unwatched(a, x, h0):
-        h, final = forward(
-            a, x, h0, axis if type(axis) is int else axis_index(axis), reverse, return_final
-        )
-        return h if final is None else (h, final)
+    if out is None and not _compiling():
+        if type(a) is float and h0 is None and unwatched(x, x):
+            a = _number_beside(a, x)
+        if unwatched(a, x, h0):
+            axis = axis if type(axis) is int else axis_index(axis)
+            h, final = forward(a, x, h0, axis, reverse, return_final)
+            return h if final is None else (h, final)
     operands = a, x, h0
     a, x, h0, dtype, problem = _prepare(a, x, h0, axis)
     if out is not None:
@@ -170,10 +173,24 @@ def _tensor(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
     """A Python number as a tensor without axes, at float32 at least, as torch takes it; others as they are."""
     if not is_scalar(value):
         return value
-    wide = promote(dtype, torch.float32)
-    if wide.is_complex and not isinstance(value, complex):
-        wide = wide.to_real()
+    wide = promote(dtype, torch.float32) if isinstance(value, complex) else _NUMBER[dtype]
     return torch.full((), value, dtype=wide, device=device)
+
+
+def _number_beside(a: float, x: Tensor) -> Any:
+    """The same for a lone number beside a plain CPU tensor, quickly; `a` as it is where that has a strange dtype."""
+    dtype = _NUMBER.get(x.dtype)
+    return a if dtype is None else torch.tensor(a, dtype=dtype, device="cpu")
+
+
+_NUMBER = {
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.float32: torch.float32,
+    torch.float64: torch.float64,
+    torch.complex64: torch.float32,
+    torch.complex128: torch.float64,
+}
 
 
 def _state(state: Tensor | None, problem: Problem) -> Tensor | None:
@@ -229,26 +246,29 @@ def _into(
         raise OutputError(
             "out cannot be used inside torch.func transforms or forward-mode AD. Call without it."
         )
-    if _compiling() or not unwatched(a, x, h0, out):
+    watched = _compiling() or not unwatched(a, x, h0, out)
+    if not watched or (not _compiling() and all(type(t) in _PLAIN for t in (*operands, out))):
+        a_memory, x_memory, h0_memory = (
+            _memory(t) if isinstance(t, Tensor) else None for t in operands
+        )
+        name = dtype_name(dtype)
+        check_out(_memory(out), problem.shape, name, a=a_memory, x=x_memory, h0=h0_memory)
+    else:  # a compiler's tensors have no memory; the result is made elsewhere and copied
         check_out_type(tuple(out.shape), dtype_name(out.dtype), problem.shape, dtype_name(dtype))
-        if not _compiling() and out.device.type == "cpu":
-            _check_memory(out, operands, dtype, problem)
-        x, h0 = x.expand(problem.shape), _state(h0, problem)
-        h, final = scan(a, x, h0, problem.axis, reverse, return_final, dtype)
+    final: Tensor | None
+    if watched:
+        full_x, state = x.expand(problem.shape), _state(h0, problem)
+        h, final = scan(a, full_x, state, problem.axis, reverse, return_final, dtype)
         out.copy_(h)
     else:
-        _check_memory(out, operands, dtype, problem)
-        final = forward(a, x, h0, problem.axis, reverse, return_final, dtype, out)[1]
+        _, final = forward(a, x, h0, problem.axis, reverse, return_final, dtype, out)
         if not out.is_inference():
             torch.autograd.graph.increment_version(out)
-    return (out, final) if return_final else out
+    return (out, final) if return_final and final is not None else out
 
 
-def _check_memory(
-    out: Tensor, operands: tuple[Any, Any, Any], dtype: torch.dtype, problem: Problem
-) -> None:
-    a, x, h0 = (_memory(t) if isinstance(t, Tensor) else None for t in operands)
-    check_out(_memory(out), problem.shape, dtype_name(dtype), a=a, x=x, h0=h0)
+# What `out` and operands are where memory can be looked at: no compiler's tensors, no subclasses of unknown storage.
+_PLAIN = (Tensor, Parameter, float, int, complex, type(None))
 
 
 def _memory(tensor: Tensor) -> Memory:

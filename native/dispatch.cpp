@@ -6,6 +6,9 @@
 #include <cstring>
 
 #include "scanlib.h"
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 namespace scanlib {
 namespace {
@@ -20,8 +23,9 @@ const InstructionSet &least = baseline;
 const InstructionSet *find(const char *name) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool has_avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  unsigned eax, ebx, ecx, edx;  // clang's __builtin_cpu_supports does not know "f16c"
+  const bool has_f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+  const bool has_avx2 = has_f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (has_avx512 && (!name || !std::strcmp(name, avx512.name))) return &avx512;

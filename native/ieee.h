@@ -8,7 +8,7 @@
 
 namespace scanlib {
 
-// Callers may have set their threads to flush subnormal numbers to zero (XLA does, torch can) or to round otherwise. For
+// Callers may have set their threads to flush subnormal numbers to zero (XLA does, torch.set_flush_denormal can) or to round otherwise. For
 // the time of a call nobody does, so that a result does not depend on which thread computed which part of it.
 class IeeeArithmetic {
  public:

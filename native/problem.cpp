@@ -30,20 +30,21 @@ bool merges(const Axis &outer, const Axis &inner) {
   return true;
 }
 
-// Whether the extents and strides stay inside a 64-bit address space, with room to add them up.
-bool fits(int32_t ndim, const int64_t *shape, const scanlib_operand *operands) {
+// Whether the extents and strides stay inside a 64-bit address space, with room to add them up. An empty axis counts as
+// one of extent 1: the others are multiplied all the same.
+bool fits(int32_t ndim, const int64_t *shape, int32_t axis, const scanlib_operand *operands) {
   const int64_t limit = int64_t(1) << 58;  // elements of up to 16 bytes
   int64_t count = 1;
   for (int d = 0; d < ndim; ++d)
-    if (__builtin_mul_overflow(count, shape[d], &count) || count > limit) return false;
-  if (count == 0) return true;
+    if (__builtin_mul_overflow(count, shape[d] > 0 ? shape[d] : 1, &count) || count > limit) return false;
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
     if (operands[role].dtype == SCANLIB_ABSENT) continue;
     int64_t reach = 0;
     for (int d = 0; d < ndim; ++d) {
+      if (d == axis && is_state(role)) continue;
       int64_t stride = operands[role].strides[d], part;
       if (stride <= -limit || stride >= limit) return false;
-      if (__builtin_mul_overflow(stride < 0 ? -stride : stride, shape[d] - 1, &part) ||
+      if (__builtin_mul_overflow(stride < 0 ? -stride : stride, shape[d] > 0 ? shape[d] - 1 : 0, &part) ||
           __builtin_add_overflow(reach, part, &reach) || reach > limit)
         return false;
     }
@@ -92,7 +93,7 @@ extern "C" int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int
     return SCANLIB_E_ARGUMENT;
   for (int d = 0; d < ndim; ++d)
     if (shape[d] < 0) return SCANLIB_E_ARGUMENT;
-  if (!fits(ndim, shape, operands)) return SCANLIB_E_OVERFLOW;
+  if (!fits(ndim, shape, axis, operands)) return SCANLIB_E_OVERFLOW;
 
   // Collect the axes: time apart, those of extent 1 dropped.
   Axis time{shape[axis], {}};
@@ -130,9 +131,9 @@ extern "C" int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int
     }
   }
 
-  // The innermost axis becomes `inner` where it is nearer in memory than time; else sequences are rows of their own.
+  // The nearest of them is `inner`.
   Axis inner{1, {}};
-  if (merged > 0 && nearness(axes[merged - 1]) < nearness(time)) inner = axes[--merged];
+  if (merged > 0) inner = axes[--merged];
   if (merged > SCANLIB_MAX_OUTER) return SCANLIB_E_RANK;
 
   std::memset(problem, 0, sizeof *problem);

@@ -1,15 +1,17 @@
 #include "schedule.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace scanlib {
 namespace {
 
-constexpr int64_t kLineBytes = 64;            // narrower rows of lanes are walked as rows along time
-constexpr int64_t kStateBytes = 16 * 1024;    // the most state a group carries: half of a small L1 cache
-constexpr int64_t kEnoughGroups = 8;          // with so many groups time is not split
-constexpr int64_t kSegmentBytes = 64 * 1024;  // a segment of one operand: two passes over it must hit the L2 cache
-constexpr int64_t kWorthSplitting = 1 << 19;  // bytes of one operand below which time is not split
+constexpr int64_t kLineBytes = 64;             // narrower rows of lanes are walked as rows along time
+constexpr int64_t kStateBytes = 16 * 1024;     // the most state a group carries: half of a small L1 cache
+constexpr int64_t kRowSteps = 4096;            // short rows are grouped until they have so many steps together
+constexpr int64_t kEnoughGroups = 8;           // with so many groups time is not split
+constexpr int64_t kSegmentBytes = 128 * 1024;  // a segment of one operand: two passes over it must hit the L2 cache
+constexpr int64_t kWorthSplitting = 1 << 19;   // bytes of one operand below which time is not split
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -31,13 +33,15 @@ Reduce reduction(const scanlib_problem &p) {
 Schedule make_schedule(const scanlib_problem &p, int64_t element_size) {
   Schedule s{};
   s.backward = p.operand[SCANLIB_GRAD_H].dtype != SCANLIB_ABSENT;
-  s.rows = p.inner * element_size < kLineBytes;
   const scanlib_layout &lead = p.operand[s.backward ? SCANLIB_GRAD_X : SCANLIB_H];
+  const bool time_nearest = p.inner == 1 || std::llabs(lead.time) < std::llabs(lead.inner);
+  s.rows = time_nearest || p.inner * element_size < kLineBytes;
   bool against = ((p.flags & SCANLIB_REVERSE) != 0) != s.backward;  // the order of the steps, against that of the axis
   s.down = s.rows && (lead.time == 1 ? against : lead.time == -1 && !against);
   s.reduce = reduction(p);
 
-  s.lanes = std::max<int64_t>(1, std::min(p.inner, kStateBytes / element_size));
+  const int64_t most = time_nearest ? kRowSteps / std::max<int64_t>(1, p.time) : kStateBytes / element_size;
+  s.lanes = std::max<int64_t>(1, std::min(p.inner, most));
   s.chunks = ceil_div(p.inner, s.lanes);
   int64_t outer = 1;
   for (int d = 0; d < p.outer_rank; ++d) outer *= p.outer[d];

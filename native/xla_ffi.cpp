@@ -3,7 +3,6 @@
 // XLA hands over dense row-major buffers. An operand may have extent 1 on any axis where the result is longer; it is
 // then read with stride 0, so nothing that is broadcast is ever stored at full size. This file needs jaxlib's headers
 // and is left out of libscanlib where they are missing: the symbols' presence is what Python looks for.
-#include <cfenv>
 #include <cstdint>
 #include <string>
 
@@ -43,22 +42,6 @@ std::string text_of(Dims dims) {
   for (size_t d = 0; d < dims.size(); ++d) text += (d ? ", " : "") + std::to_string(dims[d]);
   return text + ")";
 }
-
-// XLA's threads flush subnormal numbers to zero; libscanlib's own do not. For the time of a call nobody does, so that
-// results do not depend on which thread computed them.
-class IeeeArithmetic {
- public:
-  IeeeArithmetic() {
-    std::fegetenv(&saved_);
-    std::fesetenv(FE_DFL_ENV);
-  }
-  ~IeeeArithmetic() { std::fesetenv(&saved_); }
-  IeeeArithmetic(const IeeeArithmetic &) = delete;
-  IeeeArithmetic &operator=(const IeeeArithmetic &) = delete;
-
- private:
-  std::fenv_t saved_;
-};
 
 // The operands of one call, on their way to a scanlib_problem.
 class Call {
@@ -141,7 +124,6 @@ ffi::Error forward(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axi
   if (rets.size() == 2) call.add_state(SCANLIB_FINAL, "final", ret(1), false);
   scanlib_problem problem;
   if (call.prepare(&problem, reverse)) {
-    IeeeArithmetic ieee;
     call.check(scanlib_cpu_forward(&problem, call[SCANLIB_A], call[SCANLIB_X], call[SCANLIB_H0], call[SCANLIB_H],
                                    call[SCANLIB_FINAL]));
   }
@@ -170,7 +152,6 @@ ffi::Error backward(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t ax
   if (args.size() > fixed) call.add_state(SCANLIB_GRAD_FINAL, "grad_final", arg(fixed), true);
   scanlib_problem problem;
   if (call.prepare(&problem, reverse)) {
-    IeeeArithmetic ieee;
     call.check(scanlib_cpu_backward(&problem, call[SCANLIB_A], call[SCANLIB_H], call[SCANLIB_H0], call[SCANLIB_GRAD_H],
                                     call[SCANLIB_GRAD_FINAL], call[SCANLIB_GRAD_A], call[SCANLIB_GRAD_X],
                                     call[SCANLIB_GRAD_H0]));

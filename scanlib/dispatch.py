@@ -66,9 +66,16 @@ def adapter_for(a: Any, x: Any, h0: Any = None, out: Any = None) -> Adapter:
     """The adapter for a call with these arguments; raises `ArrayKindError` where they do not belong together."""
     adapter = _pairs.get((type(a), type(x)))
     if adapter is None or h0 is not None or out is not None:
-        adapter = _find({"a": a, "x": x, "h0": h0, "out": out})
-        _pairs[type(a), type(x)] = adapter
+        known, adapter = adapter, _find({"a": a, "x": x, "h0": h0, "out": out})
+        if known is None and not _tracing():
+            _pairs[type(a), type(x)] = adapter
     return adapter
+
+
+def _tracing() -> bool:
+    """Whether torch.compile is reading this: it cannot put a module into a dictionary."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_dynamo_compiling()
 
 
 def _find(arguments: dict[str, Any]) -> Adapter:
@@ -78,10 +85,14 @@ def _find(arguments: dict[str, Any]) -> Adapter:
         if (value is not None or name in ("a", "x")) and not (name != "out" and is_scalar(value))
     }
     if "a" not in kinds and "x" not in kinds:
-        raise ArrayKindError(f"a and x are both Python scalars; at least one must be an array ({ACCEPTED}).")
+        raise ArrayKindError(
+            f"a and x are both Python scalars; at least one must be an array ({ACCEPTED})."
+        )
     if len(set(kinds.values())) > 1:
         given = ", ".join(f"{name} is of {kind}" for name, kind in kinds.items())
-        raise ArrayKindError(f"All arrays must be of one library, but {given}. Convert them to one first.")
+        raise ArrayKindError(
+            f"All arrays must be of one library, but {given}. Convert them to one first."
+        )
     return load(kinds.get("x") or kinds["a"])
 
 
@@ -92,6 +103,11 @@ def is_scalar(value: Any) -> bool:
 
 def load(kind: str) -> Adapter:
     """Import the adapter of a library named in `LIBRARIES`, or "standard"."""
+    # torch.compile traces through an import statement, but not through import_module.
+    if kind == "torch":
+        from scanlib.backends import torch as adapter
+
+        return cast(Adapter, adapter)
     module = f"scanlib.backends.{kind}"
     try:
         return cast(Adapter, importlib.import_module(module))

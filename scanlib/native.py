@@ -111,7 +111,14 @@ def library() -> ctypes.CDLL:
             f"libscanlib at {path} speaks ABI {found}, this scanlib speaks ABI {ABI_VERSION}. Install both together."
         )
     pointer, text = ctypes.c_void_p, ctypes.c_char_p
-    lib.scanlib_problem_init.argtypes = [pointer, ctypes.c_int32, ctypes.c_int32, pointer, ctypes.c_int32, pointer]
+    lib.scanlib_problem_init.argtypes = [
+        pointer,
+        ctypes.c_int32,
+        ctypes.c_int32,
+        pointer,
+        ctypes.c_int32,
+        pointer,
+    ]
     lib.scanlib_cpu_forward.argtypes = [pointer] * 6
     lib.scanlib_cpu_backward.argtypes = [pointer] * 9
     lib.scanlib_cpu_describe.argtypes = [pointer, text, ctypes.c_size_t]
@@ -156,7 +163,11 @@ def prepare(
             table[index].strides = dims(*strides)
     problem = NativeProblem()
     flags = (REVERSE if reverse else 0) | (CONJUGATE if conjugate else 0)
-    check(library().scanlib_problem_init(problem.address, flags, ndim, dims(*shape), axis, ctypes.byref(table)))
+    check(
+        library().scanlib_problem_init(
+            problem.address, flags, ndim, dims(*shape), axis, ctypes.byref(table)
+        )
+    )
     problem.threads = threads
     problem.holder_offset = holder_offset
     return problem
@@ -179,7 +190,11 @@ def backward(
     grad_h0: int,
 ) -> None:
     """Run the backward kernel on the CPU; addresses, 0 for what is absent."""
-    check(library().scanlib_cpu_backward(problem.address, a, h, h0, grad_h, grad_final, grad_a, grad_x, grad_h0))
+    check(
+        library().scanlib_cpu_backward(
+            problem.address, a, h, h0, grad_h, grad_final, grad_a, grad_x, grad_h0
+        )
+    )
 
 
 def describe(problem: NativeProblem) -> str:

@@ -75,7 +75,9 @@ def resolve_vjp(
     """The same for `linear_recurrence_vjp`: `h` fixes the shape that all others must fit."""
     if grad_h != h:
         raise ShapeError(f"grad_h has shape {grad_h} and h has shape {h}; they must be equal.")
-    problem = resolve.__wrapped__(a, h, h0, axis)  # uncached: tracing compilers come here with symbolic lengths
+    problem = resolve.__wrapped__(
+        a, h, h0, axis
+    )  # uncached: tracing compilers come here with symbolic lengths
     if problem.shape != h:
         raise ShapeError(f"a has shape {a}, which does not broadcast to h's shape {h}.")
     if grad_final is not None:
@@ -101,7 +103,9 @@ def broadcast_shapes(a: Shape, x: Shape) -> Shape:
 def normalize_axis(axis: int | None, ndim: int) -> int:
     """`axis` counted from the front; it may be left out only where there is just one."""
     if ndim == 0:
-        raise ShapeError("a and x have no axes, but the recurrence runs along one: give at least one of them one.")
+        raise ShapeError(
+            "a and x have no axes, but the recurrence runs along one: give at least one of them one."
+        )
     if axis is None:
         if ndim != 1:
             raise AxisError(
@@ -110,7 +114,9 @@ def normalize_axis(axis: int | None, ndim: int) -> int:
             )
         return 0
     if not -ndim <= axis < ndim:
-        raise AxisError(f"axis {axis} is out of range: the result has {ndim} axes, so {-ndim} to {ndim - 1} exist.")
+        raise AxisError(
+            f"axis {axis} is out of range: the result has {ndim} axes, so {-ndim} to {ndim - 1} exist."
+        )
     return axis % ndim
 
 
@@ -149,7 +155,7 @@ def broadcast_strides(shape: Shape, strides: Shape, target: Shape) -> Shape:
 def state_strides(shape: Shape, strides: Shape, problem: Problem) -> Shape:
     """Strides of a state (h0, final or a gradient of them) with an unused entry put in at the time axis."""
     merged = broadcast_strides(shape, strides, problem.state_shape)
-    return merged[: problem.axis] + (0,) + merged[problem.axis :]
+    return (*merged[: problem.axis], 0, *merged[problem.axis :])
 
 
 def contiguous_strides(shape: Shape) -> Shape:

@@ -161,7 +161,9 @@ def linear_recurrence_vjp(
     return adapter.linear_recurrence_vjp(grad_h, a, h, h0, axis, reverse, grad_final)
 
 
-def explain(a: Any, x: Any, h0: Any = None, *, axis: int | None = None, reverse: bool = False) -> Explanation:
+def explain(
+    a: Any, x: Any, h0: Any = None, *, axis: int | None = None, reverse: bool = False
+) -> Explanation:
     """Say which path `linear_recurrence` would take with these arguments, and why not a faster one.
 
     Parameters are those of `linear_recurrence`; nothing is computed. Raises what `linear_recurrence` would raise.

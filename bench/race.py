@@ -1,0 +1,111 @@
+"""Ours beside every peer, on the same arrays, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from bench import libraries, reference, shapes
+from bench.libraries import WORK, Library, bind
+from bench.peers import PEERS, Peer
+from bench.shapes import Case
+from bench.timing import Budget, interleaved
+
+Row = dict[str, Any]
+OURS = "scanlib"
+#: a coefficient for peers that take only one, the same for all steps
+CONSTANT = 0.9
+
+
+def jobs(
+    log2: int, names: list[str], budget: Budget, brief: bool
+) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+    """Every race as (title, function that runs it): forward on all shapes, with gradients on one of each layout.
+
+    `brief` leaves out the gradients, and half of the shapes.
+    """
+    columns, _, _, rows, _, long = everything = shapes.shapes(log2)
+    for name in names:
+        for case in (columns, rows, long) if brief else everything:
+            yield f"peers {case.name}: {name}, forward", _job(name, case, "forward", False, budget)
+            if name == "numpy":
+                yield (
+                    f"peers {case.name}: {name}, constant a",
+                    _job(name, case, "forward", True, budget),
+                )
+        for case in (columns, rows):
+            if name != "numpy" and not brief:
+                yield (
+                    f"peers {case.name}: {name}, gradient",
+                    _job(name, case, "forward + backward", False, budget),
+                )
+
+
+def _job(
+    name: str, case: Case, work: str, constant: bool, budget: Budget
+) -> Callable[[], list[Row]]:
+    return lambda: race(libraries.load(name), case, work, constant, budget)
+
+
+def race(library: Library, case: Case, work: str, constant: bool, budget: Budget) -> list[Row]:
+    """Check ours and every peer of this library, then time them in turn; peers that cannot run say why."""
+    a, x, grad = shapes.random_inputs(case, "float32")
+    if constant:
+        a = np.full((1,) * len(case.shape), CONSTANT, np.float32)
+    given = (a, x, grad) if work == "forward + backward" else (a, x)
+    operands = library.operands(case, *given)
+    rows: list[Row] = []
+    calls = {OURS: bind(library, library.pair(case, work)[0], operands)}
+    for kind in PEERS:
+        if kind.library != library.name or kind.constant != constant:  # type: ignore[attr-defined]
+            continue
+        try:
+            peer: Peer = kind()
+            if reason := peer.reason(case):
+                raise SkippedError(reason)
+            function = library.wrap(peer.function(case), work)
+            result = function(*operands)
+            library.finish(result)
+            h = result[0] if work == "forward + backward" else result
+            reference.check(case, peer.name, library.to_numpy(h), a, x)
+        except (
+            ImportError,
+            SkippedError,
+            reference.WrongResultError,
+            MemoryError,
+            RuntimeError,
+        ) as error:
+            text = str(error).splitlines()[0][:200]
+            rows.append(_row(library.name, case, work, constant, kind.name) | {"skipped": text})  # type: ignore[attr-defined]
+            continue
+        calls[peer.name] = bind(library, function, operands)
+    times = interleaved(calls, budget) if len(calls) > 1 else {}
+    words = WORK[work].words - constant
+    for name, summary in times.items():
+        rows.append(
+            _row(library.name, case, work, constant, name)
+            | {
+                "time": summary.as_json(),
+                "ratio_to_ours": summary.median / times[OURS].median,
+                "gigabytes_per_second": words * case.elements * 4 / summary.median / 1e9,
+            }
+        )
+    return rows
+
+
+def _row(library: str, case: Case, work: str, constant: bool, name: str) -> Row:
+    return {
+        "library": library,
+        "case": case.name,
+        "shape": list(case.shape),
+        "axis": case.axis,
+        "work": work,
+        "constant_a": constant,
+        "candidate": name,
+    }
+
+
+class SkippedError(Exception):
+    """A peer that cannot run a case, and why."""

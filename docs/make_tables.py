@@ -1,0 +1,179 @@
+"""Fills the tables of README.md from the places where their facts are kept; `--check` only says whether they agree.
+
+A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. `support` comes from tests/capabilities.py,
+`environment` from `scanlib.config`, the others from the newest file under bench/results.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md",)
+NAMES = {"numpy": "NumPy", "torch": "PyTorch", "jax": "JAX"}
+Report = dict[str, Any]
+Row = dict[str, Any]
+
+
+def main(arguments: list[str]) -> int:
+    check = arguments == ["--check"]
+    if arguments and not check:
+        print(
+            f"Arguments {arguments} are not understood; expected none, or --check.", file=sys.stderr
+        )
+        return 2
+    stale = []
+    for page in PAGES:
+        text = page.read_text()
+        fresh = fill(text)
+        if fresh != text:
+            stale.append(page.name)
+            if not check:
+                page.write_text(fresh)
+    if check and stale:
+        print(
+            f"Out of date: {', '.join(stale)}. Run `python docs/make_tables.py`.", file=sys.stderr
+        )
+        return 1
+    return 0
+
+
+def fill(text: str) -> str:
+    """`text` with the content between each pair of markers made anew."""
+
+    def made(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in TABLES:
+            raise KeyError(f"Marker {name!r} is not known; there are {', '.join(TABLES)}.")
+        return f"<!-- begin {name} -->\n{TABLES[name]()}\n<!-- end {name} -->"
+
+    return re.sub(
+        r"<!-- begin (?P<name>\w+) -->\n.*?<!-- end (?P=name) -->", made, text, flags=re.DOTALL
+    )
+
+
+def support() -> str:
+    """What each library gets."""
+    return str(_module(ROOT / "tests" / "capabilities.py").support_table())
+
+
+def environment() -> str:
+    """Environment variables."""
+    from scanlib.config import ENVIRONMENT
+
+    return _table(
+        ("variable", "meaning"), [(f"`{name}`", meaning) for name, meaning in ENVIRONMENT.items()]
+    )
+
+
+def timing() -> str:
+    """One pair of times for the first screen: the general scan of a framework, and ours on the same tensors."""
+    rows = [row for row in _report()["peers"] if "time" in row and row["work"] == "forward"]
+    peer = next(row for row in rows if row["candidate"] == "torch associative_scan")
+    ours = next(row for row in rows if row["candidate"] == "scanlib" and _same(row, peer))
+    shape = " x ".join(f"{n:,}" for n in peer["shape"])
+    return (
+        f"{shape} float32 values on {_machine(_report())}, forward: torch's own `associative_scan` "
+        f"**{_time(peer)}**, scanlib **{_time(ours)}**."
+    )
+
+
+def price() -> str:
+    """Ratios to the library's own element-wise arithmetic: median and worst over all shapes."""
+    rows = [row for row in _report()["price"] if row["dtype"] == "float32"]
+    works = {row["work"]: row["yardstick_is"] for row in rows}
+    lines = []
+    for work, yardstick in works.items():
+        what = f"{work} (16 x 32 elements)" if work == "tiny" else work
+        cells = [
+            _ratios(row for row in rows if row["work"] == work and row["library"] == name)
+            for name in NAMES
+        ]
+        lines.append(
+            (
+                what,
+                f"`{yardstick}`".replace("`forward + backward of a * x`", "the same of `a * x`"),
+                *cells,
+            )
+        )
+    return _table(("work", "beside", *NAMES.values()), lines)
+
+
+def peers() -> str:
+    """How much longer each peer takes than ours, over the shapes it can run."""
+    rows = [
+        row
+        for row in _report()["peers"]
+        if row["candidate"] != "scanlib" and row["work"] == "forward"
+    ]
+    shapes = {row["case"] for row in rows}
+    lines = []
+    for name in dict.fromkeys(row["candidate"] for row in rows):
+        ratios = sorted(
+            row["ratio_to_ours"] for row in rows if row["candidate"] == name and "time" in row
+        )
+        count = f"{len(ratios)} of {len(shapes)}"
+        span = f"{ratios[0]:.2g}x to {ratios[-1]:.2g}x" if ratios else "not installed"
+        lines.append((name, count, span))
+    return _table(("peer", "shapes it runs", "its time / ours"), lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "support": support,
+    "environment": environment,
+    "timing": timing,
+    "price": price,
+    "peers": peers,
+}
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(f"{path} cannot be loaded.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up here
+    spec.loader.exec_module(module)
+    return module
+
+
+def _report() -> Report:
+    path = _module(ROOT / "bench" / "plot.py").newest()
+    report: Report = json.loads(path.read_text())
+    return report
+
+
+def _machine(report: Report) -> str:
+    return f"{report['machine']['cores']} cores of an {report['machine']['processor']}"
+
+
+def _same(row: Row, other: Row) -> bool:
+    return (row["case"], row["library"]) == (other["case"], other["library"])
+
+
+def _time(row: Row) -> str:
+    milliseconds = row["time"]["median"] * 1e3
+    return f"{milliseconds:,.0f} ms" if milliseconds >= 20 else f"{milliseconds:.1f} ms"
+
+
+def _ratios(rows: Iterable[Row]) -> str:
+    ratios = sorted(row["ratio"] for row in rows)
+    if len(ratios) < 2:
+        return f"{ratios[0]:.1f}x" if ratios else "-"
+    return f"{ratios[len(ratios) // 2]:.2f}x, worst {ratios[-1]:.2f}x"
+
+
+def _table(head: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
+    rule = ("---",) * len(head)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

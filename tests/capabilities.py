@@ -1,0 +1,132 @@
+"""What scanlib does on each array library: one table behind the tests' skips and the README's support table.
+
+`python tests/capabilities.py` prints the table for the README.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+ALL_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+STANDARD_DTYPES = ("float32", "float64", "complex64", "complex128")
+
+
+class Backend(Enum):
+    """The members of the test matrix."""
+
+    NUMPY = "numpy"
+    NUMPY_READONLY = "numpy_readonly"
+    STRICT = "strict"
+    TORCH = "torch"
+    TORCH_COMPILE = "torch_compile"
+    JAX = "jax"
+    JAX_JIT = "jax_jit"
+    CUPY = "cupy"
+    TORCH_CUDA = "torch_cuda"
+    JAX_CUDA = "jax_cuda"
+    EMULATED = "emulated"
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What holds for a member of the matrix, and how much of the suite it is given.
+
+    Attributes
+    ----------
+    library, modules
+        What users call it, and what has to be importable.
+    missing
+        Why scanlib cannot serve this member yet; empty if it can.
+    gpu
+        Whether it needs a GPU.
+    dtypes
+        Of those scanlib computes in, the ones this library has.
+    out
+        Whether `out=` is taken, so whether arrays are mutable and the call runs at once.
+    native
+        Whether libscanlib runs, so whether its speed and its bits can be expected.
+    gradients, transforms
+        For the README: how gradients are had, what else composes.
+    cases
+        The most cases a test draws from a list for this member: compiling one costs up to seconds.
+    large
+        Of the shapes of a million elements, how many.
+    thorough
+        Whether tests marked `thorough` run for it.
+    """
+
+    library: str
+    modules: tuple[str, ...]
+    missing: str = ""
+    gpu: bool = False
+    dtypes: tuple[str, ...] = ALL_DTYPES
+    out: bool = True
+    native: bool = True
+    gradients: str = "`linear_recurrence_vjp`"
+    transforms: str = ""
+    cases: int = 10_000
+    large: int = 0
+    thorough: bool = True
+
+    @property
+    def sixteen_bits(self) -> bool:
+        return "float16" in self.dtypes
+
+
+_TORCH = "`torch.func`, `torch.compile`, `torch.export`, autocast"
+_JAX = "`jit`, `vmap`, `linearize`, `remat`, `shard_map`, export"
+_AUTODIFF = "autodiff, any order, both modes"
+_NO_KERNELS = "scanlib has no CUDA kernels yet"
+
+CAPABILITIES = {
+    Backend.NUMPY: Capability("NumPy", ("numpy",), large=7),
+    Backend.NUMPY_READONLY: Capability("NumPy", ("numpy",), out=False, cases=40),
+    Backend.STRICT: Capability(
+        "any array-API library",
+        ("array_api_strict",),
+        dtypes=STANDARD_DTYPES,
+        native=False,
+        transforms="stays lazy where the library is",
+        cases=24,
+    ),
+    Backend.TORCH: Capability(
+        "PyTorch", ("torch",), gradients=_AUTODIFF, transforms=_TORCH, cases=200, large=3
+    ),
+    Backend.TORCH_COMPILE: Capability(
+        "PyTorch", ("torch",), out=False, gradients=_AUTODIFF, cases=2, thorough=False
+    ),
+    Backend.JAX: Capability(
+        "JAX", ("jax",), out=False, gradients=_AUTODIFF, transforms=_JAX, cases=16, large=2
+    ),
+    Backend.JAX_JIT: Capability("JAX", ("jax",), out=False, gradients=_AUTODIFF, cases=8),
+    Backend.CUPY: Capability("CuPy", ("cupy",), _NO_KERNELS, gpu=True),
+    Backend.TORCH_CUDA: Capability("PyTorch", ("torch",), _NO_KERNELS, True, gradients=_AUTODIFF),
+    Backend.JAX_CUDA: Capability(
+        "JAX", ("jax",), _NO_KERNELS, True, out=False, gradients=_AUTODIFF
+    ),
+    Backend.EMULATED: Capability("the CUDA kernels on a CPU", ("numpy",), _NO_KERNELS),
+}
+
+#: The members that stand for their library in the README.
+SHOWN = (Backend.NUMPY, Backend.TORCH, Backend.JAX, Backend.STRICT)
+
+
+def support_table() -> str:
+    """The README's table, in Markdown."""
+    lines = ["| library | dtypes | runs on | gradients | also |", "|---|---|---|---|---|"]
+    for backend in SHOWN:
+        capability = CAPABILITIES[backend]
+        dtypes = "all six" if capability.dtypes == ALL_DTYPES else "the standard's four"
+        path = "libscanlib, CPU" if capability.native else "its own functions, any device"
+        also = ", ".join(
+            part for part in (capability.transforms, "`out=`" if capability.out else "") if part
+        )
+        lines.append(
+            f"| {capability.library} | {dtypes} | {path} | {capability.gradients} | {also} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(support_table())

@@ -1,0 +1,85 @@
+"""The test matrix in pytest: which members run, the fixtures `lib` and `dtype`, the report's header."""
+
+from __future__ import annotations
+
+import pytest
+from capabilities import CAPABILITIES, Backend
+from matrix import MEMBERS, Member, missing
+
+from scanlib import native
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    names = ",".join(backend.value for backend in Backend)
+    parser.addoption("--backends", default=names, help=f"members of the test matrix: {names}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(name): runs for members whose capability has `name`")
+    config.addinivalue_line("markers", "thorough: too much for members that compile every case")
+    if not missing(Backend.JAX):
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+
+
+def chosen(config: pytest.Config) -> list[Backend]:
+    names = [name.strip() for name in config.getoption("--backends").split(",")]
+    unknown = set(names) - {backend.value for backend in Backend}
+    if unknown:
+        raise pytest.UsageError(f"--backends: {', '.join(sorted(unknown))} is not in the matrix")
+    return [backend for backend in Backend if backend.value in names]
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    members = chosen(config)
+    runs = [backend.value for backend in members if not missing(backend)]
+    skipped = [f"{backend.value} ({missing(backend)})" for backend in members if missing(backend)]
+    left = [backend.value for backend in Backend if backend not in members]
+    isa = native.library().scanlib_cpu_isa().decode()
+    return [
+        f"scanlib: {native.library_path()}, {isa}",
+        f"matrix: {', '.join(runs) or 'nothing'} run",
+        f"skipped: {', '.join(skipped) or 'none'}",
+        *([f"not asked for: {', '.join(left)}"] if left else []),
+    ]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "lib" not in metafunc.fixturenames:
+        return
+    needs = [mark.args[0] for mark in metafunc.definition.iter_markers("needs")]
+    thorough = metafunc.definition.get_closest_marker("thorough") is not None
+    params = []
+    for backend in chosen(metafunc.config):
+        capability = CAPABILITIES[backend]
+        if thorough and not capability.thorough:
+            continue
+        lacking = [name for name in needs if not getattr(capability, name)]
+        reason = missing(backend) or (f"{backend.value} has no {lacking[0]}" if lacking else "")
+        # A member that cannot run shows up once, in test_member, rather than in every test.
+        if reason and metafunc.function.__name__ != "test_member":
+            continue
+        marks = [pytest.mark.skip(reason=reason)] if reason else []
+        marks += [pytest.mark.gpu] if capability.gpu else []
+        if "dtype" in metafunc.fixturenames:
+            params += [
+                pytest.param(backend, name, marks=marks, id=f"{backend.value}-{name}")
+                for name in capability.dtypes
+            ]
+        else:
+            params.append(pytest.param(backend, marks=marks, id=backend.value))
+    names = ["lib", "dtype"] if "dtype" in metafunc.fixturenames else ["lib"]
+    metafunc.parametrize(names, params, indirect=["lib"])
+
+
+@pytest.fixture
+def lib(request: pytest.FixtureRequest) -> Member:
+    """A member of the matrix."""
+    return MEMBERS[request.param](request.param)
+
+
+@pytest.fixture
+def numpy() -> Member:
+    """The NumPy member, for tests of libscanlib that one library is enough for."""
+    return MEMBERS[Backend.NUMPY](Backend.NUMPY)

@@ -1,0 +1,234 @@
+"""The libraries of the test matrix: how each makes an array, runs the recurrence and takes its gradient.
+
+A test asks for the fixture `lib`, one of the members here, and is written once. Gradients follow one convention in
+every test, the conjugated one (steepest ascent); JAX's are converted here.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import array_api_compat
+import ml_dtypes
+import numpy as np
+from capabilities import CAPABILITIES, Backend, Capability
+
+import scanlib
+
+Item = TypeVar("Item")
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def np_dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
+def missing(backend: Backend) -> str:
+    """Why a member cannot run here; empty if it can."""
+    capability = CAPABILITIES[backend]
+    absent = [name for name in capability.modules if importlib.util.find_spec(name) is None]
+    return capability.missing or (f"{', '.join(absent)} not installed" if absent else "")
+
+
+def _spread(cases: Sequence[Item], limit: int) -> list[Item]:
+    count = min(len(cases), limit)
+    return [cases[len(cases) - 1 - (i * len(cases)) // count] for i in range(count)][::-1]
+
+
+class Member:
+    """One library, in one way of calling it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def __repr__(self) -> str:
+        return self.backend.value
+
+    @property
+    def capability(self) -> Capability:
+        return CAPABILITIES[self.backend]
+
+    def pick(self, cases: Sequence[Item]) -> list[Item]:
+        """As many of the cases as this member is given, evenly spread, the last among them."""
+        return _spread(cases, self.capability.cases)
+
+    def large(self, cases: Sequence[Item]) -> list[Item]:
+        """The same for cases of a million elements."""
+        return _spread(cases, self.capability.large)
+
+    def array(self, values: Array) -> Any:
+        """The library's array of these values."""
+        raise NotImplementedError
+
+    def numpy(self, array: Any) -> Array:
+        """The values of one of the library's arrays."""
+        raise NotImplementedError
+
+    def owns(self, array: Any) -> bool:
+        """Whether `array` is what this library's users call an array."""
+        raise NotImplementedError
+
+    def scan(self, a: Any, x: Any, h0: Any = None, **options: Any) -> Any:
+        """`scanlib.linear_recurrence` on the library's arrays, as this member calls it."""
+        return scanlib.linear_recurrence(a, x, h0, **options)
+
+    def gradients(
+        self, a: Any, x: Any, h0: Any, grad_h: Any, grad_final: Any, **options: Any
+    ) -> tuple[Any, Any, Any]:
+        """The gradient in a, x, h0 of <grad_h, h> + <grad_final, final>, as the library's users get it."""
+        h = self.scan(a, x, h0, **options)
+        return scanlib.linear_recurrence_vjp(grad_h, a, h, h0, grad_final=grad_final, **options)
+
+    def namespace(self, array: Any) -> Any:
+        return array_api_compat.array_namespace(array)
+
+    def device(self, array: Any) -> Any:
+        return array_api_compat.device(array)
+
+    def dtype_name(self, array: Any) -> str:
+        return str(array.dtype).rpartition(".")[2]
+
+
+class NumPy(Member):
+    def array(self, values: Array) -> Any:
+        return np.asarray(values)
+
+    def numpy(self, array: Any) -> Array:
+        return np.asarray(array)
+
+    def owns(self, array: Any) -> bool:
+        return type(array) is np.ndarray
+
+
+class NumPyReadOnly(NumPy):
+    def array(self, values: Array) -> Any:
+        values = np.asarray(values).view()
+        values.flags.writeable = False
+        return values
+
+
+class Strict(Member):
+    def array(self, values: Array) -> Any:
+        import array_api_strict
+
+        return array_api_strict.asarray(np.asarray(values))
+
+    def numpy(self, array: Any) -> Array:
+        return np.from_dlpack(array)
+
+    def owns(self, array: Any) -> bool:
+        import array_api_strict
+
+        return isinstance(array, type(array_api_strict.empty(0)))
+
+
+class Torch(Member):
+    def array(self, values: Array) -> Any:
+        import torch
+
+        values = np.array(values, order="C")
+        if values.dtype == ml_dtypes.bfloat16:
+            return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(values)
+
+    def numpy(self, array: Any) -> Array:
+        import torch
+
+        array = array.detach().resolve_conj().resolve_neg()
+        if array.dtype == torch.bfloat16:
+            return array.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return array.numpy()
+
+    def owns(self, array: Any) -> bool:
+        import torch
+
+        return type(array) is torch.Tensor
+
+    def gradients(
+        self, a: Any, x: Any, h0: Any, grad_h: Any, grad_final: Any, **options: Any
+    ) -> tuple[Any, Any, Any]:
+        import torch
+
+        inputs = [None if v is None else v.detach().clone().requires_grad_() for v in (a, x, h0)]
+        h, final = self.scan(*inputs, return_final=True, **options)
+        outputs, grads = [h], [grad_h]
+        if grad_final is not None:
+            outputs, grads = [h, final], [grad_h, grad_final]
+        wanted = [v for v in inputs if v is not None]
+        found = torch.autograd.grad(outputs, wanted, grads)
+        return (*found, None) if h0 is None else found
+
+
+class TorchCompile(Torch):
+    """torch.compile without a graph break; inductor itself is left to test_torch.py."""
+
+    def scan(self, a: Any, x: Any, h0: Any = None, **options: Any) -> Any:
+        return _compiled(tuple(sorted(options.items())))(a, x, h0)
+
+
+@functools.cache
+def _compiled(options: tuple[tuple[str, Any], ...]) -> Any:
+    import torch
+
+    torch._dynamo.config.recompile_limit = 10_000
+    torch._dynamo.config.accumulated_recompile_limit = 10_000
+
+    def call(a: Any, x: Any, h0: Any) -> Any:
+        return scanlib.linear_recurrence(a, x, h0, **dict(options))
+
+    return torch.compile(call, fullgraph=True, backend="aot_eager", dynamic=False)
+
+
+class Jax(Member):
+    def array(self, values: Array) -> Any:
+        import jax.numpy as jnp
+
+        return jnp.asarray(np.asarray(values))
+
+    def numpy(self, array: Any) -> Array:
+        return np.asarray(array)
+
+    def owns(self, array: Any) -> bool:
+        import jax
+
+        return isinstance(array, jax.Array)
+
+    def gradients(
+        self, a: Any, x: Any, h0: Any, grad_h: Any, grad_final: Any, **options: Any
+    ) -> tuple[Any, Any, Any]:
+        import jax
+
+        def call(*inputs: Any) -> Any:
+            h, final = self.scan(*inputs, return_final=True, **options)
+            return h if grad_final is None else (h, final)
+
+        inputs = (a, x) if h0 is None else (a, x, h0)
+        grads = grad_h.conj() if grad_final is None else (grad_h.conj(), grad_final.conj())
+        found = tuple(grad.conj() for grad in jax.vjp(call, *inputs)[1](grads))
+        return (*found, None) if h0 is None else found
+
+
+class JaxJit(Jax):
+    def scan(self, a: Any, x: Any, h0: Any = None, **options: Any) -> Any:
+        return _jitted(tuple(sorted(options.items())))(a, x, h0)
+
+
+@functools.cache
+def _jitted(options: tuple[tuple[str, Any], ...]) -> Any:
+    import jax
+
+    return jax.jit(functools.partial(scanlib.linear_recurrence, **dict(options)))
+
+
+MEMBERS = {
+    Backend.NUMPY: NumPy,
+    Backend.NUMPY_READONLY: NumPyReadOnly,
+    Backend.STRICT: Strict,
+    Backend.TORCH: Torch,
+    Backend.TORCH_COMPILE: TorchCompile,
+    Backend.JAX: Jax,
+    Backend.JAX_JIT: JaxJit,
+}

@@ -1,0 +1,152 @@
+// Fuzz target over the C interface (libFuzzer's entry point). The bytes are read as one call: shape, axis, dtypes,
+// strides of every kind, flags, addresses off their alignment. check() then demands that the library keeps its word. A
+// part of the inputs goes to scanlib_problem_init() unshaped, which may refuse but not crash.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <numeric>
+
+#include "check.h"
+
+using namespace scanlib_tests;
+
+namespace {
+
+class Bytes {
+ public:
+  Bytes(const uint8_t *data, size_t size) : data_(data), left_(size) {}
+  uint8_t next() { return left_ ? (--left_, *data_++) : 0; }
+  int64_t below(int64_t n) { return next() % n; }
+  bool one_in(int n) { return next() % n == n - 1; }
+  int64_t wide() {
+    uint64_t value = 0;
+    for (int i = 0; i < 8; ++i) value = value << 8 | next();
+    return int64_t(value);
+  }
+
+ private:
+  const uint8_t *data_;
+  size_t left_;
+};
+
+// Strides that reach every element at an address of its own: a permuted order, gaps, signs.
+std::vector<int64_t> distinct(Bytes &in, const std::vector<int64_t> &shape, int axis, bool state) {
+  std::vector<size_t> order(shape.size());
+  std::iota(order.begin(), order.end(), size_t(0));
+  if (in.one_in(2))
+    for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[size_t(in.below(int64_t(i)))]);
+  std::vector<int64_t> strides(shape.size());
+  int64_t step = 1 + in.below(3) / 2;
+  for (size_t i = order.size(); i-- > 0;) {
+    const size_t d = order[i];
+    strides[d] = in.one_in(5) ? -step : step;
+    if (state && int(d) == axis) {
+      strides[d] = in.one_in(4) ? INT64_MIN : in.below(7) - 3;  // to be ignored
+      continue;
+    }
+    step *= std::max<int64_t>(shape[d], 1);
+    step += in.one_in(6) ? in.below(4) : 0;
+  }
+  return strides;
+}
+
+std::vector<int64_t> anything(Bytes &in, const std::vector<int64_t> &shape, int axis, bool state) {
+  std::vector<int64_t> strides = distinct(in, shape, axis, state);
+  const bool broadcast = in.one_in(3), overlap = in.one_in(4);
+  for (int64_t &stride : strides) {
+    if (broadcast && in.one_in(2)) stride = 0;
+    if (overlap) stride = in.below(9) - 4;
+  }
+  return strides;
+}
+
+Case decode(Bytes &in) {
+  Case c;
+  const int ndim = 1 + int(in.one_in(8) ? in.below(9) : in.below(4));
+  const int64_t most = in.one_in(40) ? 200000 : 12000;  // the larger are worth several threads
+  int64_t count = 1;
+  for (int d = 0; d < ndim; ++d) {
+    const int64_t room = std::max<int64_t>(1, most / count);
+    const int64_t largest = std::min<int64_t>(room, in.one_in(3) ? most / 2 : in.one_in(2) ? 70 : 5);
+    const int64_t extent = in.one_in(20) ? 0 : 1 + (in.next() * 65536 + in.next() * 256 + in.next()) % largest;
+    c.shape.push_back(extent);
+    count *= std::max<int64_t>(extent, 1);
+  }
+  c.axis = int32_t(in.below(ndim));
+  c.backward = in.one_in(2);
+  c.flags = int32_t(in.below(4));
+  c.threads = int32_t(in.below(6));
+  c.values = Values(in.below(4));
+  c.holders = in.one_in(4);
+  c.seed = in.next();
+  const int32_t common = 1 + int32_t(in.below(6));
+  const bool mixed = in.one_in(4);
+  const int misaligned = in.one_in(12) ? int(in.below(SCANLIB_ROLES)) : -1;
+  for (int role = 0; role < SCANLIB_ROLES; ++role) {
+    const bool used = c.backward ? role != SCANLIB_X && role != SCANLIB_FINAL : role <= SCANLIB_FINAL;
+    if (!used || (is_state(role) && in.one_in(2))) continue;
+    Operand &operand = c.operand[role];
+    operand.dtype = mixed ? 1 + int32_t(in.below(6)) : common;
+    operand.strides = is_output(role, c.backward) ? distinct(in, c.shape, c.axis, is_state(role))
+                                                  : anything(in, c.shape, c.axis, is_state(role));
+    if (role == misaligned) operand.misaligned = 1 + int(in.below(15));
+  }
+  if (c.backward && in.one_in(2)) {  // the gradient of a broadcast a
+    std::vector<int64_t> &strides = c.operand[SCANLIB_GRAD_A].strides;
+    for (int64_t &stride : strides)
+      if (in.one_in(2)) stride = 0;
+  }
+  if (!c.backward && in.one_in(4)) {
+    c.in_place = true;
+    c.operand[SCANLIB_X] = c.operand[SCANLIB_H];
+  }
+  return c;
+}
+
+// Any extents, strides and dtypes: most of what such a call could mean no memory could hold.
+void unshaped(Bytes &in) {
+  const int64_t giants[] = {in.wide(), INT64_MAX, INT64_MIN, int64_t(1) << 58, int64_t(1) << (in.next() % 63)};
+  int64_t shape[SCANLIB_MAX_DIMS + 8], strides[SCANLIB_MAX_DIMS + 8];
+  const bool wild = in.one_in(2);
+  for (int d = 0; d < SCANLIB_MAX_DIMS + 8; ++d) {
+    shape[d] = wild && in.one_in(9) ? giants[in.below(5)] : in.one_in(20) ? in.below(3) - 1 : 1 + in.below(3);
+    strides[d] = wild && in.one_in(3) ? giants[in.below(5)] : in.below(9) - 4;
+  }
+  const bool backward = in.one_in(2), garbled = in.one_in(4);
+  scanlib_operand operands[SCANLIB_ROLES];
+  for (int role = 0; role < SCANLIB_ROLES; ++role) {
+    const bool used = backward ? role != SCANLIB_X && role != SCANLIB_FINAL : role <= SCANLIB_FINAL;
+    const bool odd = garbled && in.one_in(5);
+    operands[role] = {odd    ? int32_t(in.below(9)) - 1
+                      : used ? 1 + int32_t(in.below(6))
+                             : SCANLIB_ABSENT,
+                      0, odd && in.one_in(2) ? nullptr : strides + in.below(3)};
+  }
+  const int32_t ndim = int32_t(garbled ? in.below(SCANLIB_MAX_DIMS + 4) - 1 : 1 + in.below(9));
+  const int32_t axis = int32_t(garbled ? in.below(12) - 1 : in.below(ndim));
+  scanlib_problem problem;
+  const int status = scanlib_problem_init(&problem, int32_t(in.below(garbled ? 6 : 4)), ndim, shape, axis, operands);
+  if (status < SCANLIB_OK || status > SCANLIB_E_OVERFLOW) std::abort();
+  char text[64];
+  if (status == SCANLIB_OK) scanlib_cpu_describe(&problem, text, sizeof text);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  Bytes in(data, size);
+  if (in.one_in(5)) {
+    unshaped(in);
+    return 0;
+  }
+  static const char *const isas[] = {"baseline", "avx2", "avx512", "neon"};
+  scanlib_cpu_select_isa(isas[in.below(4)]);  // where refused, the one before stays
+  const Case c = decode(in);
+  const std::string wrong = check(c);
+  if (!wrong.empty()) {
+    std::fprintf(stderr, "%s\n  in %s\n", wrong.c_str(), describe(c).c_str());
+    std::abort();
+  }
+  return 0;
+}

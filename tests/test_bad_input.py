@@ -1,0 +1,379 @@
+"""Every wrong call: the right exception, a message that says what to do, and nothing half-written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from matrix import Member
+
+import scanlib
+from scanlib import (
+    ArrayKindError,
+    AxisError,
+    DeviceError,
+    DTypeError,
+    OutputError,
+    ScanlibError,
+    ShapeError,
+)
+
+pytestmark = pytest.mark.thorough  # torch.compile wraps every exception in one of its own
+
+BUILTINS = {
+    ArrayKindError: TypeError,
+    AxisError: ValueError,
+    DTypeError: TypeError,
+    DeviceError: ValueError,
+    OutputError: ValueError,
+    ShapeError: ValueError,
+    scanlib.MissingLibraryError: ImportError,
+    scanlib.NativeError: RuntimeError,
+}
+
+
+def refused(error: type[Exception], *words: str) -> Any:
+    """Expect `error` with all of `words` in its message."""
+    pattern = "".join(f"(?=.*{word})" for word in words)
+    return pytest.raises(error, match=f"(?s){pattern}")
+
+
+def test_every_error_is_scanlibs_and_a_builtin() -> None:
+    for error, builtin in BUILTINS.items():
+        assert issubclass(error, ScanlibError)
+        assert issubclass(error, builtin)
+
+
+def ones(lib: Member, *shape: int) -> Any:
+    return lib.array(np.ones(shape, np.float32))
+
+
+def test_shapes_that_do_not_broadcast(lib: Member) -> None:
+    with refused(ShapeError, r"\(3, 4\)", r"\(2, 4\)", "3 and 2", "length"):
+        lib.scan(ones(lib, 3, 4), ones(lib, 2, 4), axis=1)
+    with refused(ShapeError, r"\(5,\)", r"\(3, 4\)"):
+        lib.scan(ones(lib, 5), ones(lib, 3, 4), axis=1)
+    with refused(ShapeError, "no axes"):
+        lib.scan(ones(lib), ones(lib))
+
+
+def test_wrong_h0(lib: Member) -> None:
+    for shape in ((3, 4), (3,), (1, 1, 3), (2, 0)):
+        with refused(ShapeError, "h0", str(shape[0]), r"\(2, 4\)", "axis 1"):
+            lib.scan(ones(lib, 2, 3, 4), ones(lib, 2, 3, 4), ones(lib, *shape), axis=1)
+
+
+@pytest.mark.parametrize("axis", [3, -4, 2**31, 2**63, -(2**200)])
+def test_axis_out_of_range(lib: Member, axis: int) -> None:
+    with refused(AxisError, "out of range", "3 axes", "-3 to 2"):
+        scanlib.linear_recurrence(ones(lib, 2, 3, 4), ones(lib, 2, 3, 4), axis=axis)
+
+
+@pytest.mark.parametrize("axis", [1.0, "1", True, (1,), [0], np.float64(1)])
+def test_axis_of_another_kind(lib: Member, axis: Any) -> None:
+    with refused(AxisError, "integer"):
+        scanlib.linear_recurrence(ones(lib, 2, 3), ones(lib, 2, 3), axis=axis)
+
+
+def test_missing_axis(lib: Member) -> None:
+    with refused(AxisError, "missing", "2 axes", "axis=1"):
+        lib.scan(ones(lib, 2, 3), ones(lib, 2, 3))
+
+
+def test_axis_may_be_any_integer_type(lib: Member) -> None:
+    h = scanlib.linear_recurrence(ones(lib, 2, 3), ones(lib, 2, 3), axis=np.int8(-1))
+    assert lib.numpy(h)[0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["int32", "uint8", "bool", "int64"])
+def test_integers_and_booleans(lib: Member, name: str) -> None:
+    good, bad = ones(lib, 4), lib.array(np.ones(4, name))
+    for operands, who in (((bad, good), "a"), ((good, bad), "x"), ((bad, bad), "a")):
+        with refused(DTypeError, f"{who} has dtype", name, "float32"):
+            lib.scan(*operands, axis=0)
+    with refused(DTypeError, "h0 has dtype", name):
+        lib.scan(good, good, lib.array(np.ones((), name)), axis=0)
+    with refused(DTypeError, name):
+        lib.scan(0.5, bad, axis=0)
+
+
+class Impostor:
+    """Says it is an array and is not."""
+
+    shape = (4,)
+    ndim = 1
+    dtype = np.dtype(np.float32)
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return np
+
+
+class ImpostorOfNothing(Impostor):
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return object()
+
+
+class FailingImpostor(Impostor):
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        raise RuntimeError("no")
+
+
+class Wider(np.ndarray):
+    """A NumPy array that says it is longer than it is."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (10**9,)
+
+    @property
+    def strides(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (4,)
+
+
+NOT_ARRAYS = [
+    [1.0, 2.0],
+    (1.0,),
+    "ones",
+    {1.0},
+    object(),
+    Impostor(),
+    ImpostorOfNothing(),
+    FailingImpostor(),
+    np.ndarray,
+]
+
+
+@pytest.mark.parametrize("thing", NOT_ARRAYS, ids=lambda thing: type(thing).__name__)
+def test_not_an_array(lib: Member, thing: Any) -> None:
+    good = ones(lib, 4)
+    for operands in (
+        (thing, good),
+        (good, thing),
+        (thing, thing),
+        (0.5, thing),
+        (good, good, thing),
+    ):
+        with pytest.raises(ScanlibError) as caught:
+            scanlib.linear_recurrence(*operands, axis=0)
+        assert isinstance(caught.value, (ArrayKindError, DTypeError)), repr(caught.value)
+        assert len(str(caught.value)) > 20
+    with pytest.raises((ArrayKindError, DTypeError)):
+        scanlib.explain(good, thing, axis=0)
+
+
+def test_what_is_missing(lib: Member) -> None:
+    good = ones(lib, 4)
+    for operands in ((None, good), (good, None), (True, good), (good, False)):
+        with refused(ArrayKindError, "NoneType|bool", "NumPy"):
+            scanlib.linear_recurrence(*operands, axis=0)
+    with refused(ArrayKindError, "scalars", "array"):
+        scanlib.linear_recurrence(0.5, 1.0)
+
+
+def test_an_array_that_lies_about_its_shape() -> None:
+    """Memory is only read where the array has it: a subclass is taken as np.asarray sees it."""
+    liar = np.ones(4, np.float32).view(Wider)
+    assert liar.shape == (10**9,)
+    h = scanlib.linear_recurrence(0.5, liar)
+    assert h.tolist() == [1, 1.5, 1.75, 1.875]
+    h = scanlib.linear_recurrence(liar, np.ones(4, np.float32), axis=0)
+    assert h.tolist() == [1, 2, 3, 4]
+    plain = np.ones(4, np.float32)
+    assert scanlib.linear_recurrence_vjp(plain, liar, liar, axis=0)[1].tolist() == [4, 3, 2, 1]
+    out = np.zeros(4, np.float32).view(Wider)
+    try:
+        scanlib.linear_recurrence(plain, plain, out=out)
+    except ScanlibError:
+        assert np.asarray(out).tolist() == [0, 0, 0, 0]
+    else:
+        assert np.asarray(out).tolist() == [1, 2, 3, 4]
+
+
+def test_other_subclasses_are_plain_arrays() -> None:
+    masked = np.ma.masked_array(np.ones(3), [0, 1, 0])
+    assert scanlib.linear_recurrence(0.5, masked).tolist() == [1, 1.5, 1.75]
+    matrix = np.ones((2, 2)).view(np.matrix)
+    assert type(scanlib.linear_recurrence(0.5, matrix, axis=0)) is np.ndarray
+    record = np.ones(3, [("a", np.float32), ("b", np.float32)])
+    with refused(DTypeError, "dtype"):
+        scanlib.linear_recurrence(0.5, record)
+    for values in (np.array([1.0, None], object), np.array(["a"]), np.ones(2, np.longdouble)):
+        with refused(DTypeError, "dtype"):
+            scanlib.linear_recurrence(0.5, values)
+
+
+def test_two_libraries(lib: Member) -> None:
+    import array_api_strict
+
+    here = ones(lib, 4)
+    for other in (np.ones(4, np.float32), array_api_strict.ones(4, dtype=array_api_strict.float32)):
+        if lib.owns(other):
+            continue
+        for operands in ((here, other), (other, here), (here, here, other)):
+            with refused(ArrayKindError, "one library", "Convert"):
+                scanlib.linear_recurrence(*operands, axis=0)
+        with refused(ArrayKindError, "one library"):
+            scanlib.linear_recurrence(here, here, axis=0, out=other)
+        with refused(ArrayKindError, "one library"):
+            scanlib.linear_recurrence_vjp(here, other, here, axis=0)
+        with refused(ArrayKindError, "one library"):
+            scanlib.linear_recurrence_vjp(here, here, other, axis=0)
+
+
+def test_two_devices_of_the_standard() -> None:
+    import array_api_strict as xp
+
+    here, there = xp.ones(4), xp.ones(4, device=xp.Device("device1"))
+    state = xp.ones((), device=xp.Device("device1"))
+    for operands in ((here, there), (there, here), (here, here, state)):
+        with refused(DeviceError, "one device", "device1"):
+            scanlib.linear_recurrence(*operands)
+    with refused(DeviceError, "out", "device1"):
+        scanlib.linear_recurrence(here, here, out=there)
+    with refused(DeviceError, "one device"):
+        scanlib.linear_recurrence_vjp(here, here, there)
+    h, final = scanlib.linear_recurrence(there, there, 1, return_final=True)
+    assert h.device == final.device == there.device
+    assert all(
+        grad.device == there.device for grad in scanlib.linear_recurrence_vjp(h, there, h)[:2]
+    )
+
+
+def test_bad_gradients(lib: Member) -> None:
+    h = ones(lib, 2, 3, 4)
+    call = scanlib.linear_recurrence_vjp
+    with refused(ShapeError, "grad_h", "h"):
+        call(ones(lib, 2, 3), h, h, axis=1)
+    with refused(ShapeError, "a has shape", "h's shape"):
+        call(ones(lib, 2, 3, 1), h, ones(lib, 2, 3, 1), axis=1)
+    with refused(ShapeError, "grad_final", r"\(2, 4\)"):
+        call(h, h, h, axis=1, grad_final=ones(lib, 3, 4))
+    with refused(ShapeError, "h0"):
+        call(h, h, h, ones(lib, 3), axis=1)
+    with refused(AxisError, "missing"):
+        call(h, h, h)
+    with refused(AxisError, "out of range"):
+        call(h, h, h, axis=3)
+    with refused(DTypeError, "int32"):
+        call(lib.array(np.ones((2, 3, 4), np.int32)), h, h, axis=1)
+    with refused(DTypeError, "int32"):
+        call(h, h, lib.array(np.ones((2, 3, 4), np.int32)), axis=1)
+    with pytest.raises(ScanlibError):
+        call(h, h, None, axis=1)
+
+
+@pytest.mark.needs("out")
+def test_out_of_the_wrong_kind(lib: Member) -> None:
+    """What does not fit is refused, and left as it was."""
+    a, x = ones(lib, 3, 4), ones(lib, 3, 4)
+    wrong = [
+        (np.full((3, 5), 7, np.float32), ShapeError, "out has shape"),
+        (np.full((1, 4), 7, np.float32), ShapeError, "out has shape"),
+        (np.full((3, 4, 1), 7, np.float32), ShapeError, "out has shape"),
+        (np.full((12,), 7, np.float32), ShapeError, "out has shape"),
+        (np.full((3, 4), 7, np.float64), DTypeError, "out has dtype"),
+        (np.full((3, 4), 7, np.int32), DTypeError, "out has dtype"),
+        (np.full((3, 4), 7, np.complex64), DTypeError, "out has dtype"),
+    ]
+    for values, error, words in wrong:
+        out = lib.array(values.copy())
+        with refused(error, words):
+            scanlib.linear_recurrence(a, x, axis=1, out=out)
+        assert np.array_equal(lib.numpy(out), values)
+    for thing in ([1.0], "out", 1.0, object()):
+        with pytest.raises(ScanlibError):
+            scanlib.linear_recurrence(a, x, axis=1, out=thing)
+
+
+@pytest.mark.needs("out")
+def test_errors_leave_out_alone(lib: Member) -> None:
+    """Whatever is wrong with the call, `out` keeps its values."""
+    x = ones(lib, 3, 4)
+    out = lib.array(np.full((3, 4), 7, np.float32))
+    calls: list[tuple[tuple[Any, ...], Any]] = [
+        ((ones(lib, 2, 4), x), 1),
+        ((x, x, ones(lib, 4)), 1),
+        ((x, x), 2),
+        ((x, x), None),
+        ((x, lib.array(np.ones((3, 4), np.int32))), 1),
+        ((x, lib.array(np.ones((3, 4), np.float64))), 1),
+        ((x, [1.0]), 1),
+        ((out, x), 1),
+        ((x, x, 1j), 1),
+    ]
+    for operands, axis in calls:
+        with pytest.raises(ScanlibError):
+            scanlib.linear_recurrence(*operands, axis=axis, out=out)
+        assert np.array_equal(lib.numpy(out), np.full((3, 4), 7))
+
+
+def test_out_that_overlaps() -> None:
+    """NumPy arrays on shared memory: only x itself may be written over."""
+    memory = np.arange(60, dtype=np.float32)
+    before = memory.copy()
+    ok = np.ones(20, np.float32)
+    refusals: list[tuple[tuple[Any, ...], Any, str]] = [
+        ((memory[:20], ok), memory[:20], "overlaps a"),
+        ((memory[10:30], ok), memory[:20], "overlaps a"),
+        ((memory[0:1], ok), memory[:20], "overlaps a"),
+        ((memory[:40:2], ok), memory[:40:2][::-1], "overlaps a"),
+        ((ok, memory[1:21]), memory[:20], "overlaps x"),
+        ((ok, memory[:20][::-1]), memory[:20], "overlaps x"),
+        ((ok, memory[:40:2]), memory[:20], "overlaps x"),
+        ((ok, memory[19:20]), memory[:20], "overlaps x"),
+        ((ok, ok, memory[5:6].reshape(())), memory[:20], "overlaps h0"),
+    ]
+    for operands, out, words in refusals:
+        with refused(OutputError, words):
+            scanlib.linear_recurrence(*operands, out=out)
+        assert np.array_equal(memory, before)
+    interleaved = scanlib.linear_recurrence(memory[1:41:2], memory[:40:2], out=memory[:40:2])
+    assert np.array_equal(memory[1::2], before[1::2])
+    assert interleaved.base is memory
+
+
+def test_out_that_cannot_be_written() -> None:
+    x = np.ones((3, 4))
+    readonly = np.full((3, 4), 7.0)
+    readonly.flags.writeable = False
+    with refused(OutputError, "read-only"):
+        scanlib.linear_recurrence(0.5, x, axis=1, out=readonly)
+    base = np.full(4, 7.0)
+    repeated = np.lib.stride_tricks.as_strided(base, (3, 4), (0, 8), writeable=True)
+    with refused(OutputError, "one place"):
+        scanlib.linear_recurrence(0.5, x, axis=1, out=repeated)
+    assert base.tolist() == [7, 7, 7, 7]
+    windows = np.lib.stride_tricks.as_strided(np.zeros(6), (3, 4), (8, 8), writeable=True)
+    with refused(OutputError, "one place"):
+        scanlib.linear_recurrence(0.5, x, axis=1, out=windows)
+
+
+def test_out_of_an_immutable_library() -> None:
+    x = pytest.importorskip("jax.numpy").ones(4)
+    with refused(TypeError, "donat"):
+        scanlib.linear_recurrence(0.5, x, out=x)
+
+
+def test_explain_refuses_what_the_call_refuses(lib: Member) -> None:
+    with refused(ShapeError, "broadcast"):
+        scanlib.explain(ones(lib, 3), ones(lib, 2))
+    with refused(AxisError, "missing"):
+        scanlib.explain(ones(lib, 3, 2), ones(lib, 3, 2))
+    with refused(DTypeError, "int32"):
+        scanlib.explain(0.5, lib.array(np.ones(3, np.int32)))
+    with refused(ShapeError, "h0"):
+        scanlib.explain(ones(lib, 3), ones(lib, 3), ones(lib, 3))
+
+
+def test_sizes_no_memory_holds() -> None:
+    """Shapes that multiply to more than 2^63: an error, not a crash."""
+    a = np.broadcast_to(np.float32(0.5), (1 << 20, 1, 1, 1))
+    x = np.broadcast_to(np.float32(1), (1, 1 << 20, 1 << 20, 1 << 10))
+    with pytest.raises((ScanlibError, MemoryError, ValueError)):
+        scanlib.linear_recurrence(a, x, axis=0)
+
+
+def test_too_many_axes() -> None:
+    x = np.ones((1,) * 60 + (2, 2))
+    assert scanlib.linear_recurrence(0.5, x, axis=-1).shape == x.shape

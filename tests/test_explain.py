@@ -1,0 +1,78 @@
+"""`explain` says which path a call takes and what it costs, in words that match what happens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import decay, normal, rng_for
+from matrix import Member
+
+import scanlib
+
+
+def test_every_member_is_explained(lib: Member) -> None:
+    a, x = lib.array(np.full((4, 100), 0.5)), lib.array(np.ones((4, 100)))
+    for reverse in (False, True):
+        explanation = scanlib.explain(a, x, lib.array(np.ones(4)), axis=1, reverse=reverse)
+        assert explanation.library in repr(lib) or explanation.library == "array_api_strict"
+        assert "cpu" in explanation.device.lower()
+        assert explanation.kernel
+        native = "libscanlib" in explanation.path
+        assert native == lib.capability.native, explanation
+        assert all(isinstance(note, str) and note for note in explanation.notes)
+        text = str(explanation)
+        assert all(
+            word in text for word in (explanation.path, explanation.kernel, *explanation.notes)
+        )
+
+
+def test_a_slow_path_says_why() -> None:
+    import array_api_strict as xp
+
+    explanation = scanlib.explain(0.5, xp.ones((4, 100)), axis=1)
+    assert "100 steps" in explanation.kernel
+    assert any("slower" in note and "from_dlpack" in note for note in explanation.notes)
+
+
+def test_nothing_is_computed() -> None:
+    """Arrays that would take a terabyte are explained at once."""
+    x = np.broadcast_to(np.float32(1), (1 << 20, 1 << 18))
+    assert "libscanlib" in scanlib.explain(np.float32(0.5), x, axis=0).path
+
+
+def test_kernel_follows_the_layout() -> None:
+    """Channels next to each other, time next to itself, and few long sequences are told apart."""
+    kernels = {
+        scanlib.explain(0.5, np.ones(shape, np.float32), axis=axis).kernel
+        for shape, axis in (((4, 100, 64), 1), ((64, 100), 1), ((1 << 20,), 0))
+    }
+    assert len(kernels) == 3
+
+
+def test_copies_are_named() -> None:
+    """A note for every array that has to be copied, and none where nothing is."""
+    a, x = decay(rng_for(1), (8, 33), "float32"), normal(rng_for(2), (8, 33), "float32")
+    assert scanlib.explain(a, x, axis=1).notes == ()
+    swapped = x.astype(x.dtype.newbyteorder())
+    odd = np.zeros(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
+    packed = np.zeros(x.shape, np.dtype([("flag", np.uint8), ("value", np.float32)]))["value"]
+    for awkward in (swapped, odd, packed):
+        notes = scanlib.explain(a, awkward, axis=1).notes
+        assert len(notes) == 1
+        assert "x is copied" in notes[0]
+    big = np.ones((3,) * 9)
+    tangled = big[tuple(slice(0, 2) for _ in range(9))]
+    assert any("copied" in note for note in scanlib.explain(tangled, tangled, axis=0).notes)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_views_need_no_note(axis: int) -> None:
+    big = normal(rng_for(axis), (6, 40, 34), "float32")
+    for x in (
+        big[..., :17],
+        big[:, ::-1],
+        big.transpose(2, 0, 1),
+        big[::2, ::3],
+        np.broadcast_to(big[:1], big.shape),
+    ):
+        assert scanlib.explain(np.float32(0.5), x, axis=axis).notes == ()

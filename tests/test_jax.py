@@ -1,0 +1,700 @@
+"""What only JAX has: transformations and their nesting, programs and their text, export, the path in JAX operations.
+
+Values, dtypes and first gradients are in the matrix's own tests, which JAX runs eagerly and jitted.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from capabilities import Backend
+from helpers import check_forward, check_gradients, decay, normal, rng_for, state_shape
+from matrix import Jax
+
+import scanlib
+from scanlib import native
+
+jax = pytest.importorskip("jax")
+
+import jax.numpy as jnp  # noqa: E402
+from jax import lax  # noqa: E402
+from jax.test_util import check_grads  # noqa: E402
+
+from scanlib.backends import _jax_autodiff, _jax_lowering, _jax_primitives, _jax_sharding  # noqa: E402
+from scanlib.backends import jax as adapter  # noqa: E402
+
+Function = Callable[..., Any]
+PURE = [pytest.param(False, id="native"), pytest.param(True, id="pure")]
+#: shapes of a, x, h0 (None: not given) that broadcast in every way, and the time axis of the result
+CASES = [
+    pytest.param((5,), (5,), None, 0, id="vector"),
+    pytest.param((2, 4, 3), (2, 4, 3), (2, 3), 1, id="full"),
+    pytest.param((3,), (2, 4, 3), (1, 3), 1, id="channel-a"),
+    pytest.param((4, 1), (2, 4, 3), (3,), 1, id="time-a"),
+    pytest.param((2, 4, 3), (4, 1), None, 1, id="x-broadcast"),
+    pytest.param((2, 1, 1), (1, 4, 3), (2, 1), 1, id="both-broadcast"),
+    pytest.param((), (4, 3), (), 0, id="scalar-a"),
+    pytest.param((4, 1), (4, 1), None, 0, id="one-channel"),
+    pytest.param((2, 3, 1), (2, 3, 1), (2, 3), -1, id="one-step"),
+    pytest.param((2, 0, 3), (2, 0, 3), (2, 3), 1, id="no-steps"),
+    pytest.param((1, 0, 3), (2, 0, 3), None, 1, id="no-steps-no-h0"),
+    pytest.param((0, 4), (0, 4), (0,), 1, id="no-sequences"),
+]
+
+
+class PureJax(Jax):
+    """The matrix's JAX member on the path of other platforms."""
+
+    def scan(self, a: Any, x: Any, h0: Any = None, **options: Any) -> Any:
+        return scan(a, x, h0, pure=True, **options)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> None:
+    """A libscanlib without XLA handlers would have most of this file test the pure path twice."""
+    assert not _jax_lowering.missing("cpu")
+
+
+@pytest.fixture
+def x32() -> Iterator[None]:
+    with jax.enable_x64(False):
+        yield
+
+
+def scan(
+    a: Any, x: Any, h0: Any = None, *, axis: int | None = None, pure: bool = False, **options: Any
+) -> Any:
+    flags = (options.get("reverse", False), options.get("return_final", False), None)
+    return adapter.linear_recurrence(a, x, h0, axis, *flags, pure=pure)
+
+
+def serial(
+    a: Any, x: Any, h0: Any = None, *, axis: int = 0, reverse: bool = False
+) -> tuple[Any, Any]:
+    """h and the final state by jax.lax.scan, which JAX differentiates by itself."""
+    shape = jnp.broadcast_shapes(a.shape, x.shape)
+    axis %= len(shape)
+    a, x = (jnp.moveaxis(jnp.broadcast_to(v, shape), axis, 0) for v in (a, x))
+    dtype = jnp.result_type(a, x)
+    start = (
+        jnp.zeros(x.shape[1:], dtype)
+        if h0 is None
+        else jnp.broadcast_to(h0, x.shape[1:]).astype(dtype)
+    )
+
+    def step(h: Any, ax: Any) -> Any:
+        h = ax[0] * h + ax[1]
+        return h, h
+
+    final, h = lax.scan(step, start, (a, x), reverse=reverse)
+    return jnp.moveaxis(h, 0, axis), final
+
+
+def inputs(a: Any, x: Any, h0: Any, dtype: str = "float64") -> list[Any]:
+    rng = rng_for(a, x, h0, dtype)
+    values = [None if s is None else normal(rng, s, dtype) for s in (a, x, h0)]
+    return [None if v is None else jnp.asarray(v) for v in values]
+
+
+def weighted(run: Function) -> Function:
+    """A scalar in which every element of h and of the final state has a weight of its own, non-linearly."""
+
+    def loss(*args: Any) -> Any:
+        h, final = run(*args)
+        weights = jnp.arange(1.0, 1 + h.size).reshape(h.shape) / (1 + h.size)
+        last = jnp.arange(2.0, 2 + final.size).reshape(final.shape) / (2 + final.size)
+        total = (weights * (h + h**2)).sum() + (last * final**3).sum()
+        return total.real if jnp.iscomplexobj(total) else total
+
+    return loss
+
+
+def both_outputs(axis: int, reverse: bool = False, pure: bool = False) -> Function:
+    return functools.partial(scan, axis=axis, reverse=reverse, return_final=True, pure=pure)
+
+
+def assert_trees_close(actual: Any, expected: Any, tolerance: float = 1e-10) -> None:
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance),
+        actual,
+        expected,
+    )
+
+
+# ---- gradients
+
+
+@pytest.mark.parametrize("pure", PURE)
+@pytest.mark.parametrize(("a", "x", "h0", "axis"), CASES)
+def test_gradients_are_those_of_a_loop(a: Any, x: Any, h0: Any, axis: int, pure: bool) -> None:
+    args = inputs(a, x, h0)
+    wanted = tuple(i for i, arg in enumerate(args) if arg is not None)
+    for reverse in (True,) if pure else (False, True):
+        of_loop = weighted(functools.partial(serial, axis=axis, reverse=reverse))
+        of_scan = weighted(both_outputs(axis, reverse, pure))
+        found, expected = jax.grad(of_scan, wanted)(*args), jax.grad(of_loop, wanted)(*args)
+        assert_trees_close(found, expected)
+        for grad, i in zip(found, wanted, strict=True):
+            assert (grad.shape, grad.dtype) == (args[i].shape, args[i].dtype)
+
+
+@pytest.mark.parametrize(
+    ("case", "reverse", "pure", "dtype"),
+    [
+        (0, False, False, "float64"),
+        (2, True, False, "float64"),
+        (5, False, False, "complex128"),
+        (3, True, True, "float64"),
+    ],
+)
+def test_gradients_against_differences(case: int, reverse: bool, pure: bool, dtype: str) -> None:
+    """Both modes and their mixture, to third order for one case."""
+    a, x, h0, axis = CASES[case].values
+    run = jax.jit(both_outputs(axis, reverse, pure))
+    args = [v for v in inputs(a, x, h0, dtype) if v is not None]
+    check_grads(run, args, order=3 if case == 0 else 2, modes=("fwd", "rev"), atol=1e-4, rtol=1e-4)
+
+
+def test_third_derivatives_are_those_of_a_loop() -> None:
+    """The two modes nested three deep, in a, x and h0 at once."""
+    args = inputs((3,), (2, 4, 3), (2, 3))
+    direction = tuple(jnp.cos(arg) for arg in args)
+
+    def along(function: Function, mode: str) -> Function:
+        if mode == "fwd":
+            return lambda *at: jax.jvp(function, at, direction)[1]
+        return lambda *at: sum(
+            jnp.vdot(g, d)
+            for g, d in zip(jax.grad(function, (0, 1, 2))(*at), direction, strict=True)
+        )
+
+    for modes in (
+        ("fwd", "rev", "rev"),
+        ("rev", "fwd", "rev"),
+        ("rev", "rev", "fwd"),
+        ("fwd",) * 3,
+    ):
+        found = functools.reduce(along, modes, weighted(both_outputs(1)))
+        expected = functools.reduce(along, modes, weighted(functools.partial(serial, axis=1)))
+        assert_trees_close(jax.jit(found)(*args), jax.jit(expected)(*args), 1e-9)
+
+
+def test_hessian_and_jacobians() -> None:
+    args = inputs((4, 1), (4, 2), (2,))
+    ours = weighted(both_outputs(0))
+    loop = weighted(functools.partial(serial, axis=0))
+    expected = jax.hessian(loop, (0, 1, 2))(*args)
+    for outer, inner in ((jax.jacfwd, jax.jacrev), (jax.jacrev, jax.jacfwd)):
+        assert_trees_close(jax.jit(outer(inner(ours, (0, 1, 2)), (0, 1, 2)))(*args), expected, 1e-9)
+
+
+def test_complex_gradients_are_not_conjugated() -> None:
+    """JAX's convention: for a holomorphic function the gradient is the derivative itself."""
+    a, x = jnp.array([0.5 + 1j, 2 - 1j]), jnp.array([1 + 2j, 3 - 1j])
+    grads = jax.grad(lambda a, x: scan(a, x)[-1], (0, 1), holomorphic=True)(a, x)
+    assert_trees_close(grads, (jnp.array([0, x[0]]), jnp.array([a[1], 1])))
+    h = scan(a, x)
+    assert_trees_close(scanlib.linear_recurrence_vjp(jnp.array([0j, 1]), a, h)[:2], grads)
+
+
+@pytest.mark.parametrize("pure", PURE)
+def test_real_decay_of_complex_values(pure: bool) -> None:
+    """The gradient of a real operand is real; of a complex one with a real partner, complex."""
+    rng = rng_for("mixed")
+    real, state = normal(rng, (3, 4), "float64"), normal(rng, (4,), "float64")
+    values = normal(rng, (3, 4), "complex128")
+    for a, x in ((real, values), (values, real)):
+        args = [jnp.asarray(v) for v in (a, x, state)]
+        found = jax.grad(weighted(both_outputs(0, pure=pure)), (0, 1, 2))(*args)
+        expected = jax.grad(weighted(functools.partial(serial, axis=0)), (0, 1, 2))(*args)
+        assert_trees_close(found, expected)
+        assert [grad.dtype for grad in found] == [arg.dtype for arg in args]
+
+
+@pytest.mark.parametrize("pure", PURE)
+def test_vjp_function_is_jax_vjp(pure: bool) -> None:
+    for case in (2, 5, 6, 9):
+        a_shape, x_shape, h0_shape, axis = CASES[case].values
+        a, x, h0 = inputs(a_shape, x_shape, h0_shape, "complex128")
+        for reverse in (False, True) if case == 2 else (True,):
+            (h, final), pullback = jax.vjp(
+                both_outputs(axis, reverse), a, jnp.broadcast_to(x, x_shape), h0
+            )
+            grad_h, grad_final = jnp.sin(h), jnp.cos(final)
+            found = adapter.linear_recurrence_vjp(
+                grad_h, a, h, h0, axis, reverse, grad_final, pure=pure
+            )
+            expected = pullback((grad_h, grad_final))
+            if x.shape != h.shape:
+                found = (found[0], found[1].sum(0, keepdims=True), found[2])
+            assert_trees_close(found, expected)
+            alone = adapter.linear_recurrence_vjp(
+                grad_h, a, h, None, axis, reverse, None, pure=pure
+            )
+            assert alone[2] is None
+    a, x = jnp.full((3, 2), 0.5), jnp.ones((3, 2))
+    grad_a, _, _ = scanlib.linear_recurrence_vjp(x, 0.5, scan(a, x, axis=0), axis=0)
+    assert_trees_close(
+        grad_a, scanlib.linear_recurrence_vjp(x, a, scan(a, x, axis=0), axis=0)[0].sum()
+    )
+
+
+def test_linear_in_x_transposes_twice() -> None:
+    a, x, h0 = inputs((4, 1), (4, 3), (3,))
+    for reverse in (False, True):
+        forward = functools.partial(both_outputs(0, reverse), a)
+        h, final = forward(x, h0)
+        g, g_final = jnp.sin(h), jnp.cos(final)
+        back = jax.linear_transpose(forward, x, h0)
+        assert_trees_close(back((g, g_final)), jax.vjp(forward, x, h0)[1]((g, g_final)))
+        again = jax.linear_transpose(back, (h, final))
+        assert_trees_close(again(back((g, g_final)))[0], forward(*back((g, g_final))))
+    with pytest.raises(NotImplementedError, match="linear in x"):
+        jax.linear_transpose(lambda a: scan(a, x, axis=0), a)(x)
+
+
+def test_linearize_remat_and_scan_around() -> None:
+    args = inputs((3,), (4, 3), (3,))
+    run = both_outputs(0)
+    value, pushforward = jax.linearize(run, *args)
+    tangents = [jnp.cos(arg) for arg in args]
+    assert_trees_close((value, pushforward(*tangents)), jax.jvp(run, args, tangents))
+    expected = jax.grad(weighted(run), (0, 1, 2))(*args)
+    assert_trees_close(jax.grad(weighted(jax.checkpoint(run)), (0, 1, 2))(*args), expected)
+
+    def layers(a: Any, x: Any, h0: Any, run: Function) -> Any:
+        def layer(x: Any, a: Any) -> Any:
+            h, final = run(a, x, h0)
+            return jnp.tanh(h), final
+
+        return lax.scan(layer, x, jnp.stack([a, a / 2, -a]))
+
+    nested = jax.grad(weighted(functools.partial(layers, run=run)), (0, 1, 2))(*args)
+    loop = functools.partial(serial, axis=0)
+    assert_trees_close(
+        nested, jax.grad(weighted(functools.partial(layers, run=loop)), (0, 1, 2))(*args)
+    )
+
+
+def test_without_jit() -> None:
+    args = inputs((3,), (4, 3), (3,))
+    loss = weighted(both_outputs(0))
+    expected = jax.grad(loss, (0, 1, 2))(*args)
+    with jax.disable_jit():
+        assert_trees_close(jax.grad(loss, (0, 1, 2))(*args), expected)
+
+
+# ---- vmap
+
+
+@pytest.mark.parametrize(
+    "in_axes",
+    [(0, 0, 0), (None, 0, 0), (2, 1, 1), (0, None, None), (None, 2, None), (None, None, 0)],
+)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_vmap_is_a_loop(in_axes: tuple[int | None, ...], reverse: bool) -> None:
+    """Of the function, its gradient and its forward derivative, with some operands shared by the batch."""
+    shapes = ((3,), (4, 3), (3,)) if in_axes[0] != 2 else ((4, 3), (4, 3), (3,))
+    batch = 3
+    args = [
+        v if at is None else jnp.stack([v * (1 + i) / 2 for i in range(batch)], at)
+        for v, at in zip(inputs(*shapes), in_axes, strict=True)
+    ]
+
+    def one(i: int) -> list[Any]:
+        return [
+            v if at is None else jnp.take(v, i, at) for v, at in zip(args, in_axes, strict=True)
+        ]
+
+    run = both_outputs(0, reverse)
+    for function in (run, jax.grad(weighted(run), (0, 1, 2)), lambda *at: jax.jvp(run, at, at)[1]):
+        expected = [function(*one(i)) for i in range(batch)]
+        found = jax.vmap(function, in_axes)(*args)
+        assert_trees_close(found, jax.tree.map(lambda *parts: jnp.stack(parts), *expected))
+
+
+def test_vmap_nests() -> None:
+    """Two batches, the inner one in the middle of x, a shared by the outer one."""
+    (x,), a = inputs((2, 5, 4, 3), None, None)[:1], inputs((4,), None, None)[0]
+    run = both_outputs(0)
+    found = jax.vmap(jax.vmap(run, (0, 1, None)), (None, 0, None))(a, x, None)
+    assert found[0].shape == (2, 4, 5, 3)
+    for i, j in itertools.product(range(2), range(4)):
+        assert_trees_close((found[0][i, j], found[1][i, j]), run(a[j], x[i, :, j], None))
+
+
+# ---- programs
+
+
+def equations(jaxpr: Any) -> list[Any]:
+    """All equations, those of inner programs too."""
+    found = []
+    for equation in jaxpr.eqns:
+        found.append(equation)
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")
+        ):
+            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                found += equations(getattr(inner, "jaxpr", inner))
+    return found
+
+
+def ours(function: Function, *args: Any) -> list[str]:
+    return [
+        e.primitive.name
+        for e in equations(jax.make_jaxpr(function)(*args))
+        if "scanlib" in e.primitive.name
+    ]
+
+
+def test_a_gradient_is_one_scan_and_one_backward() -> None:
+    args = inputs((2, 4, 3), (2, 4, 3), (2, 3))
+    loss = weighted(both_outputs(1))
+    for wanted in ((0, 1, 2), (0,), (1,), (2,)):
+        assert ours(jax.grad(loss, wanted), *args) == ["scanlib_scan", "scanlib_backward"]
+    assert ours(jax.jit(jax.grad(loss)), *args) == ["scanlib_scan", "scanlib_backward"]
+    assert ours(lambda *at: jax.jvp(both_outputs(1), at, at), *args) == [
+        "scanlib_scan",
+        "scanlib_tangent",
+    ]
+
+
+def test_gradient_of_the_final_state_makes_no_full_zeros() -> None:
+    """What the result does not depend on goes into the kernel as one number."""
+    args = inputs((2, 400, 3), (2, 400, 3), (2, 3))
+    program = jax.make_jaxpr(jax.grad(lambda *at: both_outputs(1)(*at)[1].sum(), (0, 1, 2)))(*args)
+    sizes = [
+        v.aval.size
+        for e in equations(program)
+        if "scanlib" not in e.primitive.name
+        for v in e.outvars
+    ]
+    assert max(sizes) <= 6
+    for wanted in ((1,), (2,)):  # h is not kept for what is linear
+        grad = jax.grad(lambda *at: both_outputs(1)(*at)[1].sum(), wanted)
+        (found,) = (
+            e
+            for e in equations(jax.make_jaxpr(grad)(*args))
+            if e.primitive.name == "scanlib_backward"
+        )
+        assert found.invars[1].aval.shape == (1, 1, 1)
+        assert found.outvars[0].aval.shape == (1, 1, 1)
+
+
+def custom_calls(function: Function, *args: Any) -> list[str]:
+    text = jax.jit(function).lower(*args).as_text()
+    return [line for line in text.splitlines() if "custom_call @scanlib" in line]
+
+
+def test_nothing_is_broadcast_cast_or_transposed() -> None:
+    """A per-channel float32 decay with bfloat16 values on any axis: the kernels get the arrays as they are."""
+    a, x = jnp.ones((3, 1), jnp.float32), jnp.ones((2, 3, 40), jnp.bfloat16)
+    loss = functools.partial(scan, axis=-1)
+    (call,) = custom_calls(loss, a, x)
+    assert "(tensor<1x3x1xf32>, tensor<2x3x40xbf16>) -> tensor<2x3x40xf32>" in call
+    text = jax.jit(loss).lower(a, x).as_text()
+    assert not re.search(r"stablehlo\.(transpose|convert|broadcast_in_dim .*2x3x40)", text)
+    calls = custom_calls(jax.grad(lambda a, x: loss(a, x).sum(), (0, 1)), a, x)
+    assert "-> (tensor<1x3x1xf32>, tensor<2x3x40xbf16>)" in calls[-1]
+    batched = jax.vmap(functools.partial(scan, axis=0), (None, 1), 1)
+    text = jax.jit(batched).lower(a[:, 0], x[..., 0].T).as_text()
+    assert "stablehlo.transpose" not in text
+    assert "(tensor<3x1xf32>, tensor<3x2xbf16>)" in text
+
+
+def test_many_axes() -> None:
+    """More axes that alternate in what they repeat than libscanlib loops over: the operands are made full."""
+    shape = (2, 1, 2, 1, 2, 1, 2, 1, 3)
+    other = (1, 2, 1, 2, 1, 2, 1, 2, 3)
+    args = inputs(shape, other, other[:-1])
+    found, expected = both_outputs(-1)(*args), serial(*args, axis=-1)
+    assert_trees_close(found, expected)
+    note = "more than 6 axes"
+    assert note in str(scanlib.explain(*args, axis=-1))
+    grads = (
+        jax.grad(weighted(f), (0, 1, 2))(*args)
+        for f in (both_outputs(-1), functools.partial(serial, axis=-1))
+    )
+    assert_trees_close(*grads)
+    with pytest.raises(native.RankError):
+        _jax_lowering.problem_of(
+            np.broadcast_shapes(shape, other),
+            8,
+            {"a": args[0], "x": args[1], "h": jnp.zeros((2,) * 8 + (3,))},
+        )
+
+
+def test_donation() -> None:
+    a, x = jnp.full((64, 8), 0.5), jnp.ones((64, 8))
+    expected = np.asarray(scan(a, x, axis=0))
+    step = jax.jit(functools.partial(scan, axis=0), donate_argnums=1)
+    assert np.array_equal(step(a, x), expected)
+    assert x.is_deleted()
+
+
+# ---- export
+
+
+def exported(function: Function, *args: Any) -> Any:
+    pytest.importorskip("flatbuffers", reason="jax.export serialises with flatbuffers")
+    from jax import export
+
+    checks = [
+        export.DisabledSafetyCheck.custom_call(name)
+        for name in ("scanlib_forward", "scanlib_backward")
+    ]
+    program = export.export(jax.jit(function), disabled_checks=checks)(*args)
+    return export.deserialize(program.serialize(vjp_order=0))
+
+
+def test_export_round_trip() -> None:
+    args = inputs((3,), (4, 3), (3,))
+    for function in (both_outputs(0), jax.grad(weighted(both_outputs(0)), (0, 1, 2))):
+        assert_trees_close(exported(function, *args).call(*args), function(*args))
+
+
+def test_export_with_unknown_extents() -> None:
+    from jax import export
+
+    batch, T = export.symbolic_shape("batch, T")
+    shapes = [
+        jax.ShapeDtypeStruct(shape, jnp.float64) for shape in ((3,), (batch, T, 3), (batch, 3))
+    ]
+    for pure in (False, True):
+        run = both_outputs(1, reverse=True, pure=pure)
+        functions = [
+            run,
+            jax.grad(lambda a, x, h0, run=run: run(a, x, h0)[0].sum() ** 2, (0, 1, 2)),
+        ]
+        for function in functions:
+            program = exported(function, *shapes)
+            for sizes in ((2, 4), (5, 1), (1, 300)):
+                args = inputs((3,), (*sizes, 3), (sizes[0], 3))
+                assert_trees_close(program.call(*args), function(*args))
+
+
+# ---- the path in JAX operations
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64", "complex128"])
+def test_pure_path_values(dtype: str) -> None:
+    """Lengths that leave no steps over, few and many, against the oracle; 16-bit dtypes accumulate in float32."""
+    lib = PureJax(Backend.JAX)
+    lengths = ((1, False), (32, True), (33, False), (36, True), (529, False), (300, True))
+    for T, reverse in lengths if dtype == "float32" else lengths[-1:]:
+        rng = rng_for(T, dtype)
+        a, x, h0 = (
+            decay(rng, (T, 1), dtype),
+            normal(rng, (2, T, 3), dtype),
+            normal(rng, (2, 1), dtype),
+        )
+        check_forward(lib, a, x, h0, axis=1, reverse=reverse)
+    check_gradients(lib, a, x, h0, axis=1, reverse=True)
+    ones = jnp.ones(4000, jnp.dtype(dtype))
+    assert scan(ones, ones, pure=True)[-1] == jnp.asarray(4000, ones.dtype)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_pure_path_special_values(reverse: bool) -> None:
+    """Products that overflow where the serial loop does not, and NaN and Inf that go on as there."""
+    T = 300
+    x = np.ones((T, 6), np.float32)
+    a = np.full((T, 6), 0.5, np.float32)
+    x[:, 0], a[:, 0] = 0, 1e30  # 0 for ever; the product of the decays is Inf
+    x[140, 1], a[150, 1] = np.nan, 0
+    x[130, 2], a[131, 2] = np.inf, -1
+    a[:, 3], x[:, 3] = 1e10, 1e-30
+    a[10, 4] = np.inf
+    # From the last step of a chunk over the top and back: what the chunk does as a whole is finite.
+    x[101, 5], a[102, 5], a[103, 5] = 3e38, 10, 1e-5
+    x[198, 5], a[197, 5], a[196, 5] = 3e38, 10, 1e-5
+    with np.errstate(all="ignore"):
+        expected = np.empty_like(x)
+        h = np.zeros(6, np.float32)
+        for t in reversed(range(T)) if reverse else range(T):
+            h = a[t] * h + x[t]
+            expected[t] = h
+    for pure in (True, False):
+        found = np.asarray(scan(jnp.asarray(a), jnp.asarray(x), axis=0, reverse=reverse, pure=pure))
+        assert np.array_equal(np.isnan(found), np.isnan(expected))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    zero = jnp.zeros_like(x)
+    assert np.array_equal(scan(zero, jnp.asarray(x), axis=0, pure=True)[:, :1], x[:, :1])
+
+
+def test_subnormal_numbers_are_kept() -> None:
+    """XLA flushes them to zero on its threads; libscanlib must not, on whichever thread it runs."""
+    x = np.full((4, 3), 1e-39, np.float32)
+    x[2:] = 0
+    h = scan(jnp.asarray(np.full_like(x, 0.5)), jnp.asarray(x), axis=0)
+    assert np.array_equal(h, scanlib.linear_recurrence(np.full_like(x, 0.5), x, axis=0))
+    assert np.asarray(h).all()
+
+
+def test_without_handlers_jax_operations_run_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        _jax_lowering, "missing", lambda platform: f"there is nothing for {platform}"
+    )
+    _jax_lowering._warn_once.cache_clear()
+    x = jnp.ones((7, 11))
+    with pytest.warns(RuntimeWarning, match="there is nothing for cpu"):
+        h = jax.jit(lambda x: scanlib.linear_recurrence(0.5, x, axis=0))(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once
+        g = jax.jit(jax.grad(lambda x: scanlib.linear_recurrence(0.5, x, axis=0).sum()))(x)
+    monkeypatch.undo()
+    assert_trees_close(h, scan(0.5, x, axis=0))
+    assert_trees_close(g, jax.grad(lambda x: scan(0.5, x, axis=0).sum())(x))
+
+
+def test_reasons_for_the_missing_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = _jax_lowering.missing.__wrapped__
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("version 9.9")
+
+    assert "no kernels for JAX on tpu" in missing("tpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(jax.ffi, "register_ffi_target", refuse)
+        assert re.search(r"XLA FFI 0\.\d+: version 9\.9", missing("cpu"))
+    with monkeypatch.context() as patch:
+        patch.setitem(_jax_lowering.HANDLERS, "cpu", {"scanlib_forward": "no_such_symbol"})
+        assert "without XLA handlers" in missing("cpu")
+
+    def lost() -> None:
+        raise scanlib.MissingLibraryError("libscanlib was not found")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "library", lost)
+        assert missing("cpu") == "libscanlib was not found"
+
+
+def test_handlers_refuse_what_does_not_fit() -> None:
+    """Programs made by hand or by another version get an error, not a crash."""
+    x = jnp.ones((3, 4))
+
+    def call(result: Any, *operands: Any, axis: int = 0, target: str = "scanlib_forward") -> Any:
+        result = [jax.ShapeDtypeStruct(shape, jnp.float64) for shape in result]
+        call = jax.ffi.ffi_call(target, result)
+        return jax.block_until_ready(call(*operands, axis=np.int64(axis), reverse=np.bool_(False)))
+
+    assert_trees_close(call([(3, 4)], x, x)[0], scan(x, x, axis=0))
+    for message, result, operands, options in [
+        ("out of range", [(3, 4)], (x, x), {"axis": 2}),
+        ("does not fit", [(3, 4)], (x, x[:2]), {}),
+        ("does not fit", [(3, 4)], (x, x[0]), {}),
+        ("does not fit", [(3, 1)], (x, x), {}),
+        ("does not fit", [(3, 4), (3,)], (x, x), {}),
+        ("not supported", [(3, 4)], (x.astype(int), x), {}),
+        ("takes", [(3, 4)], (x,), {}),
+        ("takes", [(3, 4), (3, 4)], (x, x), {"target": "scanlib_backward"}),
+    ]:
+        with pytest.raises(Exception, match=message) as caught:
+            call(result, *operands, **options)
+        assert "INVALID_ARGUMENT" in str(caught.value)
+
+
+# ---- arguments
+
+
+@pytest.mark.usefixtures("x32")
+def test_numbers_and_weak_types() -> None:
+    half = jnp.ones((3,), jnp.bfloat16)
+    assert scan(0.5, half).dtype == jnp.bfloat16
+    assert scan(1, half, 2).dtype == jnp.bfloat16
+    assert scan(0.5j, jnp.ones(3)).dtype == jnp.complex64
+    assert scan(jnp.asarray(np.full(3, 0.5, np.float32)), half).dtype == jnp.float32
+    assert jax.jit(scan)(1, half).dtype == jnp.bfloat16
+    assert scan(0.5, jnp.ones(3)).dtype == jnp.float32
+    grad = jax.grad(lambda a: scan(a, jnp.ones(3)).sum())(0.5)
+    assert float(grad) == 1 + 2 * 0.5 + 1
+
+
+def test_wrong_arguments() -> None:
+    x = jnp.ones((3, 4))
+    for bad in (
+        jnp.ones((3, 4), int),
+        x > 0,
+        jax.random.split(jax.random.key(0), (3, 4)),
+        x.astype(jnp.float8_e4m3fn),
+    ):
+        with pytest.raises(scanlib.DTypeError, match="dtype"):
+            scanlib.linear_recurrence(bad, x, axis=0)
+        with pytest.raises(scanlib.DTypeError, match="dtype"):
+            scanlib.linear_recurrence(x, bad, axis=0)
+        with pytest.raises(scanlib.DTypeError, match="dtype"):
+            scanlib.linear_recurrence_vjp(x, x, x, bad[0], axis=0)
+    with pytest.raises(scanlib.DTypeError, match="dtype"):
+        scanlib.linear_recurrence(2, jnp.ones(3, int))
+    with pytest.raises(scanlib.OutputError, match="donate") as caught:
+        scanlib.linear_recurrence(x, x, axis=0, out=x)
+    assert isinstance(caught.value, TypeError)
+    with pytest.raises(scanlib.ArrayKindError):
+        scanlib.linear_recurrence(np.ones((3, 4)), x, axis=0)
+    with pytest.raises(scanlib.AxisError):
+        scanlib.linear_recurrence(x, x)
+    with pytest.raises(scanlib.AxisError):
+        scanlib.linear_recurrence(x, x, axis=[0])
+    with pytest.raises(scanlib.ShapeError):
+        jax.jit(lambda x: scanlib.linear_recurrence(x, x, x, axis=0))(x)
+    with jax.numpy_dtype_promotion("strict"), pytest.raises(scanlib.DTypeError, match="promote"):
+        scanlib.linear_recurrence(x, x.astype(jnp.float32), axis=0)
+
+
+def test_explain() -> None:
+    x = jnp.ones((4, 100))
+    found = scanlib.explain(0.5, x, axis=1)
+    assert (found.library, found.path, found.notes) == ("jax", "libscanlib (cpu)", ())
+    assert found.device == str(x.device)
+    traced: list[Any] = []
+
+    @jax.jit
+    def program(x: Any) -> Any:
+        traced.append(scanlib.explain(x, x, axis=1, reverse=True))
+        return x
+
+    program(x)
+    assert traced[0].path == "libscanlib (cpu)"
+    assert "traced" in traced[0].notes[0]
+    spec = jax.ShapeDtypeStruct((4, 100), jnp.float32)
+    assert adapter.explain(spec, x, None, 1, False).path == "libscanlib (cpu)"
+    with pytest.raises(scanlib.ShapeError):
+        scanlib.explain(x, x[:, :3], axis=1)
+
+
+def test_explain_tells_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_jax_lowering, "missing", lambda platform: "no reason at all")
+    found = scanlib.explain(0.5, jnp.ones((4, 100)), axis=1)
+    assert found.path == "JAX operations"
+    assert found.notes == ("no reason at all",)
+    assert not _jax_sharding.UNAVAILABLE
+
+
+def test_primitives_take_any_size_one() -> None:
+    """The rule behind vmap and zeros that are not stored: extent 1 on any axis of any operand."""
+    rng = rng_for("size one")
+    full, axis = (2, 3, 4), 1
+    sides = list(itertools.product(*[(1, n) for n in full]))
+    for a_shape, x_shape, h_shape in zip(
+        sides, sides[3:] + sides[:3], sides[5:] + sides[:5], strict=True
+    ):
+        a, x, h = (jnp.asarray(normal(rng, s, "float64")) for s in (a_shape, x_shape, h_shape))
+        shape = np.broadcast_shapes(a_shape, x_shape, h_shape)
+        state = jnp.asarray(normal(rng, state_shape(h_shape, axis), "float64"))
+        options = {"axis": axis, "reverse": False, "native": True}
+        summed = _jax_primitives.repeated_axes(a_shape, shape)
+        found = _jax_primitives.backward(
+            a, h, x, state, state, x_dtype=a.dtype, summed=summed, **options
+        )
+        wide = [jnp.broadcast_to(v, shape) for v in (a, h, x)]
+        expected = _jax_autodiff.backward_by_scan(
+            *wide, state, state, x_dtype=a.dtype, summed=summed, has_h0=True, **options
+        )
+        assert_trees_close(found, expected)

@@ -1,0 +1,61 @@
+"""libscanlib under sanitizers, driven through its C interface by the programs of tests/native, without Python."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from native_build import OPTIONS, build, run, sanitizer_prefix
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@pytest.mark.xdist_group("address")
+def test_address_and_undefined_behaviour(tmp_path: Path) -> None:
+    """No access outside an operand, no leak, no undefined arithmetic; right results on the way, and under fuzzing."""
+    sanitize = "address,undefined"
+    prefix = sanitizer_prefix(sanitize, tmp_path)
+    programs = build("address", sanitize=sanitize) / "tests" / "native"
+    for mode in (["refusals"], ["cases"], ["large", "11"], ["concurrent"]):
+        assert f"{mode[0]}: 0 failures" in run(*prefix, programs / "driver", *mode, **OPTIONS)
+    assert int(run(*prefix, programs / "fuzz_abi", "15", "1", **OPTIONS).split()[0]) > 200
+
+
+@pytest.mark.xdist_group("thread")
+def test_data_races(tmp_path: Path) -> None:
+    """No two threads touch the same memory unordered: inside one call, and with many callers at once."""
+    prefix = sanitizer_prefix("thread", tmp_path)
+    programs = build("thread", sanitize="thread") / "tests" / "native"
+    for mode in (["concurrent"], ["large", "13"]):
+        assert f"{mode[0]}: 0 failures" in run(*prefix, programs / "driver", *mode, **OPTIONS)
+    assert int(run(*prefix, programs / "fuzz_abi", "5", "2", **OPTIONS).split()[0]) > 50
+
+
+@pytest.mark.xdist_group("plain")
+def test_without_sanitizers() -> None:
+    """The library as users get it: larger problems, calls in children of a busy process, another fuzzing seed."""
+    programs = build("plain") / "tests" / "native"
+    for mode in (["cases"], ["large", "5"], ["fork"]):
+        assert f"{mode[0]}: 0 failures" in run(programs / "driver", *mode)
+    assert int(run(programs / "fuzz_abi", "10", "3").split()[0]) > 500
+
+
+@pytest.mark.skipif(
+    shutil.which("clang++") is None, reason="clang++, which has libFuzzer, is not installed"
+)
+@pytest.mark.xdist_group("address")
+def test_libfuzzer(tmp_path: Path) -> None:
+    """Coverage-guided fuzzing over the C interface."""
+    sanitize = "address,undefined,fuzzer-no-link"
+    prefix = sanitizer_prefix(sanitize, tmp_path, "clang++")
+    programs = build("fuzzer", sanitize=sanitize, compiler="clang++") / "tests" / "native"
+    run(
+        *prefix,
+        programs / "fuzz_abi",
+        "-max_total_time=15",
+        "-max_len=512",
+        "-seed=1",
+        "-verbosity=0",
+        **OPTIONS,
+    )

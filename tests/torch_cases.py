@@ -1,0 +1,33 @@
+"""Tensors for the tests of torch, and the recurrence in torch operations to compare with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+Tensor = Any
+
+f64, c128 = torch.float64, torch.complex128
+
+
+def random(*shape: int, dtype: Any = f64, grad: bool = True) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape) + len(shape))
+    return torch.randn(shape, dtype=dtype, generator=generator).requires_grad_(grad)
+
+
+def plain(*shape: int, dtype: Any = f64) -> Tensor:
+    return random(*shape, dtype=dtype, grad=False)
+
+
+def loop(
+    a: Tensor, x: Tensor, h0: Tensor | None = None, *, axis: int = 0, reverse: bool = False
+) -> Tensor:
+    """The recurrence in torch operations, for every derivative and transform to be compared with."""
+    a, x = torch.broadcast_tensors(a, x)
+    steps = list(zip(a.unbind(axis), x.unbind(axis), strict=True))
+    state, states = torch.zeros_like(steps[0][1]) if h0 is None else h0, []
+    for a_t, x_t in reversed(steps) if reverse else steps:
+        state = a_t * state + x_t
+        states.append(state)
+    return torch.stack(states[::-1] if reverse else states, axis)
