@@ -23,7 +23,7 @@ demo: $(VENV)/.extra-demo
 	$(BIN)/python examples/demo.py $(ARGS)
 
 test: $(VENV)/.extra-test
-	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 $(ARGS)
 
 # mypy wants the packages where they are when installed: backends inside scanlib.
 lint: $(VENV)/.extra-dev

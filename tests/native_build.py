@@ -11,6 +11,8 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,13 +57,20 @@ def tool(name: str) -> str:
     return found
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other test processes waiting at the same place."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def build(kind: str, *, sanitize: str = "", compiler: str | None = None) -> Path:
     """The build folder of `kind`, brought up to date: libscanlib in it, the programs in tests/native below it."""
     folder = ROOT / "build" / f"tests-{kind}"
     folder.mkdir(parents=True, exist_ok=True)
     options = [f"-DCMAKE_CXX_COMPILER={compiler}"] if compiler else []
-    with (folder / "lock").open("w") as lock:  # other test processes wait here
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder / "lock"):
         # fmt: off
         run(tool("cmake"), "-S", ROOT, "-B", folder, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
             "-DSCANLIB_TESTS=ON", "-DSCANLIB_XLA_FFI=OFF", f"-DSCANLIB_SANITIZE={sanitize}", *options)

@@ -17,29 +17,35 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from native_build import ROOT, build, run, tool
+from native_build import ROOT, build, locked, run, tool
 
 import scanlib
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.xdist_group("packaging")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads ELF files")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
-    (built,) = folder.iterdir()
+    """The wheel, built by the first test process that needs it."""
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if parallel else base) / "wheel"
+    folder.mkdir(exist_ok=True)
+    with locked(folder / "lock"):
+        if not list(folder.glob("*.whl")):
+            run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, ROOT)
+    (built,) = folder.glob("*.whl")
     return built
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def library(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         return Path(archive.extract("scanlib/libscanlib.so", tmp_path_factory.mktemp("library")))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def empty(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment that has the wheel and what it depends on, nothing else."""
     folder = tmp_path_factory.mktemp("environment")

@@ -11,7 +11,6 @@ from native_build import OPTIONS, build, run, sanitizer_prefix
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-@pytest.mark.xdist_group("address")
 def test_address_and_undefined_behaviour(tmp_path: Path) -> None:
     """No access outside an operand, no leak, no undefined arithmetic; right results on the way, and under fuzzing."""
     sanitize = "address,undefined"
@@ -22,7 +21,6 @@ def test_address_and_undefined_behaviour(tmp_path: Path) -> None:
     assert int(run(*prefix, programs / "fuzz_abi", "15", "1", **OPTIONS).split()[0]) > 200
 
 
-@pytest.mark.xdist_group("thread")
 def test_data_races(tmp_path: Path) -> None:
     """No two threads touch the same memory unordered: inside one call, and with many callers at once."""
     prefix = sanitizer_prefix("thread", tmp_path)
@@ -32,7 +30,6 @@ def test_data_races(tmp_path: Path) -> None:
     assert int(run(*prefix, programs / "fuzz_abi", "5", "2", **OPTIONS).split()[0]) > 50
 
 
-@pytest.mark.xdist_group("plain")
 def test_without_sanitizers() -> None:
     """The library as users get it: larger problems, calls in children of a busy process, another fuzzing seed."""
     programs = build("plain") / "tests" / "native"
@@ -44,7 +41,6 @@ def test_without_sanitizers() -> None:
 @pytest.mark.skipif(
     shutil.which("clang++") is None, reason="clang++, which has libFuzzer, is not installed"
 )
-@pytest.mark.xdist_group("address")
 def test_libfuzzer(tmp_path: Path) -> None:
     """Coverage-guided fuzzing over the C interface."""
     sanitize = "address,undefined,fuzzer-no-link"
