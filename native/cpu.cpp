@@ -26,6 +26,15 @@ int64_t lane_count(const scanlib_problem &p) {
   return count;
 }
 
+// Whether an operand has any element: it has one along an empty axis that it is broadcast on.
+bool has_elements(const scanlib_problem &p, int role) {
+  const scanlib_layout &layout = p.operand[role];
+  auto some = [](int64_t extent, int64_t stride) { return extent > 0 || stride == 0; };
+  bool any = some(p.inner, layout.inner) && (is_state(role) || some(p.time, layout.time));
+  for (int d = 0; d < p.outer_rank; ++d) any = any && some(p.outer[d], layout.outer[d]);
+  return any;
+}
+
 // Calls visit(element offset) for each index along inner and the outer axes, broadcast ones of the operand once.
 template <class Visit>
 void for_each_lane(const scanlib_problem &p, const scanlib_layout &layout, Visit visit) {
@@ -92,7 +101,7 @@ int run(const scanlib_problem *problem, Pointers data) {
     char *&pointer = data.of[role];
     if (pointer && p.holder_offset) std::memcpy(&pointer, pointer + p.holder_offset, sizeof pointer);
     bool given = p.operand[role].dtype != SCANLIB_ABSENT;
-    if (given != (pointer != nullptr) && !(given && empty)) return SCANLIB_E_ARGUMENT;
+    if (given != (pointer != nullptr) && !(given && !has_elements(p, role))) return SCANLIB_E_ARGUMENT;
     if (given && !pointer) continue;
     int64_t size = dtype_size(p.operand[role].dtype);
     bool complex = p.operand[role].dtype == SCANLIB_C64 || p.operand[role].dtype == SCANLIB_C128;

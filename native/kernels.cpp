@@ -17,8 +17,7 @@ SCANLIB_INLINE typename L::Vec coefficient(typename L::Vec a) {
   return Conj ? L::conj(a) : a;
 }
 
-// Up to kStrips vectors of lanes keep their states in registers; wider rows keep them in `state`, which stays in cache.
-constexpr int kStrips = 4;
+// Up to four vectors of lanes keep their states in registers; wider rows keep them in `state`, which stays in cache.
 
 // Calls step(lane, load, store, state vector) for each vector of a row; the last may be partial.
 template <class L, class Step>

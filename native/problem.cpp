@@ -14,10 +14,6 @@ struct Axis {
   int64_t stride[SCANLIB_ROLES];
 };
 
-bool is_state(int role) {
-  return role == SCANLIB_H0 || role == SCANLIB_FINAL || role == SCANLIB_GRAD_FINAL || role == SCANLIB_GRAD_H0;
-}
-
 // The operand whose memory order the kernels follow: what they write most of.
 int leading_role(const scanlib_operand *operands) {
   return operands[SCANLIB_GRAD_X].dtype != SCANLIB_ABSENT ? SCANLIB_GRAD_X : SCANLIB_H;
@@ -53,6 +49,10 @@ bool fits(int32_t ndim, const int64_t *shape, int32_t axis, const scanlib_operan
 }
 
 }  // namespace
+
+bool is_state(int role) {
+  return role == SCANLIB_H0 || role == SCANLIB_FINAL || role == SCANLIB_GRAD_FINAL || role == SCANLIB_GRAD_H0;
+}
 
 int64_t dtype_size(int32_t dtype) {
   switch (dtype) {

@@ -7,4 +7,7 @@ namespace scanlib {
 // Bytes of one element; 0 for an unknown dtype.
 int64_t dtype_size(int32_t dtype);
 
+// Whether a role is a state (h0, the final one, or a gradient of either): those have no time axis.
+bool is_state(int role);
+
 }  // namespace scanlib

@@ -105,7 +105,9 @@ def library() -> ctypes.CDLL:
         raise MissingLibraryError(
             f"libscanlib at {path} does not load: {error}. Install scanlib again on this machine."
         ) from error
-    found = lib.scanlib_abi_version()
+    found = (
+        lib.scanlib_abi_version() if hasattr(lib, "scanlib_abi_version") else "none of scanlib's"
+    )
     if found != ABI_VERSION:
         raise MissingLibraryError(
             f"libscanlib at {path} speaks ABI {found}, this scanlib speaks ABI {ABI_VERSION}. Install both together."

@@ -279,6 +279,17 @@ void refusals() {
   require(scanlib_cpu_forward(&problem, a, x, x, h, nullptr) == SCANLIB_E_ARGUMENT, "an h0 not prepared is refused");
   require(scanlib_cpu_backward(&problem, a, h, nullptr, x, nullptr, a, x, nullptr) == SCANLIB_E_ARGUMENT,
           "backward refuses a problem of forward");
+  const int64_t none[] = {0};
+  given[SCANLIB_FINAL] = {SCANLIB_F32, 0, strides};
+  require(init(0, 1, none, 0) == SCANLIB_OK, "a problem of no steps is taken");
+  require(scanlib_cpu_forward(&problem, nullptr, nullptr, nullptr, nullptr, nullptr) == SCANLIB_E_ARGUMENT,
+          "a null final state is refused though there are no steps");
+  require(scanlib_cpu_forward(&problem, nullptr, nullptr, nullptr, nullptr, h + 3) == SCANLIB_OK && h[3] == 0,
+          "without steps only the final state needs memory");
+  h[3] = 7;
+  given[SCANLIB_FINAL] = {};
+  require(init(0, 1, shape, 0) == SCANLIB_OK, "the plain problem is taken again");
+
   const char *odd = reinterpret_cast<const char *>(a) + 1;
   require(scanlib_cpu_forward(&problem, odd, x, nullptr, h, nullptr) == SCANLIB_E_ALIGNMENT,
           "an odd address is refused");
