@@ -19,6 +19,7 @@ from scanlib.problem import (
     axis_index,
     broadcast_strides,
     dtype_code,
+    reduced_axes,
     resolve,
     resolve_vjp,
     state_strides,
@@ -114,10 +115,7 @@ def _plan_of(given: dict[str, Array], axis: int, reverse: bool) -> Plan:
 
 def sum_to(array: Array, shape: Shape) -> Array:
     """Sum `array` over the axes along which `shape` was broadcast to it."""
-    missing = array.ndim - len(shape)
-    axes = tuple(
-        i for i, n in enumerate(array.shape) if i < missing or (shape[i - missing] == 1 and n != 1)
-    )
+    axes = reduced_axes(shape, array.shape)
     return array.sum(axis=axes, keepdims=True).reshape(shape) if axes else array
 
 

@@ -35,18 +35,14 @@ bool has_elements(const scanlib_problem &p, int role) {
   return any;
 }
 
-// Calls visit(element offset) for each index along inner and the outer axes, broadcast ones of the operand once.
-template <class Visit>
-void for_each_lane(const scanlib_problem &p, const scanlib_layout &layout, Visit visit) {
-  int64_t count = lane_count(p);
-  for (int64_t i = 0; i < count; ++i) {
-    int64_t rest = i / p.inner, offset = (i % p.inner) * layout.inner;
-    for (int d = p.outer_rank - 1; d >= 0; --d) {
-      offset += (rest % p.outer[d]) * layout.outer[d];
-      rest /= p.outer[d];
-    }
-    visit(offset, i);
+// The element offset, without time, of sequence `i`.
+int64_t lane_offset(const scanlib_problem &p, const scanlib_layout &layout, int64_t i) {
+  int64_t rest = i / p.inner, offset = (i % p.inner) * layout.inner;
+  for (int d = p.outer_rank - 1; d >= 0; --d) {
+    offset += (rest % p.outer[d]) * layout.outer[d];
+    rest /= p.outer[d];
   }
+  return offset;
 }
 
 // T = 0: the state passes through. No lanes at all: only sums over nothing are left to write.
@@ -56,19 +52,14 @@ int run_empty(const scanlib_problem &p, const Pointers &data) {
   if (p.time == 0) {
     int from = backward ? SCANLIB_GRAD_FINAL : SCANLIB_H0, to = backward ? SCANLIB_GRAD_H0 : SCANLIB_FINAL;
     const scanlib_layout &source = p.operand[from], &target = p.operand[to];
-    if (target.dtype != SCANLIB_ABSENT)
-      for (int64_t i = 0; i < lane_count(p); ++i) {
-        int64_t rest = i / p.inner, s = (i % p.inner) * source.inner, t = (i % p.inner) * target.inner;
-        for (int d = p.outer_rank - 1; d >= 0; --d) {
-          s += (rest % p.outer[d]) * source.outer[d];
-          t += (rest % p.outer[d]) * target.outer[d];
-          rest /= p.outer[d];
-        }
-        Complex<double> value{0, 0};
-        if (source.dtype != SCANLIB_ABSENT)
-          set.c128.widen[source.dtype](1, data.of[from] + s * dtype_size(source.dtype), 1, &value);
-        set.c128.narrow[target.dtype](1, &value, data.of[to] + t * dtype_size(target.dtype), 1);
-      }
+    const int64_t count = target.dtype != SCANLIB_ABSENT ? lane_count(p) : 0;
+    for (int64_t i = 0; i < count; ++i) {
+      Complex<double> value{0, 0};
+      if (source.dtype != SCANLIB_ABSENT)
+        set.c128.widen[source.dtype](1, data.of[from] + lane_offset(p, source, i) * dtype_size(source.dtype), 1,
+                                     &value);
+      set.c128.narrow[target.dtype](1, &value, data.of[to] + lane_offset(p, target, i) * dtype_size(target.dtype), 1);
+    }
   }
   if (!backward) return SCANLIB_OK;
   // grad_a's elements along broadcast axes that are empty.
@@ -79,11 +70,11 @@ int run_empty(const scanlib_problem &p, const Pointers &data) {
   for (int d = 0; d < p.outer_rank; ++d)
     if (grad_a.outer[d] == 0) own.outer[d] = 1;
   const Complex<double> zero{0, 0};
-  for_each_lane(own, grad_a, [&](int64_t offset, int64_t) {
-    for (int64_t t = 0; t < own.time; ++t)
-      set.c128.narrow[grad_a.dtype](1, &zero,
-                                    data.of[SCANLIB_GRAD_A] + (offset + t * grad_a.time) * dtype_size(grad_a.dtype), 1);
-  });
+  for (int64_t i = 0, count = lane_count(own); i < count; ++i)
+    for (int64_t t = 0; t < own.time; ++t) {
+      int64_t at = lane_offset(own, grad_a, i) + t * grad_a.time;
+      set.c128.narrow[grad_a.dtype](1, &zero, data.of[SCANLIB_GRAD_A] + at * dtype_size(grad_a.dtype), 1);
+    }
   return SCANLIB_OK;
 }
 

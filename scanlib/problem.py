@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import operator
 from dataclasses import dataclass
-from typing import Any
 
 from scanlib.errors import AxisError, DTypeError, ShapeError
 
@@ -175,8 +174,3 @@ def reduced_axes(shape: Shape, target: Shape) -> tuple[int, ...]:
         for axis in range(len(target))
         if axis < missing or (shape[axis - missing] == 1 and target[axis] != 1)
     )
-
-
-def describe_operand(name: str, value: Any) -> str:
-    """`a: float32 (8, 1024)` for messages and explanations."""
-    return f"{name}: {getattr(value, 'dtype', type(value).__name__)} {tuple(getattr(value, 'shape', ()))}"
