@@ -167,6 +167,14 @@ extern "C" const char *scanlib_status_string(int status) {
       return "extents and strides reach past a 64-bit address space";
     case SCANLIB_E_MEMORY:
       return "libscanlib could not allocate its scratch memory";
+    case SCANLIB_E_NO_GPU:
+      return "there is no CUDA driver, or it finds no GPU";
+    case SCANLIB_E_COMPILER:
+      return "there is nothing to compile CUDA kernels with";
+    case SCANLIB_E_COMPILE:
+      return "a CUDA kernel does not compile";
+    case SCANLIB_E_CUDA:
+      return "the CUDA driver refused a call";
     default:
       return "unknown status of libscanlib";
   }

@@ -6,7 +6,7 @@
  *
  * A call takes two steps. scanlib_problem_init() turns shapes, strides and dtypes into a scanlib_problem, which
  * holds no pointers and may be kept and used again from any thread. scanlib_cpu_forward() or scanlib_cpu_backward()
- * then runs it on data.
+ * then runs it on data in the CPU's memory; scanlib_cuda_forward() or scanlib_cuda_backward() on data of a GPU.
  */
 #ifndef SCANLIB_INCLUDED
 #define SCANLIB_INCLUDED
@@ -65,7 +65,11 @@ typedef enum scanlib_status {
   SCANLIB_E_RANK = 2,      /* more than SCANLIB_MAX_OUTER outer axes are left after merging */
   SCANLIB_E_ALIGNMENT = 3, /* a pointer is not a multiple of its dtype's size */
   SCANLIB_E_OVERFLOW = 4,  /* extents and strides that no 64-bit address space holds */
-  SCANLIB_E_MEMORY = 5     /* scratch memory could not be allocated */
+  SCANLIB_E_MEMORY = 5,    /* scratch memory could not be allocated */
+  SCANLIB_E_NO_GPU = 6,    /* there is no CUDA driver, or it finds no GPU */
+  SCANLIB_E_COMPILER = 7,  /* no compiler for the CUDA kernels was set, or what it needs is not installed */
+  SCANLIB_E_COMPILE = 8,   /* a CUDA kernel does not compile */
+  SCANLIB_E_CUDA = 9       /* the CUDA driver refused a call */
 } scanlib_status;
 
 /* How one operand lies in memory, as the caller sees it. `strides` counts elements, one for each axis of the broadcast
@@ -114,6 +118,36 @@ SCANLIB_API int scanlib_cpu_backward(const scanlib_problem *problem, const void 
 
 /* Writes one line that says which CPU kernel runs the problem and how its work is cut; returns the length it needs. */
 SCANLIB_API size_t scanlib_cpu_describe(const scanlib_problem *problem, char *buffer, size_t size);
+
+/* ---- On a GPU. The same problems; pointers are addresses on the device, or of objects that hold such addresses.
+ *
+ * Work is put on `stream`, a CUstream or cudaStream_t (NULL: the default stream of the current context), in its context.
+ * A call allocates nothing, waits for nothing and may be captured in a graph. libcuda is looked for at the first call.
+ * Where a status is SCANLIB_E_NO_GPU or a larger one, scanlib_cuda_last_error() says more. */
+
+/* The device memory a call needs beside its operands, aligned to 256 bytes: the same on every GPU, often 0. */
+SCANLIB_API int scanlib_cuda_scratch_bytes(const scanlib_problem *problem, int64_t *bytes);
+SCANLIB_API int scanlib_cuda_forward(const scanlib_problem *problem, void *stream, void *scratch, const void *a,
+                                     const void *x, const void *h0, void *h, void *final_state);
+SCANLIB_API int scanlib_cuda_backward(const scanlib_problem *problem, void *stream, void *scratch, const void *a,
+                                      const void *h, const void *h0, const void *grad_h, const void *grad_final,
+                                      void *grad_a, void *grad_x, void *grad_h0);
+/* One line that says which CUDA kernel runs the problem; returns the length it needs. Needs no GPU. */
+SCANLIB_API size_t scanlib_cuda_describe(const scanlib_problem *problem, char *buffer, size_t size);
+/* The programs the problem needs, one a line, each as the preprocessor definitions that the compiler is called with;
+ * returns the length it needs. Needs no GPU. */
+SCANLIB_API size_t scanlib_cuda_programs(const scanlib_problem *problem, char *buffer, size_t size);
+
+/* Makes a cubin of the source in cuda/ for an architecture (10 * major + minor), with `definitions` such as
+ * "-DNAME=VALUE -DOTHER=1". Called where a program is met for the first time, from any thread, with no lock held. *image must
+ * stay valid until the same thread calls again. Any status but SCANLIB_OK fails the call; *image may then be a text. */
+typedef int (*scanlib_cuda_compiler)(const char *definitions, int architecture, const void **image, size_t *size);
+SCANLIB_API void scanlib_cuda_set_compiler(scanlib_cuda_compiler compiler);
+/* What the last call of this thread that failed found missing or was refused; "" if nothing. */
+SCANLIB_API const char *scanlib_cuda_last_error(void);
+/* For tests: loads another library in place of libcuda.so.1 (NULL: that one) and forgets all programs. No other call of
+ * these functions may be running. */
+SCANLIB_API int scanlib_cuda_use_driver(const char *path);
 
 SCANLIB_API const char *scanlib_status_string(int status);
 SCANLIB_API int scanlib_abi_version(void);

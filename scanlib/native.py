@@ -13,13 +13,14 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scanlib.errors import MissingLibraryError, NativeError
+from scanlib.errors import MissingLibraryError, NativeError, ScanlibError
 
 ABI_VERSION = 1
 MAX_OUTER = 6
 REVERSE, CONJUGATE = 1, 2
 ROLES = ("a", "x", "h", "h0", "final", "grad_h", "grad_final", "grad_a", "grad_x", "grad_h0")
 E_RANK, E_ALIGNMENT = 2, 3
+E_NO_GPU, E_COMPILER, E_COMPILE, E_CUDA = 6, 7, 8, 9
 
 #: (dtype code, element strides over the broadcast shape)
 Operand = tuple[int, Sequence[int]]
@@ -71,6 +72,14 @@ class RankError(NativeError):
 
 class AlignmentError(NativeError):
     """An operand starts at an address that is not a multiple of its element size: copy it."""
+
+
+_ERRORS: dict[int, type[ScanlibError]] = {
+    E_RANK: RankError,
+    E_ALIGNMENT: AlignmentError,
+    E_NO_GPU: MissingLibraryError,
+    E_COMPILER: MissingLibraryError,
+}
 
 
 def _names() -> tuple[str, ...]:
@@ -136,7 +145,9 @@ def check(status: int) -> None:
     """Raise what a status code of libscanlib stands for."""
     if status:
         message = library().scanlib_status_string(status).decode()
-        raise {E_RANK: RankError, E_ALIGNMENT: AlignmentError}.get(status, NativeError)(message)
+        if status >= E_NO_GPU:  # comes from functions that scanlib.gpu has declared
+            message += ": " + library().scanlib_cuda_last_error().decode(errors="replace")
+        raise _ERRORS.get(status, NativeError)(message)
 
 
 def prepare(

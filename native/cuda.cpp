@@ -1,0 +1,288 @@
+// The CUDA entry points of the C interface: which programs a problem needs, having them compiled and loaded when they are
+// first met, and putting their launches on the caller's stream.
+//
+// The driver takes a program as a library that belongs to no context, so one is kept for each architecture; it becomes
+// resident in a context when it is first launched there. That is done ahead of the launch and outside of what a stream
+// capture forbids, so a first call may be captured.
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <new>
+#include <set>
+#include <shared_mutex>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "cuda_driver.h"
+#include "cuda_plan.h"
+#include "pointers.h"
+#include "scanlib.h"
+
+namespace scanlib {
+namespace {
+
+constexpr const char *kEntry = "scanlib_kernel";
+constexpr CudaDevice kAnyDevice = {90, 132};  // where only what does not depend on the device is asked for
+
+thread_local char last_error[8192];
+
+__attribute__((format(printf, 2, 3))) int fail(int status, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(last_error, sizeof last_error, format, arguments);
+  va_end(arguments);
+  return status;
+}
+
+int refused(const CudaDriver &driver, const char *call, CudaResult error) {
+  const char *name = nullptr, *text = nullptr;
+  driver.cuGetErrorName(error, &name);
+  driver.cuGetErrorString(error, &text);
+  return fail(
+      SCANLIB_E_CUDA, "%s returned %s (%s)%s", call, name ? name : "an unknown error", text ? text : "",
+      error == kCudaErrorNotInitialized
+          ? ": a process that was forked after its parent used CUDA cannot use it; start workers with the spawn "
+            "method"
+          : "");
+}
+
+#define SCANLIB_CALL(driver, function, ...)                                                          \
+  do {                                                                                               \
+    if (CudaResult error = (driver).function(__VA_ARGS__)) return refused(driver, #function, error); \
+  } while (0)
+
+// ---- programs
+
+struct Programs {
+  std::shared_mutex lock;
+  scanlib_cuda_compiler compiler = nullptr;
+  std::map<std::pair<int, std::string>, CudaKernel> kernels;  // by architecture and definitions; never unloaded
+  // Kernels that are resident in a context. One that is destroyed may leave its address to another: then a kernel becomes
+  // resident when it is launched.
+  std::set<std::pair<CudaContext, CudaKernel>> resident;
+};
+
+// Never destroyed: other threads may launch while the process ends.
+Programs &programs() {
+  static Programs &all = *new Programs;
+  return all;
+}
+
+// Lets this thread do what a stream capture of its own or of another thread forbids; captures go on.
+class OutsideCapture {
+ public:
+  explicit OutsideCapture(const CudaDriver &driver) : driver_(driver) {
+    exchanged_ = driver_.cuThreadExchangeStreamCaptureMode(&mode_) == 0;
+  }
+  ~OutsideCapture() {
+    if (exchanged_) driver_.cuThreadExchangeStreamCaptureMode(&mode_);
+  }
+  OutsideCapture(const OutsideCapture &) = delete;
+
+ private:
+  const CudaDriver &driver_;
+  int mode_ = kCudaCaptureRelaxed;
+  bool exchanged_;
+};
+
+// Compiles and loads a program. Two threads that meet it at once both do; the first one's is kept.
+int load(const CudaDriver &driver, const char *definitions, int architecture, CudaKernel *kernel) {
+  scanlib_cuda_compiler compiler;
+  {
+    std::shared_lock<std::shared_mutex> reading(programs().lock);
+    compiler = programs().compiler;
+  }
+  if (!compiler)
+    return fail(SCANLIB_E_COMPILER, "no compiler for CUDA kernels was set; scanlib_cuda_set_compiler() takes one");
+  const void *image = nullptr;
+  size_t size = 0;
+  if (int status = compiler(definitions, architecture, &image, &size)) {
+    const int kind = status == SCANLIB_E_COMPILER ? SCANLIB_E_COMPILER : SCANLIB_E_COMPILE;
+    return fail(kind, "%.*s", image ? int(size) : 0, image ? static_cast<const char *>(image) : "");
+  }
+  if (!image || !size) return fail(SCANLIB_E_COMPILE, "the compiler gave no program for %s", definitions);
+  CudaLibrary library = nullptr;
+  SCANLIB_CALL(driver, cuLibraryLoadData, &library, image, nullptr, nullptr, 0, nullptr, nullptr, 0);
+  if (CudaResult error = driver.cuLibraryGetKernel(kernel, library, kEntry)) {
+    driver.cuLibraryUnload(library);
+    return refused(driver, "cuLibraryGetKernel", error);
+  }
+  std::unique_lock<std::shared_mutex> writing(programs().lock);
+  auto [place, added] = programs().kernels.emplace(std::pair(architecture, std::string(definitions)), *kernel);
+  if (!added) driver.cuLibraryUnload(library);
+  *kernel = place->second;
+  return SCANLIB_OK;
+}
+
+// The kernel of a program, resident in `context`, which is current.
+int find(const CudaDriver &driver, const char *definitions, int architecture, CudaContext context, CudaKernel *kernel) {
+  *kernel = nullptr;
+  {
+    std::shared_lock<std::shared_mutex> reading(programs().lock);
+    auto place = programs().kernels.find(std::pair(architecture, std::string(definitions)));
+    if (place != programs().kernels.end()) *kernel = place->second;
+    if (*kernel && programs().resident.count(std::pair(context, *kernel))) return SCANLIB_OK;
+  }
+  OutsideCapture outside(driver);
+  if (!*kernel)
+    if (int status = load(driver, definitions, architecture, kernel)) return status;
+  CudaFunction function = nullptr;
+  SCANLIB_CALL(driver, cuKernelGetFunction, &function, *kernel);
+  std::unique_lock<std::shared_mutex> writing(programs().lock);
+  programs().resident.emplace(context, *kernel);
+  return SCANLIB_OK;
+}
+
+// ---- calls
+
+// Makes a stream's context current for the time of a call.
+class Current {
+ public:
+  explicit Current(const CudaDriver &driver) : driver_(driver) {}
+  ~Current() {
+    CudaContext popped;
+    if (pushed_) driver_.cuCtxPopCurrent_v2(&popped);
+  }
+  Current(const Current &) = delete;
+
+  // `operand` is an address on the device: where it tells the device if neither stream nor thread does.
+  int enter(CudaStream stream, const void *operand) {
+    CudaResult error = driver_.cuStreamGetCtx(stream, &context);
+    if (error == kCudaErrorInvalidContext && operand) {
+      int device = 0;
+      SCANLIB_CALL(driver_, cuPointerGetAttribute, &device, kCudaPointerDevice, reinterpret_cast<CudaAddress>(operand));
+      SCANLIB_CALL(driver_, cuDevicePrimaryCtxRetain, &context, device);  // for as long as the process lives
+    } else if (error) {
+      return refused(driver_, "cuStreamGetCtx", error);
+    }
+    CudaContext before = nullptr;
+    SCANLIB_CALL(driver_, cuCtxGetCurrent, &before);
+    if (before != context) {
+      SCANLIB_CALL(driver_, cuCtxPushCurrent_v2, context);
+      pushed_ = true;
+    }
+    return SCANLIB_OK;
+  }
+
+  int device(CudaDevice *device) const {
+    int id = 0, major = 0, minor = 0;
+    SCANLIB_CALL(driver_, cuCtxGetDevice, &id);
+    SCANLIB_CALL(driver_, cuDeviceGetAttribute, &major, kCudaAttributeMajor, id);
+    SCANLIB_CALL(driver_, cuDeviceGetAttribute, &minor, kCudaAttributeMinor, id);
+    SCANLIB_CALL(driver_, cuDeviceGetAttribute, &device->multiprocessors, kCudaAttributeMultiprocessors, id);
+    device->architecture = 10 * major + minor;
+    return SCANLIB_OK;
+  }
+
+  CudaContext context = nullptr;
+
+ private:
+  const CudaDriver &driver_;
+  bool pushed_ = false;
+};
+
+int launch(const scanlib_problem &problem, CudaStream stream, void *scratch, const CudaPointers &pointers) {
+  char why[1024];
+  const CudaDriver *driver = cuda_driver(why, sizeof why);
+  if (!driver) return fail(SCANLIB_E_NO_GPU, "%s", why);
+  Current current(*driver);
+  const void *operand = nullptr;
+  for (void *pointer : pointers.of) operand = operand ? operand : pointer;
+  if (int status = current.enter(stream, operand)) return status;
+  CudaDevice device;
+  if (int status = current.device(&device)) return status;
+  CudaPlan plan;
+  if (int status = plan_cuda(problem, device, &plan)) return status;
+  if (plan.scratch_bytes && (!scratch || reinterpret_cast<uintptr_t>(scratch) % 256)) return SCANLIB_E_ARGUMENT;
+  CudaKernel kernels[CudaPlan::kMostLaunches];
+  for (int i = 0; i < plan.launches; ++i)
+    if (int status = find(*driver, plan.launch[i].options, device.architecture, current.context, &kernels[i]))
+      return status;
+  CudaParams params;
+  fill_cuda_params(problem, plan, pointers, scratch, &params);
+  if (plan.launches && plan.zeroed_bytes)
+    SCANLIB_CALL(*driver, cuMemsetD8Async, reinterpret_cast<CudaAddress>(scratch), 0, size_t(plan.zeroed_bytes),
+                 stream);
+  for (int i = 0; i < plan.launches; ++i) {
+    void *arguments[] = {&params};
+    SCANLIB_CALL(*driver, cuLaunchKernel, kernels[i], plan.launch[i].blocks, 1, 1, plan.launch[i].threads, 1, 1, 0,
+                 stream, arguments, nullptr);
+  }
+  return SCANLIB_OK;
+}
+
+bool valid(const scanlib_problem *problem) { return problem && problem->abi_version == SCANLIB_ABI_VERSION; }
+
+int run(const scanlib_problem *problem, scanlib_role needed, CudaStream stream, void *scratch, CudaPointers &pointers) {
+  last_error[0] = 0;
+  if (!valid(problem) || problem->operand[needed].dtype == SCANLIB_ABSENT) return SCANLIB_E_ARGUMENT;
+  if (int status = resolve_pointers(*problem, pointers.of)) return status;
+  try {
+    return launch(*problem, stream, scratch, pointers);
+  } catch (const std::bad_alloc &) {
+    return SCANLIB_E_MEMORY;
+  } catch (...) {
+    return fail(SCANLIB_E_CUDA, "a lock of the operating system failed");
+  }
+}
+
+}  // namespace
+}  // namespace scanlib
+
+using namespace scanlib;
+
+extern "C" int scanlib_cuda_scratch_bytes(const scanlib_problem *problem, int64_t *bytes) {
+  CudaPlan plan;
+  if (!valid(problem) || !bytes) return SCANLIB_E_ARGUMENT;
+  if (int status = plan_cuda(*problem, kAnyDevice, &plan)) return status;
+  *bytes = plan.scratch_bytes;
+  return SCANLIB_OK;
+}
+
+extern "C" int scanlib_cuda_forward(const scanlib_problem *problem, void *stream, void *scratch, const void *a,
+                                    const void *x, const void *h0, void *h, void *final_state) {
+  CudaPointers pointers;
+  forward_pointers(a, x, h0, h, final_state, pointers.of);
+  return run(problem, SCANLIB_X, stream, scratch, pointers);
+}
+
+extern "C" int scanlib_cuda_backward(const scanlib_problem *problem, void *stream, void *scratch, const void *a,
+                                     const void *h, const void *h0, const void *grad_h, const void *grad_final,
+                                     void *grad_a, void *grad_x, void *grad_h0) {
+  CudaPointers pointers;
+  backward_pointers(a, h, h0, grad_h, grad_final, grad_a, grad_x, grad_h0, pointers.of);
+  return run(problem, SCANLIB_GRAD_H, stream, scratch, pointers);
+}
+
+extern "C" size_t scanlib_cuda_describe(const scanlib_problem *problem, char *buffer, size_t size) {
+  CudaPlan plan;
+  if (!valid(problem) || plan_cuda(*problem, kAnyDevice, &plan)) return 0;
+  return size_t(std::snprintf(buffer, size, "%s", plan.summary));
+}
+
+extern "C" size_t scanlib_cuda_programs(const scanlib_problem *problem, char *buffer, size_t size) {
+  CudaPlan plan;
+  if (!valid(problem) || plan_cuda(*problem, kAnyDevice, &plan)) return 0;
+  static_assert(CudaPlan::kMostLaunches == 2, "the lines below are for two");
+  const char *second = plan.launches > 1 ? plan.launch[1].options : "";
+  return size_t(std::snprintf(buffer, size, "%s%s%s", plan.launches > 0 ? plan.launch[0].options : "",
+                              *second ? "\n" : "", second));
+}
+
+extern "C" void scanlib_cuda_set_compiler(scanlib_cuda_compiler compiler) {
+  std::unique_lock<std::shared_mutex> writing(programs().lock);
+  programs().compiler = compiler;
+}
+
+extern "C" const char *scanlib_cuda_last_error(void) { return last_error; }
+
+extern "C" int scanlib_cuda_use_driver(const char *path) {
+  if (int status = use_cuda_driver(path)) return status;
+  std::unique_lock<std::shared_mutex> writing(programs().lock);
+  programs().kernels.clear();
+  programs().resident.clear();
+  return SCANLIB_OK;
+}

@@ -1,0 +1,93 @@
+"""libscanlib on a GPU, bound with ctypes: the same prepared problems, on a stream, with the caller's scratch memory.
+
+Addresses are those of device memory. What is missing is said by the first call that needs it: the driver, a GPU, or the
+compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+from scanlib import compiler, native
+
+#: What scratch memory has to be aligned to.
+ALIGNMENT = 256
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """libscanlib with its CUDA functions declared and a compiler for them set."""
+    lib = native.library()
+    pointer, text = ctypes.c_void_p, ctypes.c_char_p
+    lib.scanlib_cuda_scratch_bytes.argtypes = [pointer, ctypes.POINTER(ctypes.c_int64)]
+    lib.scanlib_cuda_forward.argtypes = [pointer] * 8
+    lib.scanlib_cuda_backward.argtypes = [pointer] * 11
+    for name in ("scanlib_cuda_describe", "scanlib_cuda_programs"):
+        getattr(lib, name).argtypes = [pointer, text, ctypes.c_size_t]
+        getattr(lib, name).restype = ctypes.c_size_t
+    lib.scanlib_cuda_last_error.restype = text
+    lib.scanlib_cuda_use_driver.argtypes = [text]
+    lib.scanlib_cuda_set_compiler.argtypes = [pointer]
+    lib.scanlib_cuda_set_compiler.restype = None
+    lib.scanlib_cuda_set_compiler(compiler.answer)
+    return lib
+
+
+def scratch_bytes(problem: native.NativeProblem) -> int:
+    """How much device memory a call needs beside its operands, aligned to `ALIGNMENT`; often 0."""
+    size = ctypes.c_int64()
+    native.check(library().scanlib_cuda_scratch_bytes(problem.address, ctypes.byref(size)))
+    return size.value
+
+
+def forward(
+    problem: native.NativeProblem,
+    stream: int,
+    scratch: int,
+    a: int,
+    x: int,
+    h0: int,
+    h: int,
+    final: int,
+) -> None:
+    """Put the forward kernel on `stream`; addresses, 0 for what is absent."""
+    native.check(
+        library().scanlib_cuda_forward(problem.address, stream, scratch, a, x, h0, h, final)
+    )
+
+
+def backward(
+    problem: native.NativeProblem,
+    stream: int,
+    scratch: int,
+    a: int,
+    h: int,
+    h0: int,
+    grad_h: int,
+    grad_final: int,
+    grad_a: int,
+    grad_x: int,
+    grad_h0: int,
+) -> None:
+    """Put the backward kernel on `stream`; addresses, 0 for what is absent."""
+    # fmt: off
+    native.check(library().scanlib_cuda_backward(
+        problem.address, stream, scratch, a, h, h0, grad_h, grad_final, grad_a, grad_x, grad_h0))
+    # fmt: on
+
+
+def describe(problem: native.NativeProblem) -> str:
+    """Which CUDA kernel runs `problem`, and how its work is cut. Needs no GPU."""
+    return _text("scanlib_cuda_describe", problem)
+
+
+def programs(problem: native.NativeProblem) -> list[str]:
+    """The definitions of each program `problem` needs, for `compiler.program`. Needs no GPU."""
+    return _text("scanlib_cuda_programs", problem).splitlines()
+
+
+def _text(function: str, problem: native.NativeProblem) -> str:
+    buffer = ctypes.create_string_buffer(1024)
+    getattr(library(), function)(problem.address, buffer, len(buffer))
+    return buffer.value.decode()
