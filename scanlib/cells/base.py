@@ -1,0 +1,306 @@
+"""What a cell is: a surrogate for its previous state, a transition, and one linear recurrence.
+
+    s_{t-1}  <-  surrogate of the state before, known for all t at once        (optional)
+    a, b     <-  transition(s_{t-1}, x_t), element by element
+    h_t       =  a_t h_{t-1} + b_t                                              scanlib.linear_recurrence
+    output_t <-  read(h_t)
+
+The transition is written once and serves a whole sequence as well as one step, because it treats every step alike.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from scanlib.cells.functions import forget, namespace, narrow, wide, zeros
+from scanlib.errors import AxisError, DTypeError, ShapeError
+from scanlib.problem import Shape, axis_index, normalize_axis
+from scanlib.recurrence import linear_recurrence
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+Array = Any
+Params = Mapping[str, Array]
+State = tuple[Array, ...]
+
+
+class Update(NamedTuple):
+    """What a transition gives for one step or for all: h_t = decay h_{t-1} + input, and how to read h.
+
+    Attributes
+    ----------
+    decay : array, broadcastable to the shape of `input`
+        A constant decay, without axes for batch and time, is not repeated in memory.
+    input : array, shape (..., T, ..., n) or (..., n)
+    read : function of an array of the shape of `input`
+        From the states to the output.
+    """
+
+    decay: Array
+    input: Array
+    read: Callable[[Array], Array]
+
+
+class Surrogate(ABC):
+    """Stands for the state before each step, and is known for all steps at once.
+
+    What it carries between two chunks is the surrogate of the next chunk's first step, or begins with it.
+    """
+
+    #: Names of the arrays in its state.
+    state: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def size(self, input_size: int, hidden_size: int) -> int:
+        """How many features it has."""
+
+    def shapes(self, input_size: int, hidden_size: int) -> dict[str, Shape]:
+        """Its own parameters; none by default."""
+        return {}
+
+    def init(
+        self, rng: np.random.Generator, input_size: int, hidden_size: int
+    ) -> dict[str, np.ndarray]:
+        return {}
+
+    @abstractmethod
+    def over(
+        self, params: Params, x: Array, state: State | None, axis: int, reset: Array | None
+    ) -> tuple[Array, State]:
+        """The surrogate before every step of x, and the state after the last one."""
+
+    @abstractmethod
+    def step(
+        self, params: Params, x: Array, state: State | None, reset: Array | None
+    ) -> tuple[Array, State]:
+        """The same for one step, without the time axis."""
+
+    @abstractmethod
+    def initial(self, x: Array, input_size: int, hidden_size: int) -> State:
+        """The state before anything, for steps like x."""
+
+
+@dataclass(frozen=True)
+class Cell(ABC):
+    """A recurrent layer as pure functions of parameters, inputs and state.
+
+    Its options are the fields of a frozen, hashable dataclass, so a cell may be a static argument of `jax.jit`.
+    Parameters are a flat dict, the state a flat tuple of arrays named by `state`; both are arrays of one library, any.
+    A subclass says `shapes`, `init`, `sizes` and `update`, perhaps `output_size` and `stand_in`.
+    """
+
+    #: The cell's key in `CELLS`.
+    name: ClassVar[str]
+
+    # ---- what a cell says of itself
+
+    @abstractmethod
+    def shapes(self, input_size: int, hidden_size: int) -> dict[str, Shape]:
+        """Names and shapes of the parameters."""
+
+    @abstractmethod
+    def init(
+        self, rng: np.random.Generator, input_size: int, hidden_size: int
+    ) -> dict[str, np.ndarray]:
+        """Fresh parameters in float64, as the cell's authors initialise them."""
+
+    @abstractmethod
+    def sizes(self, params: Params) -> tuple[int, int]:
+        """(input_size, hidden_size) from the shapes of parameters."""
+
+    def output_size(self, input_size: int, hidden_size: int) -> int:
+        """Features of the output."""
+        return hidden_size
+
+    def stand_in(self) -> Surrogate | None:
+        """What stands for the previous state inside `update`; None where that reads the input alone."""
+        return None
+
+    @property
+    def memory(self) -> tuple[str, ...]:
+        """Names of the arrays of its own recurrence in the state."""
+        return ("h",)
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Names of the arrays in the state: the surrogate's first."""
+        surrogate = self.stand_in()
+        return (*(surrogate.state if surrogate else ()), *self.memory)
+
+    @abstractmethod
+    def update(
+        self, params: Params, s: Array | None, x: Array, reset: Array | None
+    ) -> Update | Array:
+        """The transition f(s_{t-1}, x_t), for one step or for many side by side.
+
+        Parameters
+        ----------
+        params : parameters
+        s : array, shape (..., surrogate's size) or None
+            The surrogate of the state before each step.
+        x : array, shape (..., m)
+        reset : boolean array, shape (...) or None
+            Where a segment starts. The recurrence forgets there by itself; a cell needs this only to do more.
+
+        Returns
+        -------
+        Update or array
+            An array is the output itself, of a cell without memory of its own.
+        """
+
+    # ---- what one does with it
+
+    def __call__(
+        self,
+        params: Params,
+        x: Array,
+        state: State | None = None,
+        *,
+        axis: int = -2,
+        reset: Array | None = None,
+    ) -> tuple[Array, State]:
+        """Run over a whole sequence at once.
+
+        Parameters
+        ----------
+        params : dict of arrays
+            Shapes as `shapes` says, in the library of x.
+        x : array, shape (..., T, ..., m)
+            Features last, time at `axis`, any other axes.
+        state : tuple of arrays, optional
+            What an earlier call, or `step`, returned. The zero state if not given.
+        axis : int
+            The axis of time.
+        reset : boolean array, broadcastable to x without its last axis, optional
+            True where a segment starts: nothing from before that step is seen from there on.
+
+        Returns
+        -------
+        output : array, shape (..., T, ..., output_size)
+        state : tuple of arrays
+            Without an axis of time; in float32 or wider.
+
+        Raises
+        ------
+        ShapeError, AxisError (ValueError)
+        """
+        axis, reset = self._check(params, x, state, axis, reset)
+        own, memory = self._split(state)
+        surrogate, s, left = self.stand_in(), None, ()
+        if surrogate is not None:
+            s, left = surrogate.over(params, x, own, axis, reset)
+        update = self.update(params, s, x, reset)
+        if not self.memory:
+            return narrow(update, x), left
+        output, final = self.scan(update, memory, axis, reset)
+        return narrow(output, x), (*left, *final)
+
+    def step(
+        self, params: Params, x: Array, state: State | None = None, *, reset: Array | None = None
+    ) -> tuple[Array, State]:
+        """Run one step: x of shape (..., m), without the axis of time. Else as `__call__`, with which it agrees."""
+        _, reset = self._check(params, x, state, None, reset)
+        own, memory = self._split(state)
+        surrogate, s, left = self.stand_in(), None, ()
+        if surrogate is not None:
+            s, left = surrogate.step(params, x, own, reset)
+        update = self.update(params, s, x, reset)
+        if not self.memory:
+            return narrow(update, x), left
+        output, final = self.scan_step(update, memory, reset)
+        return narrow(output, x), (*left, *final)
+
+    def initial_state(self, params: Params, x: Array) -> State:
+        """The zero state as arrays, for steps x of shape (..., m): where None does not do, as in `jax.lax.scan`."""
+        self._check(params, x, None, None, None)
+        sizes, surrogate = self.sizes(params), self.stand_in()
+        left = () if surrogate is None else surrogate.initial(x, *sizes)
+        return (*left, *(self.initial_memory(x, *sizes) if self.memory else ()))
+
+    # ---- the recurrence itself; a cell with another kind of memory has its own three
+
+    def scan(
+        self, update: Any, memory: State | None, axis: int, reset: Array | None
+    ) -> tuple[Array, State]:
+        """Output and memory after all steps."""
+        decay, b, read = update
+        if reset is not None:
+            decay = forget(decay, reset)
+        first = None if memory is None else memory[0]
+        h, final = linear_recurrence(decay, b, first, axis=axis, return_final=True)
+        return read(h), (final,)
+
+    def scan_step(
+        self, update: Any, memory: State | None, reset: Array | None
+    ) -> tuple[Array, State]:
+        """Output and memory after one step."""
+        decay, h, read = update
+        if memory is not None:
+            h = h + decay * forget(memory[0], reset)
+        return read(h), (h,)
+
+    def initial_memory(self, x: Array, input_size: int, hidden_size: int) -> State:
+        return (zeros((*x.shape[:-1], hidden_size), wide(x[..., :0])),)
+
+    # ---- checks
+
+    def _split(self, state: State | None) -> tuple[State | None, State | None]:
+        """The surrogate's part of a state, and the memory."""
+        if state is None:
+            return None, None
+        left = len(self.state) - len(self.memory)
+        return state[:left], state[left:]
+
+    def _check(
+        self, params: Params, x: Array, state: State | None, axis: Any, reset: Array | None
+    ) -> tuple[int, Array | None]:
+        """Raise unless the arguments fit each other; `axis` from the front, and `reset` of the shape of the steps."""
+        if str(x.dtype).rpartition(".")[2] not in DTYPES:
+            raise DTypeError(f"x has dtype {x.dtype}, but a cell takes {', '.join(DTYPES)}.")
+        m, _ = _sizes(self, params)
+        shape = tuple(x.shape)
+        if not shape or shape[-1] != m:
+            raise ShapeError(
+                f"x has shape {shape}, but the parameters of this {self.name} cell are for {m} features, "
+                f"which x must have on its last axis."
+            )
+        if axis is not None:
+            axis = normalize_axis(axis_index(axis), len(shape))
+            if axis == len(shape) - 1:
+                raise AxisError(
+                    f"axis {axis} of x with shape {shape} is that of the features; time must be another one."
+                )
+        if state is not None and len(state) != len(self.state):
+            raise ShapeError(
+                f"state has {len(state)} arrays, but that of a {self.name} cell has {len(self.state)}: "
+                f"{', '.join(self.state)}. Pass on what the cell returned, or None."
+            )
+        if reset is not None:
+            xp = namespace(reset)
+            reset = xp.broadcast_to(xp.astype(reset, xp.bool, copy=False), shape[:-1])
+        return axis, reset
+
+
+def _sizes(cell: Cell, params: Params) -> tuple[int, int]:
+    """`cell.sizes`, after a look at every name and shape."""
+    try:
+        m, n = cell.sizes(params)
+        expected = cell.shapes(m, n)
+    except KeyError as error:
+        raise ShapeError(
+            f"The parameters of a {cell.name} cell lack {error}: there are {', '.join(sorted(params))}."
+        ) from None
+    for name, shape in expected.items():
+        given = tuple(params[name].shape) if name in params else None
+        if given != shape:
+            what = "is missing" if given is None else f"has shape {given}"
+            raise ShapeError(
+                f"Parameter {name} of this {cell.name} cell {what}; for {m} inputs and {n} hidden units it must "
+                f"have shape {shape}."
+            )
+    return m, n

@@ -1,0 +1,286 @@
+"""Functions of arrays that the array API standard lacks: the library's own where it has one, the standard's otherwise.
+
+No array library is imported here: the one an array belongs to is imported already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import array_api_compat
+
+from scanlib.dispatch import kind_of
+from scanlib.problem import Shape
+
+Array = Any
+
+
+def namespace(array: Array) -> Any:
+    """The array API namespace of an array."""
+    if kind_of(array) == "torch":
+        from array_api_compat import (
+            torch as xp,
+        )  # array_namespace cannot be traced by torch.compile
+
+        return xp
+    return array_api_compat.array_namespace(array)
+
+
+# ---- element by element
+
+
+def sigmoid(v: Array) -> Array:
+    """1 / (1 + exp(-v)), with full relative precision for negative v."""
+    match kind_of(v):
+        case "torch":
+            return v.sigmoid()
+        case "jax":
+            import jax
+
+            return jax.nn.sigmoid(v)
+    xp = namespace(v)
+    e = xp.exp(-xp.abs(v))
+    s = 1 / (1 + e)
+    return xp.where(v >= 0, s, e * s)
+
+
+def softplus(v: Array) -> Array:
+    """log(1 + exp(v)), without overflow."""
+    match kind_of(v):
+        case "torch":
+            import torch
+
+            # The default threshold of 20 is off by 2e-9, which float64 sees.
+            return torch.nn.functional.softplus(v, threshold=40)
+        case "jax":
+            import jax
+
+            return jax.nn.softplus(v)
+    xp = namespace(v)
+    size = xp.abs(v)
+    return (v + size) / 2 + xp.log1p(xp.exp(-size))
+
+
+def silu(v: Array) -> Array:
+    """v sigmoid(v)."""
+    if kind_of(v) == "torch":
+        import torch
+
+        return torch.nn.functional.silu(v)
+    return v * sigmoid(v)
+
+
+def elu(v: Array) -> Array:
+    """v, or exp(v) - 1 where v is negative."""
+    match kind_of(v):
+        case "torch":
+            import torch
+
+            return torch.nn.functional.elu(v)
+        case "jax":
+            import jax
+
+            return jax.nn.elu(v)
+    xp = namespace(v)
+    return xp.where(v > 0, v, xp.expm1((v - xp.abs(v)) / 2))
+
+
+def tanh(v: Array) -> Array:
+    return namespace(v).tanh(v)
+
+
+def identity(v: Array) -> Array:
+    return v
+
+
+#: What a cell's option `activation` may be.
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "identity": identity,
+    "tanh": tanh,
+    "elu": elu,
+    "silu": silu,
+}
+
+
+def convex(decay: Array, candidate: Array) -> Array:
+    """(1 - decay) candidate: what enters a leaky average.
+
+    The complement is that of the rounded decay, which is exact from 1/2 up. So a constant candidate stays a fixed
+    point of the recurrence, however close to 1 the decay is.
+    """
+    return (1 - decay) * candidate
+
+
+def positive(v: Array) -> Array:
+    """v + 1/2, or sigmoid(v) where v is negative: minGRU's way to a candidate above zero (Feng et al. 2024, B.2)."""
+    xp = namespace(v)
+    return xp.where(v >= 0, v + 0.5, sigmoid(v))
+
+
+def sqrt_capped(v: Array) -> Array:
+    """sqrt(v) whose slope is at most 1000, so that the gradient stays finite at 0 (Griffin's square-root bound)."""
+    xp = namespace(v)
+    if kind_of(v) not in ("torch", "jax"):
+        return xp.sqrt(v)
+    steep = v <= 2.5e-7
+    root = xp.sqrt(xp.where(steep, xp.ones_like(v), v))
+    line = xp.sqrt(stop_gradient(v)) + 1000 * (v - stop_gradient(v))
+    return xp.where(steep, line, root)
+
+
+def stop_gradient(v: Array) -> Array:
+    """v as a constant."""
+    match kind_of(v):
+        case "torch":
+            return v.detach()
+        case "jax":
+            import jax
+
+            return jax.lax.stop_gradient(v)
+    return v
+
+
+# ---- dtypes
+
+
+def wide(v: Array) -> Array:
+    """v, in float32 if it has 16 bits: gates and states are never rounded to 8 or 11 bits."""
+    if getattr(v.dtype, "itemsize", 4) != 2:
+        return v
+    xp = namespace(v)
+    return xp.astype(v, xp.float32, copy=False)
+
+
+def narrow(v: Array, like: Array) -> Array:
+    """v in the dtype of `like` if that has 16 bits."""
+    if getattr(like.dtype, "itemsize", 4) != 2 or v.dtype == like.dtype:
+        return v
+    return namespace(v).astype(v, like.dtype, copy=False)
+
+
+def complex_of(real: Array, imaginary: Array) -> Array:
+    """real + i imaginary."""
+    match kind_of(real):
+        case "torch":
+            import torch
+
+            return torch.complex(real, imaginary)
+        case "jax":
+            import jax
+
+            return jax.lax.complex(real, imaginary)
+    xp = namespace(real)
+    dtype = xp.complex128 if real.dtype == xp.float64 else xp.complex64
+    return xp.astype(real, dtype) + 1j * xp.astype(imaginary, dtype)
+
+
+def zeros(shape: Shape, like: Array, dtype: Any = None) -> Array:
+    """Zeros on the device of `like`, in its dtype unless told otherwise."""
+    device = array_api_compat.device(like)
+    return namespace(like).zeros(shape, dtype=dtype or like.dtype, device=device)
+
+
+# ---- matrices
+
+
+def project(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """x weight + bias over the last axis of x, as one multiplication of matrices whatever the other axes."""
+    kind = kind_of(x)
+    if kind == "torch":
+        import torch
+
+        return torch.nn.functional.linear(x, weight.mT, bias)
+    if kind == "jax" or x.ndim <= 2:
+        y = x @ weight
+    else:
+        xp = namespace(x)
+        y = xp.reshape(x, (-1, x.shape[-1])) @ weight
+        y = xp.reshape(y, (*x.shape[:-1], weight.shape[-1]))
+    return y if bias is None else y + bias
+
+
+def project_pair(s: Array, x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """[s, x] weight + bias, without writing s and x side by side. The first rows of `weight` are those of s."""
+    size = s.shape[-1]
+    y = project(x, weight[size:, :], bias)
+    if kind_of(x) == "torch" and s.dtype == x.dtype == y.dtype and s.shape[:-1] == x.shape[:-1]:
+        import torch
+
+        # Adds to y in the multiplication itself.
+        flat = y.reshape(-1, y.shape[-1])
+        return torch.addmm(flat, s.reshape(-1, size), weight[:size]).reshape(y.shape)
+    return y + project(s, weight[:size, :])
+
+
+# ---- time
+
+
+def part(v: Array, axis: int, start: int, stop: int) -> Array:
+    """Steps `start` to `stop`; `axis` counts from the front."""
+    return v[(slice(None),) * axis + (slice(start, stop), ...)]
+
+
+def at(v: Array, axis: int, t: int) -> Array:
+    """One step, without the axis."""
+    return v[(slice(None),) * axis + (t, ...)]
+
+
+def delay(v: Array, first: Array, axis: int) -> Array:
+    """v one step later: `first`, which has no time axis, then all but the last step of v."""
+    xp, steps = namespace(v), v.shape[axis]
+    if steps == 0:
+        return v
+    first = xp.astype(xp.expand_dims(first, axis=axis), v.dtype, copy=False)
+    return xp.concat([first, part(v, axis, 0, steps - 1)], axis=axis)
+
+
+def forget(v: Array, where: Array | None) -> Array:
+    """v, zero where the boolean `where` says so; that has no axis for features."""
+    if where is None:
+        return v
+    xp = namespace(v)
+    return xp.where(xp.expand_dims(where, axis=-1), zeros((), v), v)
+
+
+def running_maximum(v: Array, axis: int, start: Array | None = None) -> Array:
+    """The largest element so far along an axis, as a constant for gradients.
+
+    Parameters
+    ----------
+    v : array, shape (..., T, ...)
+    start : boolean array, shape of v, optional
+        Where to begin anew.
+
+    Notes
+    -----
+    NumPy, CuPy, torch and JAX have the plain one. Otherwise doubling: after the k-th pass each element has seen the 2^k
+    last ones, in log2 T passes.
+    """
+    v, xp, kind = stop_gradient(v), namespace(v), kind_of(v)
+    steps = v.shape[axis]
+    if steps == 0:
+        return v
+    if start is None:
+        match kind:
+            case "torch":
+                return v.cummax(axis).values
+            case "jax":
+                import jax
+
+                return jax.lax.cummax(v, axis)
+            case "numpy" | "cupy":
+                return xp.maximum.accumulate(v, axis=axis)
+    reach = 1
+    while reach < steps:
+        # An element that has reached a start, or the first element, takes in nothing more.
+        earlier, later = part(v, axis, 0, steps - reach), part(v, axis, reach, steps)
+        largest = xp.maximum(earlier, later)
+        if start is not None:
+            done = part(start, axis, reach, steps)
+            largest = xp.where(done, later, largest)
+            more = done | part(start, axis, 0, steps - reach)
+            start = xp.concat([part(start, axis, 0, reach), more], axis=axis)
+        v = xp.concat([part(v, axis, 0, reach), largest], axis=axis)
+        reach *= 2
+    return v

@@ -1,0 +1,41 @@
+"""Random initial values, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from scanlib.problem import Shape
+
+Values = np.ndarray
+
+
+def uniform(rng: np.random.Generator, shape: Shape, limit: float) -> Values:
+    return rng.uniform(-limit, limit, shape)
+
+
+def glorot(rng: np.random.Generator, fan_in: int, fan_out: int, blocks: int) -> Values:
+    """`blocks` matrices side by side, each uniform with Glorot's limit sqrt(6 / (fan_in + fan_out))."""
+    limit = math.sqrt(6 / (fan_in + fan_out))
+    return uniform(rng, (fan_in, blocks * fan_out), limit)
+
+
+def linear(rng: np.random.Generator, fan_in: int, width: int) -> Values:
+    """Uniform up to 1 / sqrt(fan_in), as torch.nn.Linear."""
+    return uniform(rng, (fan_in, width), 1 / math.sqrt(fan_in))
+
+
+def blocks(*values: float, size: int) -> Values:
+    """A vector of blocks of `size` equal entries: the biases of gates that lie side by side."""
+    return np.repeat(np.array(values, float), size)
+
+
+def forget_bias(steps: int) -> float:
+    """A forget gate's bias that keeps a memory over a sequence of this length: ln(steps) + 1.
+
+    sigmoid(b)^T = (1 + e^-b)^-T is about exp(-T e^-b), so with b = ln T + 1 it is exp(-1/e) = 0.69 at the end: the
+    signal of the first step is still there, and so is its gradient. With the released code's b = 5 it is
+    1e-3 for T = 1024.
+    """
+    return math.log(steps) + 1

@@ -1,0 +1,219 @@
+"""Linear surrogates, and the layer they make of any transition (Martin and Cundy 2018, section 3.2).
+
+A transition s_t = f(s_{t-1}, x_t) is serial because f is not linear in s. Replace the state inside f by a surrogate
+that is linear in its own past, s_t = f(s~_{t-1}, x_t), and all steps can be had at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from scanlib.cells.base import Cell, Params, State, Surrogate, Update
+from scanlib.cells.functions import at, delay, forget, namespace, narrow, part, zeros
+from scanlib.cells.initial import linear
+from scanlib.problem import Shape
+from scanlib.recurrence import linear_recurrence
+
+Array = Any
+PREFIX = "surrogate_"
+
+
+@dataclass(frozen=True)
+class Recurrent(Surrogate):
+    """The state of a linear recurrent cell, one step before.
+
+    Attributes
+    ----------
+    cell
+        A cell of one plain recurrence, without a surrogate of its own. Its parameters are prefixed "surrogate_".
+    delayed
+        Whether step t sees the state after step t - 1, as the paper's equations have it, or after step t.
+    """
+
+    cell: Cell
+    delayed: bool = True
+    state: ClassVar[tuple[str, ...]] = ("surrogate",)
+
+    def size(self, input_size: int, hidden_size: int) -> int:
+        return hidden_size
+
+    def shapes(self, input_size: int, hidden_size: int) -> dict[str, Shape]:
+        inner = self.cell.shapes(input_size, hidden_size)
+        return {PREFIX + name: shape for name, shape in inner.items()}
+
+    def init(
+        self, rng: np.random.Generator, input_size: int, hidden_size: int
+    ) -> dict[str, np.ndarray]:
+        inner = self.cell.init(rng, input_size, hidden_size)
+        return {PREFIX + name: value for name, value in inner.items()}
+
+    def over(
+        self, params: Params, x: Array, state: State | None, axis: int, reset: Array | None
+    ) -> tuple[Array, State]:
+        a, b = self._recurrence(params, x, reset)
+        first = None if state is None else state[0]
+        h, final = linear_recurrence(forget(a, reset), b, first, axis=axis, return_final=True)
+        if self.delayed:
+            first = namespace(h).zeros_like(final) if first is None else first
+            h = forget(delay(h, first, axis), reset)
+        return narrow(h, x), (final,)
+
+    def step(
+        self, params: Params, x: Array, state: State | None, reset: Array | None
+    ) -> tuple[Array, State]:
+        a, h = self._recurrence(params, x, reset)
+        before = namespace(h).zeros_like(h) if state is None else forget(state[0], reset)
+        h = a * before + h
+        return narrow(before if self.delayed else h, x), (h,)
+
+    def initial(self, x: Array, input_size: int, hidden_size: int) -> State:
+        return self.cell.initial_memory(x, input_size, hidden_size)
+
+    def _recurrence(self, params: Params, x: Array, reset: Array | None) -> tuple[Array, Array]:
+        inner = {k.removeprefix(PREFIX): v for k, v in params.items() if k.startswith(PREFIX)}
+        update = self.cell.update(inner, None, x, reset)
+        assert isinstance(update, Update)
+        return update.decay, update.input
+
+
+@dataclass(frozen=True)
+class Window(Surrogate):
+    """The last `length` inputs side by side, the oldest first: the surrogate of a QRNN; with one, of strongly-typed RNNs.
+
+    Whatever linear map the surrogate is to be of them is the transition's first matrix.
+    """
+
+    length: int
+    state: ClassVar[tuple[str, ...]] = ("inputs",)
+
+    def size(self, input_size: int, hidden_size: int) -> int:
+        return self.length * input_size
+
+    def over(
+        self, params: Params, x: Array, state: State | None, axis: int, reset: Array | None
+    ) -> tuple[Array, State]:
+        xp, steps, m = namespace(x), x.shape[axis], x.shape[-1]
+        first = self._zeros(x, axis) if state is None else state[0]
+        if steps == 0:
+            return xp.concat([x] * self.length, axis=-1), (first,)
+        before = [first[..., i * m : (i + 1) * m] for i in range(self.length)]
+        padded = xp.concat([*(xp.expand_dims(v, axis=axis) for v in before), x], axis=axis)
+        taps = [part(padded, axis, i, i + steps) for i in range(self.length)]
+        if reset is not None:
+            taps = _cut(taps, reset, axis)
+        s = taps[0] if self.length == 1 else xp.concat(taps, axis=-1)
+        return s, (self._next(at(s, axis, steps - 1), at(x, axis, steps - 1)),)
+
+    def step(
+        self, params: Params, x: Array, state: State | None, reset: Array | None
+    ) -> tuple[Array, State]:
+        s = forget(self._zeros(x) if state is None else state[0], reset)
+        return s, (self._next(s, x),)
+
+    def initial(self, x: Array, input_size: int, hidden_size: int) -> State:
+        return (self._zeros(x),)
+
+    def _zeros(self, x: Array, axis: int | None = None) -> Array:
+        shape = tuple(x.shape[:-1])
+        shape = shape if axis is None else shape[:axis] + shape[axis + 1 :]
+        return zeros((*shape, self.length * x.shape[-1]), x)
+
+    def _next(self, s: Array, x: Array) -> Array:
+        if self.length == 1:
+            return x
+        return namespace(x).concat([s[..., x.shape[-1] :], x], axis=-1)
+
+
+def _cut(taps: list[Array], reset: Array, axis: int) -> list[Array]:
+    """Taps without what lies before the start of a segment: lag d is cut where one of the last d steps is a start."""
+    xp, steps = namespace(reset), reset.shape[axis]
+    crossed, cut = reset, []
+    for lag, tap in enumerate(reversed(taps), 1):
+        cut.append(forget(tap, crossed))
+        if lag < steps:
+            nothing = xp.zeros_like(part(reset, axis, 0, lag))
+            later = xp.concat([nothing, part(reset, axis, 0, steps - lag)], axis=axis)
+            crossed = crossed | later
+    return cut[::-1]
+
+
+Transition = Callable[[Params, Array, Array], "Update | Array"]
+
+
+@dataclass(frozen=True)
+class LinearSurrogate(Cell):
+    """The parallel layer of any transition f(params, s, x), with any surrogate for s.
+
+    Attributes
+    ----------
+    transition : function (params, s, x) -> array or Update
+        s has shape (..., size of the surrogate), x (..., m). It must treat every step alike. An array is the output;
+        an `Update` adds a memory that stays exactly recurrent, as the c of an LSTM does.
+    surrogate : Surrogate
+    parameters : function (input_size, hidden_size, size of the surrogate) -> {name: shape}
+        The transition's parameters. Matrices are initialised uniformly up to 1 / sqrt(rows), vectors with zeros.
+    sizes_from : function (params) -> (input_size, hidden_size)
+    remembers : bool
+        Whether `transition` returns an `Update`.
+
+    Examples
+    --------
+    A plain tanh network whose previous state is replaced by a GILR's:
+
+    >>> import numpy as np
+    >>> from scanlib import cells
+    >>> def transition(params, s, x):
+    ...     return np.tanh(s @ params["U"] + x @ params["V"])
+    >>> cell = cells.LinearSurrogate(
+    ...     transition,
+    ...     surrogate=cells.Recurrent(cells.GILR()),
+    ...     parameters=lambda m, n, k: {"U": (k, n), "V": (m, n)},
+    ...     sizes_from=lambda params: params["V"].shape,
+    ... )
+    >>> params = cell.init(np.random.default_rng(0), 3, 8)
+    >>> output, state = cell(params, np.ones((2, 100, 3)))
+    >>> output.shape, cell.state
+    ((2, 100, 8), ('surrogate',))
+    """
+
+    transition: Transition
+    surrogate: Surrogate
+    parameters: Callable[[int, int, int], dict[str, Shape]]
+    sizes_from: Callable[[Params], tuple[int, int]]
+    remembers: bool = False
+    name: ClassVar[str] = "linear_surrogate"
+
+    def stand_in(self) -> Surrogate:
+        return self.surrogate
+
+    @property
+    def memory(self) -> tuple[str, ...]:
+        return ("h",) if self.remembers else ()
+
+    def shapes(self, input_size: int, hidden_size: int) -> dict[str, Shape]:
+        inner = self.surrogate.shapes(input_size, hidden_size)
+        size = self.surrogate.size(input_size, hidden_size)
+        return {**inner, **self.parameters(input_size, hidden_size, size)}
+
+    def init(
+        self, rng: np.random.Generator, input_size: int, hidden_size: int
+    ) -> dict[str, np.ndarray]:
+        params = self.surrogate.init(rng, input_size, hidden_size)
+        for name, shape in self.shapes(input_size, hidden_size).items():
+            if name not in params:
+                wide = len(shape) > 1
+                params[name] = linear(rng, *shape) if wide else np.zeros(shape)
+        return params
+
+    def sizes(self, params: Params) -> tuple[int, int]:
+        m, n = self.sizes_from(params)
+        return m, n
+
+    def update(
+        self, params: Params, s: Array | None, x: Array, reset: Array | None
+    ) -> Update | Array:
+        return self.transition(params, s, x)
