@@ -19,25 +19,46 @@ the same as arrays. However a sequence is cut into chunks and steps, the outputs
 
 Inputs of 16 bits: projections run in them, gates and states are float32, the output is of x's dtype again.
 
-`CELLS` finds a class by its name: gilr, gilr_lstm, sru, qrnn, t_rnn, t_gru, t_lstm, rg_lru, wkv, min_gru, min_lstm, lru,
-s5, hgrn. `LinearSurrogate` makes the parallel cell of any transition.
+`CELLS` finds a class by its name: gilr, gilr_lstm, sru, qrnn, t_rnn, t_gru, t_lstm, rg_lru, wkv, min_gru, min_lstm,
+lru, s5, hgrn. `LinearSurrogate` makes the parallel cell of any transition.
 """
 
 from scanlib.cells.base import Cell, Surrogate, Update
 from scanlib.cells.gilr import GILR, GILRLSTM
+from scanlib.cells.griffin import RGLRU
+from scanlib.cells.hgrn import HGRN
 from scanlib.cells.initial import forget_bias
 from scanlib.cells.minimal import MinGRU, MinLSTM
+from scanlib.cells.qrnn import QRNN
+from scanlib.cells.rwkv import WKV, wkv, wkv_step
 from scanlib.cells.sru import SRU
+from scanlib.cells.state_space import LRU, S5
+from scanlib.cells.strongly_typed import TGRU, TLSTM, TRNN
 from scanlib.cells.surrogate import LinearSurrogate, Recurrent, Window
 
 #: Each cell's class by its name.
-CELLS: dict[str, type[Cell]] = {cell.name: cell for cell in (GILR, GILRLSTM, SRU, MinGRU, MinLSTM)}
+CELLS: dict[str, type[Cell]] = {
+    cell.name: cell
+    for cell in (
+        *(GILR, GILRLSTM, SRU, QRNN, TRNN, TGRU, TLSTM, RGLRU, WKV),
+        *(MinGRU, MinLSTM, LRU, S5, HGRN),
+    )
+}
 
 __all__ = [
     "CELLS",
     "GILR",
     "GILRLSTM",
+    "HGRN",
+    "LRU",
+    "QRNN",
+    "RGLRU",
+    "S5",
     "SRU",
+    "TGRU",
+    "TLSTM",
+    "TRNN",
+    "WKV",
     "Cell",
     "LinearSurrogate",
     "MinGRU",
@@ -47,4 +68,6 @@ __all__ = [
     "Update",
     "Window",
     "forget_bias",
+    "wkv",
+    "wkv_step",
 ]

@@ -213,6 +213,30 @@ def project_pair(s: Array, x: Array, weight: Array, bias: Array | None = None) -
     return y + project(s, weight[:size, :])
 
 
+def project_heads(x: Array, weight: Array, bias: Array) -> tuple[Array, Array]:
+    """x times two block-diagonal matrices at once, plus their biases.
+
+    Parameters
+    ----------
+    x : array, shape (..., n)
+    weight : array, shape (heads, n / heads, 2 n / heads)
+        Both matrices' blocks side by side.
+    bias : array, shape (heads, 2 n / heads)
+
+    Returns
+    -------
+    two arrays, shape (..., n)
+    """
+    xp, (heads, width, _) = namespace(x), weight.shape
+    if heads == 1:
+        y = project(x, weight[0, :, :], bias[0, :])
+        return y[..., :width], y[..., width:]
+    by_head = xp.permute_dims(xp.reshape(x, (-1, heads, width)), (1, 0, 2))
+    y = xp.permute_dims(by_head @ weight, (1, 0, 2)) + bias
+    first, second = (xp.reshape(y[..., i * width : (i + 1) * width], x.shape) for i in range(2))
+    return first, second
+
+
 # ---- time
 
 

@@ -39,3 +39,29 @@ def forget_bias(steps: int) -> float:
     1e-3 for T = 1024.
     """
     return math.log(steps) + 1
+
+
+def orthogonal(rng: np.random.Generator, size: int) -> Values:
+    """A random orthogonal matrix, uniform among all."""
+    q, r = np.linalg.qr(rng.standard_normal((size, size)))
+    return q * np.sign(np.diag(r))
+
+
+def truncated_normal(rng: np.random.Generator, shape: Shape, deviation: float) -> Values:
+    """Normal values cut at two deviations and scaled to the deviation asked for, as LeCun's initialisation in JAX."""
+    values = rng.standard_normal(shape)
+    while np.any(beyond := np.abs(values) > 2):
+        values[beyond] = rng.standard_normal(np.count_nonzero(beyond))
+    return values * (deviation / 0.87962566103423978)
+
+
+def hippo(size: int, count: int) -> tuple[Values, Values]:
+    """Eigenvalues and eigenvectors of the normal part of the HiPPO-LegS matrix, the `count` lowest in imaginary part.
+
+    The matrix is -1/2 plus a skew-symmetric one, so its eigenvalues are -1/2 + i w and its eigenvectors unitary.
+    """
+    root = np.sqrt(2 * np.arange(size) + 1)
+    lower = np.tril(np.outer(root, root), -1)
+    skew = (lower.T - lower) / 2
+    frequencies, vectors = np.linalg.eigh(-1j * skew)
+    return -0.5 + 1j * frequencies[:count], vectors[:, :count]

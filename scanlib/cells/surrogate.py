@@ -82,7 +82,7 @@ class Recurrent(Surrogate):
 
 @dataclass(frozen=True)
 class Window(Surrogate):
-    """The last `length` inputs side by side, the oldest first: the surrogate of a QRNN; with one, of strongly-typed RNNs.
+    """The last `length` inputs side by side, the oldest first: surrogate of a QRNN, with one of strongly-typed RNNs.
 
     Whatever linear map the surrogate is to be of them is the transition's first matrix.
     """

@@ -1,0 +1,240 @@
+"""RWKV-4's time mixing (Peng et al. 2023, arXiv 2305.13048), stable at any size of its exponents.
+
+The operator is a weighted average whose weights are exponentials,
+
+    y_t = (sum_{i<t} e^{(t-1-i) w + k_i} v_i + e^{u + k_t} v_t) / (the same sums without v).
+
+With m_t the largest exponent so far, m_t = max(m_{t-1} + w, k_t), both sums divided by e^{m_t} are linear recurrences
+whose coefficients a_t = e^{m_{t-1} + w - m_t} are at most 1. And m_t - t w is a running maximum, of k_t - t w. So the
+operator is one running maximum and two linear recurrences, all parallel over time. Whatever m is rounded to cancels,
+because numerator and denominator use the same; for gradients it is a constant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from scanlib.cells.base import Cell, Params, State, Surrogate
+from scanlib.cells.functions import (
+    at,
+    delay,
+    namespace,
+    part,
+    project,
+    running_maximum,
+    sigmoid,
+    stop_gradient,
+    wide,
+    zeros,
+)
+from scanlib.cells.initial import orthogonal
+from scanlib.cells.surrogate import Window
+from scanlib.errors import ShapeError
+from scanlib.problem import Shape
+from scanlib.recurrence import linear_recurrence
+
+Array = Any
+#: The largest exponent of nothing: a finite stand-in for minus infinity, whose differences are never NaN.
+NOTHING = -1e38
+
+
+def wkv(
+    w: Array,
+    u: Array,
+    k: Array,
+    v: Array,
+    state: State | None = None,
+    *,
+    axis: int = -2,
+    reset: Array | None = None,
+) -> tuple[Array, State]:
+    """The WKV operator over all steps.
+
+    Parameters
+    ----------
+    w, u : arrays, shape (C,)
+        The logarithm of the decay of a step (negative), and what the present step's exponent gets on top.
+    k, v : arrays, shape (..., T, ..., C)
+    state : (num, den, max), each (..., C), optional
+        Both sums divided by e^max, and the largest exponent.
+    axis : int
+        The axis of time.
+    reset : boolean array, shape of k without its last axis, optional
+        True where a segment starts.
+
+    Returns
+    -------
+    y : array, shape of v
+    state : (num, den, max)
+    """
+    axis %= k.ndim
+    xp, steps = namespace(k), k.shape[axis]
+    num, den, largest = _nothing(k, axis) if state is None else state
+    if steps == 0:
+        return v, (num, den, largest)
+    count = xp.astype(xp.arange(1, steps + 1, device=w.device), w.dtype)
+    drift = w * xp.reshape(count, (steps,) + (1,) * (k.ndim - axis - 1))
+    relative = stop_gradient(k - drift)
+    first = xp.expand_dims(stop_gradient(largest), axis=axis)
+    if reset is None:
+        top = xp.maximum(running_maximum(relative, axis), first)
+    else:
+        relative = xp.concat([first, relative], axis=axis)
+        starts = xp.broadcast_to(xp.expand_dims(reset, axis=-1), k.shape)
+        starts = xp.concat([xp.zeros_like(part(starts, axis, 0, 1)), starts], axis=axis)
+        top = part(running_maximum(relative, axis, starts), axis, 1, steps + 1)
+    m = stop_gradient(drift) + top
+    before = _before(delay(m, largest, axis), reset)
+    decay, entering = _weights(w, k, before, m)
+    sums, finals = [], []
+    for b, initial in ((entering * v, num), (entering, den)):
+        h, final = linear_recurrence(decay, b, initial, axis=axis, return_final=True)
+        sums.append(delay(h, initial, axis))
+        finals.append(final)
+    return _average(u, k, v, before, *sums), (*finals, at(m, axis, steps - 1))
+
+
+def wkv_step(
+    w: Array, u: Array, k: Array, v: Array, state: State, reset: Array | None = None
+) -> tuple[Array, State]:
+    """The WKV operator for one step; k and v have shape (..., C)."""
+    num, den, largest = state
+    before = _before(largest, reset)
+    m = stop_gradient(namespace(k).maximum(before + w, k))
+    decay, entering = _weights(w, k, before, m)
+    y = _average(u, k, v, before, num, den)
+    return y, (decay * num + entering * v, decay * den + entering, m)
+
+
+def _before(largest: Array, reset: Array | None) -> Array:
+    """The largest exponent before a step, of nothing where a segment starts."""
+    if reset is None:
+        return largest
+    xp = namespace(largest)
+    return xp.where(xp.expand_dims(reset, axis=-1), NOTHING + zeros((), largest), largest)
+
+
+def _weights(w: Array, k: Array, before: Array, m: Array) -> tuple[Array, Array]:
+    """What a sum over e^before is multiplied with to be one over e^m, a step later, and the step's own weight."""
+    xp = namespace(k)
+    return xp.exp(before + w - m), xp.exp(k - m)
+
+
+def _average(u: Array, k: Array, v: Array, before: Array, num: Array, den: Array) -> Array:
+    """The sums so far and the present step, its exponent raised by u, over the larger of both exponents."""
+    xp = namespace(k)
+    exponent = u + k
+    q = stop_gradient(xp.maximum(before, exponent))
+    past, present = xp.exp(before - q), xp.exp(exponent - q)
+    return (past * num + present * v) / (past * den + present)
+
+
+def _nothing(k: Array, axis: int | None = None) -> State:
+    shape = tuple(k.shape) if axis is None else tuple(k.shape[:axis] + k.shape[axis + 1 :])
+    nothing = zeros(shape, k)
+    return nothing, nothing, NOTHING + nothing
+
+
+class _Update(NamedTuple):
+    w: Array
+    u: Array
+    k: Array
+    v: Array
+    receptance: Array
+    output: Array
+
+    def read(self, y: Array) -> Array:
+        return project(self.receptance * y, self.output)
+
+
+@dataclass(frozen=True)
+class WKV(Cell):
+    r"""RWKV-4's time mixing: the WKV operator between projections of this input and the one before.
+
+    .. math::
+        k = (\mu_k x_t + (1 - \mu_k) x_{t-1}) W_k, \quad v, r \text{ alike}, \quad
+        y = (\sigma(r) \odot \text{wkv}(w, u, k, v)) W_o, \quad w = -e^{\text{decay}}, \; u = \text{first}
+
+    Parameters, for C inputs and as many hidden units: `mix` (3, C) = mu of k, v and r; `weight` (3, C, C) = W_k, W_v,
+    W_r; `output` (C, C) = W_o; `decay` (C,), `first` (C,). State: the last input, then num, den and max of `wkv`.
+
+    Attributes
+    ----------
+    layer, layers : int
+        Which layer of how many: on this depend the initial decay and mix. Matrices start as in the authors' code: W_v
+        orthogonal, the others zero, so that a fresh layer adds nothing to a residual stream.
+    """
+
+    layer: int = 0
+    layers: int = 1
+    name: ClassVar[str] = "wkv"
+
+    def stand_in(self) -> Surrogate:
+        return Window(1)
+
+    @property
+    def memory(self) -> tuple[str, ...]:
+        return ("num", "den", "max")
+
+    def shapes(self, input_size: int, hidden_size: int) -> dict[str, Shape]:
+        C = hidden_size
+        if input_size != C:
+            raise ShapeError(
+                f"A WKV cell has as many hidden units as inputs; given are {input_size} inputs and {C} hidden units."
+            )
+        return {
+            "mix": (3, C),
+            "weight": (3, C, C),
+            "output": (C, C),
+            "decay": (C,),
+            "first": (C,),
+        }
+
+    def init(
+        self, rng: np.random.Generator, input_size: int, hidden_size: int
+    ) -> dict[str, np.ndarray]:
+        self.shapes(input_size, hidden_size)
+        C = hidden_size
+        channel = np.arange(C)
+        rising = self.layer / max(self.layers - 1, 1)
+        falling = 1 - self.layer / self.layers
+        mix = (channel / C) ** falling
+        weight = np.zeros((3, C, C))
+        weight[1] = orthogonal(rng, C)
+        return {
+            "mix": np.stack([mix, mix + 0.3 * rising, (channel / C) ** (0.5 * falling)]),
+            "weight": weight,
+            "output": np.zeros((C, C)),
+            "decay": -5 + 8 * (channel / max(C - 1, 1)) ** (0.7 + 1.3 * rising),
+            "first": np.log(0.3) + 0.5 * ((channel + 1) % 3 - 1),
+        }
+
+    def sizes(self, params: Params) -> tuple[int, int]:
+        C = params["decay"].shape[0]
+        return C, C
+
+    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Any:
+        mix, weight = params["mix"], params["weight"]
+        change = x - s
+        k, v, r = (wide(project(s + mix[i, :] * change, weight[i, :, :])) for i in range(3))
+        w = -namespace(x).exp(wide(params["decay"]))
+        return _Update(w, wide(params["first"]), k, v, sigmoid(r), wide(params["output"]))
+
+    def scan(
+        self, update: Any, memory: State | None, axis: int, reset: Array | None
+    ) -> tuple[Array, State]:
+        y, final = wkv(*update[:4], memory, axis=axis, reset=reset)
+        return update.read(y), final
+
+    def scan_step(
+        self, update: Any, memory: State | None, reset: Array | None
+    ) -> tuple[Array, State]:
+        memory = _nothing(update.k) if memory is None else memory
+        y, final = wkv_step(*update[:4], memory, reset)
+        return update.read(y), final
+
+    def initial_memory(self, x: Array, input_size: int, hidden_size: int) -> State:
+        return _nothing(wide(x))
