@@ -21,10 +21,15 @@ SCANLIB_INLINE typename L::Vec coefficient(typename L::Vec a) {
 
 // Calls step(lane, load, store, state vector) for each vector of a row; the last may be partial.
 template <class L, class Step>
-SCANLIB_INLINE void for_lanes(int64_t lanes, Step step) {
-  int64_t lane = 0;
-  for (; lane + L::W <= lanes; lane += L::W) step(lane, L::W);
-  if (lane < lanes) step(lane, lanes - lane);
+SCANLIB_INLINE void for_lanes(int64_t lanes, bool down, Step step) {
+  const int64_t full = lanes / L::W * L::W;
+  if (down) {
+    if (full < lanes) step(full, lanes - full);
+    for (int64_t lane = full; (lane -= L::W) >= 0;) step(lane, L::W);
+  } else {
+    for (int64_t lane = 0; lane < full; lane += L::W) step(lane, L::W);
+    if (full < lanes) step(full, lanes - full);
+  }
 }
 
 template <class L>
@@ -53,7 +58,7 @@ SCANLIB_INLINE void in_registers(int64_t steps, int64_t part, typename L::Elem *
 }
 
 template <class L, class Body>
-SCANLIB_INLINE void walk_columns(int64_t steps, int64_t lanes, typename L::Elem *state, Body body) {
+SCANLIB_INLINE void walk_columns(int64_t steps, int64_t lanes, bool down, typename L::Elem *state, Body body) {
   int64_t full = lanes / L::W, part = lanes % L::W;
   switch (full + (part ? 1 : 0)) {
     case 1:
@@ -70,7 +75,7 @@ SCANLIB_INLINE void walk_columns(int64_t steps, int64_t lanes, typename L::Elem 
                   : in_registers<L, 4, false>(steps, 0, state, body);
     default:
       for (int64_t k = 0; k < steps; ++k)
-        for_lanes<L>(lanes, [&](int64_t lane, int64_t n) {
+        for_lanes<L>(lanes, down, [&](int64_t lane, int64_t n) {
           store_n<L>(state + lane, body(k, lane, n, load_n<L>(state + lane, n)), n);
         });
   }
@@ -80,22 +85,24 @@ template <class T>
 void columns_forward(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *x, int64_t x_step, T *h,
                      int64_t h_step, T *state) {
   using L = typename LanesOf<T>::type;
-  walk_columns<L>(steps, lanes, state, [=](int64_t k, int64_t lane, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
-    s = L::mul_add(load_n<L>(a + k * a_step + lane, n), s, load_n<L>(x + k * x_step + lane, n));
-    store_n<L>(h + k * h_step + lane, s, n);
-    return s;
-  });
+  walk_columns<L>(steps, lanes, x_step < 0, state,
+                  [=](int64_t k, int64_t lane, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
+                    s = L::mul_add(load_n<L>(a + k * a_step + lane, n), s, load_n<L>(x + k * x_step + lane, n));
+                    store_n<L>(h + k * h_step + lane, s, n);
+                    return s;
+                  });
 }
 
 template <class T, bool Conj>
 void summarize_columns(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *x, int64_t x_step, T *product,
                        T *state) {
   using L = typename LanesOf<T>::type;
-  walk_columns<L>(steps, lanes, state, [=](int64_t k, int64_t lane, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
-    auto factor = coefficient<L, Conj>(load_n<L>(a + k * a_step + lane, n));
-    store_n<L>(product + lane, L::mul(factor, load_n<L>(product + lane, n)), n);
-    return L::mul_add(factor, s, load_n<L>(x + k * x_step + lane, n));
-  });
+  walk_columns<L>(steps, lanes, x_step < 0, state,
+                  [=](int64_t k, int64_t lane, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
+                    auto factor = coefficient<L, Conj>(load_n<L>(a + k * a_step + lane, n));
+                    store_n<L>(product + lane, L::mul(factor, load_n<L>(product + lane, n)), n);
+                    return L::mul_add(factor, s, load_n<L>(x + k * x_step + lane, n));
+                  });
 }
 
 template <class T>
@@ -109,14 +116,15 @@ template <class T, bool Conj>
 void reverse_columns(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *g, int64_t g_step, const T *h,
                      int64_t h_step, T *grad_x, int64_t grad_x_step, T *grad_a, int64_t grad_a_step, T *state) {
   using L = typename LanesOf<T>::type;
-  walk_columns<L>(steps, lanes, state, [=](int64_t k, int64_t lane, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
-    auto factor = coefficient<L, Conj>(load_n<L>(a + k * a_step + lane, n));
-    s = L::mul_add(factor, s, load_n<L>(g + k * g_step + lane, n));
-    store_n<L>(grad_x + k * grad_x_step + lane, s, n);
-    auto before = coefficient<L, Conj>(load_n<L>(h + k * h_step + lane, n));
-    store_n<L>(grad_a + k * grad_a_step + lane, L::mul(s, before), n);
-    return s;
-  });
+  walk_columns<L>(steps, lanes, g_step < 0, state,
+                  [=](int64_t k, int64_t lane, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
+                    auto factor = coefficient<L, Conj>(load_n<L>(a + k * a_step + lane, n));
+                    s = L::mul_add(factor, s, load_n<L>(g + k * g_step + lane, n));
+                    store_n<L>(grad_x + k * grad_x_step + lane, s, n);
+                    auto before = coefficient<L, Conj>(load_n<L>(h + k * h_step + lane, n));
+                    store_n<L>(grad_a + k * grad_a_step + lane, L::mul(s, before), n);
+                    return s;
+                  });
 }
 
 template <class T>
@@ -253,8 +261,15 @@ SCANLIB_INLINE Span<L> combined(int64_t at, Load load) {
   if constexpr (Levels == 0) {
     return load(at, L::W);
   } else {
-    auto a = combined<L, Down, Levels - 1>(at, load);
-    auto b = combined<L, Down, Levels - 1>(at + (int64_t(L::W) << (Levels - 1)), load);
+    const int64_t half = int64_t(L::W) << (Levels - 1);
+    Span<L> a, b;
+    if constexpr (Down) {
+      b = combined<L, Down, Levels - 1>(at + half, load);
+      a = combined<L, Down, Levels - 1>(at, load);
+    } else {
+      a = combined<L, Down, Levels - 1>(at, load);
+      b = combined<L, Down, Levels - 1>(at + half, load);
+    }
     using Even = HalfPick<L::W, false>;
     using Odd = HalfPick<L::W, true>;
     Span<L> even{L::template pick<Even>(a.product, b.product), L::template pick<Even>(a.state, b.state)};

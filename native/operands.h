@@ -1,7 +1,5 @@
 // The operands of a problem as the inner loops take them: where they lie if they fit, else by way of a panel in cache.
 #pragma once
-#include <sys/mman.h>
-
 #include <cstring>
 
 #include "arithmetic.h"
@@ -11,8 +9,6 @@
 #include "schedule.h"
 
 namespace scanlib {
-
-constexpr int64_t kHugePage = int64_t(2) << 20;
 
 // One operand of one group, in the order of the steps: element (step k, lane j) lies at first + k * step + j * lane.
 struct Stream {
@@ -103,11 +99,13 @@ class Operands {
     if (!s.direct) kernels_.narrow[s.dtype](n, panel, row(s, k, n, lane), s_.down ? -s.step : s.step);
   }
 
-  // A fresh large output costs more in page faults than the recurrence does; 2 MiB pages cost a fraction of them.
-  void advise_huge_pages(int role) const {
-#if defined(MADV_HUGEPAGE)
+  // The bytes between the lowest and the highest element of an operand, and how many of its elements fill them.
+  struct Span {
+    char *begin, *end;
+    int64_t elements, room;
+  };
+  Span span(int role) const {
     const scanlib_layout &layout = p_.operand[role];
-    if (layout.dtype == SCANLIB_ABSENT) return;
     const int64_t size = dtype_size(layout.dtype);
     int64_t low = 0, high = 0, count = 1;
     auto extend = [&](int64_t stride, int64_t extent) {
@@ -117,16 +115,7 @@ class Operands {
     extend(layout.time, p_.time);
     extend(layout.inner, p_.inner);
     for (int d = 0; d < p_.outer_rank; ++d) extend(layout.outer[d], p_.outer[d]);
-    if ((high - low + 1) / 2 > count) return;  // scattered over memory that is not ours to judge
-    auto begin = reinterpret_cast<uintptr_t>(data_.of[role] + low * size),
-         end = begin + uintptr_t(high - low + 1) * size;
-    begin = (begin + 4095) & ~uintptr_t(4095);
-    end &= ~uintptr_t(4095);
-    if (end > begin && int64_t(end - begin) >= 2 * kHugePage)
-      madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
-#else
-    (void)role;
-#endif
+    return {data_.of[role] + low * size, data_.of[role] + (high + 1) * size, count, high - low + 1};
   }
 
   const scanlib_problem &p_;

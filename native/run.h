@@ -12,38 +12,31 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <new>
 
 #include "arithmetic.h"
 #include "dispatch.h"
 #include "kernels.h"
 #include "operands.h"
+#include "pages.h"
 #include "problem.h"
 #include "schedule.h"
 #include "scratch.h"
 #include "threads.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace scanlib {
 
 constexpr int64_t kAloneBytes = 256 * 1024;  // less work than this stays on the calling thread
 constexpr int64_t kStackBytes = 16 * 1024;
 
-inline void pause() {
-#if defined(__x86_64__)
-  _mm_pause();
-#endif
-}
-
 template <class T>
 class Run : Operands<T> {
   using Sum = typename SumOf<T>::type;
   using Source = typename Operands<T>::Source;
-  using Operands<T>::p_, Operands<T>::s_, Operands<T>::kernels_, Operands<T>::stream;
-  using Operands<T>::load_state, Operands<T>::store_state, Operands<T>::advise_huge_pages;
+  using Span = typename Operands<T>::Span;
+  using Operands<T>::p_, Operands<T>::s_, Operands<T>::data_, Operands<T>::kernels_, Operands<T>::stream;
+  using Operands<T>::load_state, Operands<T>::store_state, Operands<T>::span;
   using Operands<T>::columns_in, Operands<T>::columns_out, Operands<T>::columns_flush;
   using Operands<T>::row_in, Operands<T>::row_out, Operands<T>::row_flush;
 
@@ -67,6 +60,7 @@ class Run : Operands<T> {
     const int64_t kept = slots ? kept_count(p_) : 0;
     int64_t room = workers_ * Scratch<T>::room(s_, panels_) + 2 * Arena::room<T>(carry_count * s_.lanes) +
                    Arena::room<std::atomic<int>>(carry_count) + Arena::room<Sum>(slot_count) + Arena::room<Sum>(kept);
+    for (int role : kLargeOutputs) room += Arena::room<Pages::Mark>(shared_pages(role));
     alignas(64) char stack[kStackBytes];
     char *heap = nullptr;
     if (room > kStackBytes && !(heap = static_cast<char *>(std::aligned_alloc(64, size_t(room)))))
@@ -80,7 +74,7 @@ class Run : Operands<T> {
     slots_ = arena.take<Sum>(slot_count);
     Sum *total = arena.take<Sum>(kept);
 
-    for (int role : {SCANLIB_H, SCANLIB_GRAD_X, SCANLIB_GRAD_A}) advise_huge_pages(role);
+    for (int role : kLargeOutputs) open_pages(role, arena);
     run_on_threads(workers_, [](void *self) { static_cast<Run *>(self)->work(); }, this);
     if (broken_.load(std::memory_order_relaxed)) repair();
     if (slots) add_slots(total, kept);
@@ -92,6 +86,39 @@ class Run : Operands<T> {
   int64_t tile_steps(bool all_direct, int64_t lanes) const {
     if (all_direct) return INT64_MAX;
     return s_.rows ? kPanel : std::max<int64_t>(1, Scratch<T>::panel_count(s_) / lanes);
+  }
+
+  // -------------------------------------------------------------------------------------------------- pages of outputs
+
+  static constexpr int kLargeOutputs[] = {SCANLIB_H, SCANLIB_GRAD_X, SCANLIB_GRAD_A};
+
+  bool written(int role) const {
+    return p_.operand[role].dtype != SCANLIB_ABSENT && (role != SCANLIB_H || !s_.backward);
+  }
+
+  // How many pages of an output several threads will be in at the same time: where time is split, neighbours in time are.
+  int64_t shared_pages(int role) const {
+    if (workers_ == 1 || s_.segments == 1 || !written(role)) return 0;
+    if (role == SCANLIB_GRAD_A && s_.reduce != Reduce::None) return 0;
+    if (role == SCANLIB_H && data_.of[SCANLIB_X] == data_.of[SCANLIB_H]) return 0;  // in place: it holds x
+    const Span whole = span(role);
+    return whole.room == whole.elements ? Pages::count(whole.begin, whole.end) : 0;
+  }
+  void open_pages(int role, Arena &arena) {
+    if (!written(role)) return;
+    const Span whole = span(role);
+    if (whole.room > 2 * whole.elements) return;  // scattered over memory that is not ours to judge
+    Pages::advise(whole.begin, whole.end);
+    if (int64_t count = shared_pages(role)) pages_[role].watch(whole.begin, whole.end, arena.take<Pages::Mark>(count));
+  }
+  void reach_pages(const Place &place, int64_t lanes, int64_t k0, int64_t k1) {
+    for (int role : kLargeOutputs) {
+      if (!pages_[role].watched()) continue;
+      const Stream s = stream(role, place);
+      const char *corners[] = {s.at(k0, 0), s.at(k1 - 1, 0), s.at(k0, lanes - 1), s.at(k1 - 1, lanes - 1)};
+      const auto [low, high] = std::minmax_element(std::begin(corners), std::end(corners));
+      pages_[role].reach(*low, *high + s.size, s.step < 0);
+    }
   }
 
   // -------------------------------------------------------------------------------------------------- segments
@@ -363,6 +390,7 @@ class Run : Operands<T> {
   }
 
   void step_through(Scratch<T> &w, const Place &place, int64_t lanes, int64_t k0, int64_t k1) {
+    reach_pages(place, lanes, k0, k1);
     if (s_.backward)
       backward(w, place, lanes, k0, k1, w.state);
     else
@@ -401,6 +429,7 @@ class Run : Operands<T> {
   T *ends_ = nullptr;     // the same: the state the walk ended in; set between the first and the last segment
   std::atomic<int> *ready_ = nullptr;
   Sum *slots_ = nullptr;
+  Pages pages_[SCANLIB_ROLES];
   std::atomic<bool> broken_{false};
   std::atomic<int> next_worker_{0};
   std::atomic<int64_t> next_item_{0};

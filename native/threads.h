@@ -1,5 +1,8 @@
 // A small pool of threads: one job at a time, safe after fork, no exceptions.
 #pragma once
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace scanlib {
 
@@ -10,5 +13,12 @@ int default_threads();
 // share itself out: fewer calls than asked for are always possible, down to the calling thread's alone (the pool is busy with
 // another caller's job, or threads cannot be had).
 void run_on_threads(int threads, void (*work)(void *), void *context);
+
+// To be called in a loop that waits for another thread.
+inline void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
 
 }  // namespace scanlib
