@@ -52,9 +52,20 @@ def interleaved(calls: Mapping[str, Call], budget: Budget, inner: int = 1) -> di
             rounds < budget.most and time.perf_counter() - start < budget.seconds
         ):
             for name, call in calls.items():
+                settle()
                 samples[name].append(timed(call, inner))
             rounds += 1
     return {name: summarize(values) for name, values in samples.items()}
+
+
+def settle(longest: float = 0.25) -> None:
+    """Wait until the threads of the candidate before have gone to sleep: thread pools spin for a while after their work."""
+    end = time.perf_counter() + longest
+    while time.perf_counter() < end:
+        busy, start = time.process_time(), time.perf_counter()
+        time.sleep(0.002)
+        if time.process_time() - busy < 0.1 * (time.perf_counter() - start):
+            return
 
 
 def timed(call: Call, inner: int = 1) -> float:
