@@ -181,7 +181,13 @@ def zeros(shape: Shape, like: Array, dtype: Any = None) -> Array:
     return namespace(like).zeros(shape, dtype=dtype or like.dtype, device=device)
 
 
-# ---- matrices
+# ---- features
+
+
+def split(v: Array, count: int) -> list[Array]:
+    """`count` blocks of equal size along the last axis."""
+    size = v.shape[-1] // count
+    return [v[..., i * size : (i + 1) * size] for i in range(count)]
 
 
 def project(x: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -229,11 +235,11 @@ def project_heads(x: Array, weight: Array, bias: Array) -> tuple[Array, Array]:
     """
     xp, (heads, width, _) = namespace(x), weight.shape
     if heads == 1:
-        y = project(x, weight[0, :, :], bias[0, :])
-        return y[..., :width], y[..., width:]
+        first, second = split(project(x, weight[0, :, :], bias[0, :]), 2)
+        return first, second
     by_head = xp.permute_dims(xp.reshape(x, (-1, heads, width)), (1, 0, 2))
     y = xp.permute_dims(by_head @ weight, (1, 0, 2)) + bias
-    first, second = (xp.reshape(y[..., i * width : (i + 1) * width], x.shape) for i in range(2))
+    first, second = (xp.reshape(v, x.shape) for v in split(y, 2))
     return first, second
 
 

@@ -8,7 +8,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scanlib.cells.base import Cell, Params, Surrogate, Update
-from scanlib.cells.functions import ACTIVATIONS, convex, project, project_pair, sigmoid, tanh, wide
+from scanlib.cells.functions import (
+    ACTIVATIONS,
+    convex,
+    project,
+    project_pair,
+    sigmoid,
+    split,
+    tanh,
+    wide,
+)
 from scanlib.cells.initial import blocks, uniform
 from scanlib.cells.surrogate import Recurrent
 from scanlib.problem import Shape
@@ -56,9 +65,8 @@ class GILR(Cell):
         return m, width // 2
 
     def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
-        y = wide(project(x, params["weight"], params["bias"]))
-        n = y.shape[-1] // 2
-        g, i = sigmoid(y[..., :n]), ACTIVATIONS[self.activation](y[..., n:])
+        g, i = split(wide(project(x, params["weight"], params["bias"])), 2)
+        g, i = sigmoid(g), ACTIVATIONS[self.activation](i)
         return Update(g, convex(g, i), lambda h: h)
 
 
@@ -118,6 +126,5 @@ class GILRLSTM(Cell):
     def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
         y = wide(project_pair(s, x, params["weight"], params["bias"]))
         n = y.shape[-1] // 4
-        gates, z = sigmoid(y[..., : 3 * n]), tanh(y[..., 3 * n :])
-        f, i, o = gates[..., :n], gates[..., n : 2 * n], gates[..., 2 * n :]
-        return Update(f, i * z, lambda c: o * c)
+        f, i, o = split(sigmoid(y[..., : 3 * n]), 3)
+        return Update(f, i * tanh(y[..., 3 * n :]), lambda c: o * c)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scanlib.cells.base import Cell, Params, Update
-from scanlib.cells.functions import convex, namespace, project, sigmoid, silu, wide
+from scanlib.cells.functions import convex, namespace, project, sigmoid, silu, split, wide
 from scanlib.cells.initial import linear
 from scanlib.problem import Shape
 
@@ -63,19 +63,17 @@ class HGRN(Cell):
 
     def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
         y = wide(project(x, params["weight"]))
-        n = y.shape[-1] // (3 if self.output_gate else 2)
-        decay = sigmoid(y[..., n : 2 * n])
+        i, f, *gate = split(y, 3 if self.output_gate else 2)
+        decay = sigmoid(f)
         if self.lower_bound:
             decay = self.lower_bound + (1 - self.lower_bound) * decay
-        entering = convex(decay, silu(y[..., :n]))
+        entering = convex(decay, silu(i))
         if not self.output_gate:
             return Update(decay, entering, lambda h: h)
 
         def read(h: Array) -> Array:
             xp = namespace(h)
             size = xp.sqrt(xp.mean(h * h, axis=-1, keepdims=True) + 1e-5)
-            return project(
-                h / size * wide(params["norm"]) * silu(y[..., 2 * n :]), wide(params["output"])
-            )
+            return project(h / size * wide(params["norm"]) * silu(gate[0]), wide(params["output"]))
 
         return Update(decay, entering, read)

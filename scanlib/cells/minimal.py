@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scanlib.cells.base import Cell, Params, Update
-from scanlib.cells.functions import convex, positive, project, sigmoid, softplus, wide
+from scanlib.cells.functions import convex, positive, project, sigmoid, softplus, split, wide
 from scanlib.cells.initial import linear
 from scanlib.problem import Shape
 
@@ -54,8 +54,7 @@ class _Minimal(Cell):
     def _project(self, params: Params, x: Array) -> list[Array]:
         """The blocks, the candidate first."""
         y = wide(project(x, params["weight"], params["bias"] if self.bias else None))
-        n = y.shape[-1] // self.count
-        candidate, *gates = (y[..., i * n : (i + 1) * n] for i in range(self.count))
+        candidate, *gates = split(y, self.count)
         return [positive(candidate) if self.positive else candidate, *gates]
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scanlib.cells.base import Cell, Params, Surrogate, Update
-from scanlib.cells.functions import convex, project, project_pair, sigmoid, tanh, wide
+from scanlib.cells.functions import convex, project, project_pair, sigmoid, split, tanh, wide
 from scanlib.cells.initial import blocks, glorot
 from scanlib.cells.surrogate import Window
 from scanlib.errors import ShapeError
@@ -91,7 +91,6 @@ class QRNN(Cell):
         weight, bias = params["weight"], params["bias"]
         y = wide(project(x, weight, bias) if s is None else project_pair(s, x, weight, bias))
         n = y.shape[-1] // self._blocks
-        z, gates = tanh(y[..., :n]), sigmoid(y[..., n:])
-        f, o, i = (gates[..., j * n : (j + 1) * n] for j in range(3))
-        entering = i * z if self.pooling == "ifo" else convex(f, z)
-        return Update(f, entering, (lambda c: c) if self.pooling == "f" else lambda c: o * c)
+        z, (f, *others) = tanh(y[..., :n]), split(sigmoid(y[..., n:]), self._blocks - 1)
+        entering = others[1] * z if self.pooling == "ifo" else convex(f, z)
+        return Update(f, entering, lambda c: others[0] * c if others else c)

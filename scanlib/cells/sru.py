@@ -15,6 +15,7 @@ from scanlib.cells.functions import (
     namespace,
     project,
     sigmoid,
+    split,
     wide,
     zeros,
 )
@@ -81,8 +82,7 @@ class SRU(Cell):
         around = [zeros((n,), bias)] * (weight.shape[-1] // n - 2)
         bias = namespace(bias).concat([around[0], bias, *around[1:]])
         y = wide(project(x, weight, bias))
-        gates = sigmoid(y[..., n : 3 * n])
-        f, r = gates[..., :n], gates[..., n:]
+        f, r = split(sigmoid(y[..., n : 3 * n]), 2)
         through = y[..., 3 * n :] if around[1:] else wide(x)
         if self.rescale:
             through = math.sqrt(1 + 2 * math.exp(self.highway_bias)) * through

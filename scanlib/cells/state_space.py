@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scanlib.cells.base import Cell, Params, State, Update
-from scanlib.cells.functions import complex_of, namespace, narrow, project, wide, zeros
+from scanlib.cells.functions import complex_of, namespace, narrow, project, split, wide, zeros
 from scanlib.cells.initial import hippo, truncated_normal
 from scanlib.errors import ShapeError
 from scanlib.problem import Shape
@@ -51,7 +51,7 @@ class _Diagonal(Cell):
     ) -> Update:
         """The update for a decay, rows of B scaled by complex numbers (their parts), and C by a factor."""
         n = decay.shape[0]
-        real, imaginary = (wide(params["input"])[:, i * n : (i + 1) * n] for i in range(2))
+        real, imaginary = split(wide(params["input"]), 2)
         weight = namespace(x).concat(
             [
                 real * scale[0] - imaginary * scale[1],
@@ -66,7 +66,7 @@ class _Diagonal(Cell):
             through = wide(params["skip"]) * wide(x)
             return project(xp.real(h), output[:n, :]) - project(xp.imag(h), output[n:, :]) + through
 
-        return Update(decay, complex_of(y[..., :n], y[..., n:]), read)
+        return Update(decay, complex_of(*split(y, 2)), read)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scanlib.cells.base import Cell, Params, Surrogate, Update
-from scanlib.cells.functions import convex, project, project_pair, sigmoid, tanh, wide
+from scanlib.cells.functions import convex, project, project_pair, sigmoid, split, tanh, wide
 from scanlib.cells.initial import blocks, glorot
 from scanlib.cells.surrogate import Window
 from scanlib.problem import Shape
@@ -53,10 +53,9 @@ class TRNN(Cell):
         return m, columns // 2
 
     def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
-        y = wide(project(x, params["weight"], params["bias"]))
-        n = y.shape[-1] // 2
-        f = sigmoid(y[..., n:])
-        return Update(f, convex(f, y[..., :n]), lambda h: h)
+        z, f = split(wide(project(x, params["weight"], params["bias"])), 2)
+        f = sigmoid(f)
+        return Update(f, convex(f, z), lambda h: h)
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,8 @@ class _Typed(Cell):
         return rows // 2, columns // 3
 
     def _gates(self, params: Params, s: Array | None, x: Array) -> tuple[Array, Array, Array]:
-        y = wide(project_pair(s, x, params["weight"], params["bias"]))
-        n = y.shape[-1] // 3
-        return y[..., :n], sigmoid(y[..., n : 2 * n]), tanh(y[..., 2 * n :])
+        z, f, o = split(wide(project_pair(s, x, params["weight"], params["bias"])), 3)
+        return z, sigmoid(f), tanh(o)
 
 
 @dataclass(frozen=True)
