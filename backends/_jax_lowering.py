@@ -1,6 +1,7 @@
 """How the primitives run: libscanlib through XLA's FFI where it has handlers, JAX operations elsewhere.
 
-The choice is made when a program is lowered for a platform, from `HANDLERS`. What runs on several devices is wrapped by
+The choice is made when a program is lowered for a platform, from `HANDLERS`. A handler for a GPU has one more result,
+its scratch memory, which is dropped here. What runs on several devices is wrapped by
 `_jax_sharding` first.
 """
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import mlir
 
-from scanlib import native
+from scanlib import compiler, gpu, native
 from scanlib.backends import _jax_pure, _jax_sharding
 from scanlib.backends._jax_autodiff import backward_by_scan, tangent_by_scan
 from scanlib.backends._jax_primitives import Array, accumulator, backward_p, cast, scan_p, tangent_p
@@ -31,8 +32,13 @@ from scanlib.problem import (
 
 FORWARD, BACKWARD = "scanlib_forward", "scanlib_backward"
 
-#: XLA's platform -> its FFI targets -> the symbols of libscanlib that serve them
-HANDLERS = {"cpu": {FORWARD: "scanlib_xla_cpu_forward", BACKWARD: "scanlib_xla_cpu_backward"}}
+#: the platform a program is lowered for -> its FFI targets -> the symbols of libscanlib that serve them
+HANDLERS = {
+    "cpu": {FORWARD: "scanlib_xla_cpu_forward", BACKWARD: "scanlib_xla_cpu_backward"},
+    "cuda": {FORWARD: "scanlib_xla_cuda_forward", BACKWARD: "scanlib_xla_cuda_backward"},
+}
+#: what XLA's registry of FFI targets calls them
+REGISTRY = {"cpu": "cpu", "cuda": "CUDA"}
 
 STATES = ("h0", "final", "grad_final", "grad_h0")
 
@@ -49,10 +55,14 @@ def missing(platform: str) -> str:
         return str(error)
     if not all(hasattr(library, symbol) for symbol in symbols.values()):
         return "this libscanlib was compiled without XLA handlers, because jaxlib's headers were missing"
+    if platform == "cuda":
+        if reason := compiler.unavailable():
+            return reason
+        gpu.library()  # sets the compiler that the handlers call
     try:
         for target, symbol in symbols.items():
             jax.ffi.register_ffi_target(
-                target, jax.ffi.pycapsule(getattr(library, symbol)), platform=platform
+                target, jax.ffi.pycapsule(getattr(library, symbol)), platform=REGISTRY[platform]
             )
     except Exception as error:  # whatever class this jaxlib raises, JAX operations still compute
         major, minor = divmod(library.scanlib_xla_ffi_version(), 1000)
@@ -115,7 +125,13 @@ def _full_shape(full: Sequence[Array], states: Sequence[Array], axis: int) -> tu
 
 
 def _call_forward(
-    *operands: Array, axis: int, reverse: bool, final: bool, dtype: Any, **_: Any
+    *operands: Array,
+    axis: int,
+    reverse: bool,
+    final: bool,
+    dtype: Any,
+    platform: str,
+    **_: Any,
 ) -> list[Array]:
     a, x, *h0 = operands
     shape = _full_shape((a, x), h0, axis)
@@ -125,7 +141,7 @@ def _call_forward(
     given = dict(zip(("a", "x", "h0"), operands, strict=False))
     if _too_many_axes(shape, axis, given | results):
         given = _materialised(given, shape, axis)
-    return _call(FORWARD, given, results, axis, reverse)
+    return _call(platform, FORWARD, given, results, axis, reverse)
 
 
 def _call_backward(
@@ -135,6 +151,7 @@ def _call_backward(
     x_dtype: Any,
     summed: tuple[int, ...],
     has_h0: bool,
+    platform: str,
     a_dtype: Any = None,
     **_: Any,
 ) -> list[Array]:
@@ -152,9 +169,10 @@ def _call_backward(
     roles = ("a", "h", "grad_h", *(("h0", "grad_final") if has_h0 else ("grad_final",)))
     given = dict(zip(roles, operands, strict=False))
     if not _too_many_axes(shape, axis, given | results):
-        return _call(BACKWARD, given, results, axis, reverse)
+        return _call(platform, BACKWARD, given, results, axis, reverse)
     results["grad_a"] = jax.ShapeDtypeStruct(shape, accumulator(a_dtype))
-    grad_a, *rest = _call(BACKWARD, _materialised(given, shape, axis), results, axis, reverse)
+    full = _materialised(given, shape, axis)
+    grad_a, *rest = _call(platform, BACKWARD, full, results, axis, reverse)
     return [cast(grad_a.sum(summed, keepdims=True), a_dtype), *rest]
 
 
@@ -169,10 +187,40 @@ def _materialised(
 
 
 def _call(
-    target: str, given: Mapping[str, Array], results: Mapping[str, Any], axis: int, reverse: bool
+    platform: str,
+    target: str,
+    given: Mapping[str, Array],
+    results: Mapping[str, Any],
+    axis: int,
+    reverse: bool,
 ) -> list[Array]:
-    call = jax.ffi.ffi_call(target, list(results.values()))
-    return list(call(*given.values(), axis=np.int64(axis), reverse=np.bool_(reverse)))
+    types = list(results.values())
+    if platform == "cuda":
+        shape = results["h" if target == FORWARD else "grad_x"].shape
+        problem = problem_of(shape, axis, {**given, **results}, reverse)
+        types.append(jax.ShapeDtypeStruct((gpu.scratch_bytes(problem),), np.uint8))
+        _compile_ahead(problem)
+    call = jax.ffi.ffi_call(target, types)
+    out = call(*given.values(), axis=np.int64(axis), reverse=np.bool_(reverse))
+    return list(out)[: len(results)]
+
+
+def _compile_ahead(problem: native.NativeProblem) -> None:
+    """Have the kernels of `problem` ready for the GPUs of this process: a program that runs should compile nothing."""
+    for architecture in _architectures():
+        for definitions in gpu.programs(problem):
+            compiler.program(definitions, architecture)
+
+
+@functools.cache
+def _architectures() -> tuple[int, ...]:
+    """Of the GPUs here, 90 for sm_90; none where a program is lowered for another machine."""
+    try:
+        devices = jax.local_devices(backend="cuda")
+    except RuntimeError:
+        return ()
+    found = {str(device.compute_capability).replace(".", "") for device in devices}
+    return tuple(sorted(int(capability) for capability in found))
 
 
 # ---- the same in JAX operations
@@ -210,10 +258,14 @@ def _lower(
     **params: Any,
 ) -> Any:
     reason = missing(platform) if params["native"] else ""
+    symbolic = any(not isinstance(n, int) for aval in ctx.avals_in for n in aval.shape)
+    if platform == "cuda" and symbolic and not reason and params["native"]:
+        reason = "how much scratch memory a CUDA kernel needs is not known for extents left open in an export"
     if reason:
         _warn_once(reason)
     if reason or not params["native"]:
         return mlir.lower_fun(by_jax, multiple_results=True)(ctx, *operands, **params)
+    call = functools.partial(call, platform=platform)
     return _jax_sharding.lower(call, ctx, operands, params)
 
 

@@ -1,7 +1,7 @@
 """The torch operators `scanlib::scan` and `scanlib::scan_backward`, and the short way past torch's dispatcher.
 
 Both take `x`, `h`, `h0` and gradients at full size (expanded views do). Their derivatives are in `_torch_autograd.py`.
-Another device is one more `LIBRARY.impl` of the same two operators.
+Each device is one more `LIBRARY.impl` of the same two operators.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from scanlib.backends._torch_cpu import backward, empty_final, empty_grads, empty_result, forward
+from scanlib.backends._torch_run import backward, empty_final, empty_grads, empty_result, forward
 
 # Compilers must not change the strides of the inputs: those of the outputs follow from them.
 _TAGS = (
@@ -65,7 +65,7 @@ def _scan_backward_fake(
     return empty_grads(a, h, h0, x_dtype)
 
 
-def _scan_cpu(
+def _scan(
     a: Tensor,
     x: Tensor,
     h0: Tensor | None,
@@ -78,8 +78,9 @@ def _scan_cpu(
     return h, empty_final(x, axis, False, dtype) if final is None else final
 
 
-LIBRARY.impl("scan", _scan_cpu, "CPU")
-LIBRARY.impl("scan_backward", backward, "CPU")
+for _device in ("CPU", "CUDA"):
+    LIBRARY.impl("scan", _scan, _device)
+    LIBRARY.impl("scan_backward", backward, _device)
 
 
 # ---- the short way past torch's dispatcher, which costs more than a small recurrence
@@ -92,12 +93,11 @@ _is_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
 def unwatched(first: Any, second: Any, *others: Any) -> bool:
-    """Whether these are plain CPU tensors (later ones may be None) and nothing in torch wants to see what happens."""
+    """Whether these are plain tensors of one CPU or GPU (later ones may be None) that nothing in torch watches."""
     if not (
         (type(first) is Tensor or type(first) is Parameter)
         and (type(second) is Tensor or type(second) is Parameter)
-        and first.is_cpu
-        and second.is_cpu
+        and ((first.is_cpu and second.is_cpu) or _on_one_gpu(first, second))
         and not first.is_neg()
         and not second.is_neg()
     ):
@@ -106,14 +106,14 @@ def unwatched(first: Any, second: Any, *others: Any) -> bool:
         return False
     if torch.is_grad_enabled() and (first.requires_grad or second.requires_grad):
         return False
-    if not all(other is None or unwatched(other, other) for other in others):
+    if not all(other is None or unwatched(first, other) for other in others):
         return False
     return _ordinary(first) and _ordinary(second) and _tracing() is None
 
 
 def run_scan(a: Tensor, x: Tensor, h0: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     """`scanlib::scan`, past the dispatcher where that changes nothing."""
-    return _scan_cpu(a, x, h0, *rest) if unwatched(a, x, h0) else scan_op(a, x, h0, *rest)
+    return _scan(a, x, h0, *rest) if unwatched(a, x, h0) else scan_op(a, x, h0, *rest)
 
 
 def run_scan_backward(
@@ -123,6 +123,10 @@ def run_scan_backward(
     if unwatched(a, h, h0, grad_h, grad_final):
         return backward(grad_h, grad_final, a, h, h0, *rest)
     return scan_backward_op(grad_h, grad_final, a, h, h0, *rest)
+
+
+def _on_one_gpu(first: Tensor, second: Tensor) -> bool:
+    return first.is_cuda and second.is_cuda and first.get_device() == second.get_device()
 
 
 def _ordinary(tensor: Tensor) -> bool:

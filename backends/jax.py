@@ -7,14 +7,14 @@ is lowered (`_jax_lowering`, `_jax_sharding`, `_jax_pure`). This module turns ar
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from scanlib import native
+from scanlib import gpu, native
 from scanlib.backends import _jax_lowering, _jax_primitives, _jax_sharding
 from scanlib.dispatch import Explanation, is_scalar
 from scanlib.errors import DeviceError, DTypeError, OutputError
@@ -79,7 +79,7 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
     devices = sorted(
         {device for array in arrays for device in array.devices()}, key=lambda device: device.id
     )
-    platform = devices[0].platform if devices else jax.default_backend()
+    platform = _platform(devices)
     where = (
         ", ".join(map(str, devices))
         or f"{platform} (JAX's default; the program it is traced into decides)"
@@ -98,11 +98,21 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
             "about sqrt(T) chunks of time side by side; step by step where a state is not finite"
         )
         return Explanation("jax", where, "JAX operations", kernel, (reason, *notes))
-    kernel, note = _kernel(call, reverse)
+    kernel, note = _kernel(call, reverse, gpu.describe if platform == "cuda" else native.describe)
     return Explanation("jax", where, f"libscanlib ({platform})", kernel, (*note, *notes))
 
 
-def _kernel(call: Operands, reverse: bool) -> tuple[str, tuple[str, ...]]:
+def _platform(devices: Sequence[Any]) -> str:
+    """What programs for these devices, or for the default ones, are lowered for."""
+    device = devices[0] if devices else jax.local_devices()[0]
+    if device.platform != "gpu":
+        return device.platform
+    return "rocm" if "rocm" in device.client.platform_version.lower() else "cuda"
+
+
+def _kernel(
+    call: Operands, reverse: bool, describe: Callable[[native.NativeProblem], str]
+) -> tuple[str, tuple[str, ...]]:
     shape, axis, state_shape = call.problem.shape, call.problem.axis, call.problem.state_shape
     if not all(isinstance(n, int) for n in shape):
         return "chosen at run time, when the extents are known", ()
@@ -111,14 +121,14 @@ def _kernel(call: Operands, reverse: bool) -> tuple[str, tuple[str, ...]]:
         {} if call.h0 is None else {"h0": call.h0}
     )
     try:
-        return native.describe(_jax_lowering.problem_of(shape, axis, given, reverse)), ()
+        return describe(_jax_lowering.problem_of(shape, axis, given, reverse)), ()
     except native.RankError:
         full = {
             role: jax.ShapeDtypeStruct(state_shape if role == "h0" else shape, v.dtype)
             for role, v in given.items()
         }
         note = f"all operands are copied: more than {native.MAX_OUTER} axes are left after merging"
-        return native.describe(_jax_lowering.problem_of(shape, axis, full, reverse)), (note,)
+        return describe(_jax_lowering.problem_of(shape, axis, full, reverse)), (note,)
 
 
 def _shards_time(array: Array, problem: Problem) -> bool:

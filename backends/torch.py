@@ -1,8 +1,8 @@
 """PyTorch: checks, promotion, outputs, and the short way for calls that nothing watches.
 
-A call on plain CPU tensors that neither autograd nor a mode, transform or compiler looks at goes straight to
-libscanlib. Every other call goes through the operators of `_torch_ops.py`, wrapped by `_torch_autograd.py` where
-derivatives are wanted.
+A call on plain tensors that neither autograd nor a mode, transform or compiler looks at goes straight to libscanlib.
+Every other call goes through the operators of `_torch_ops.py`, wrapped by `_torch_autograd.py` where derivatives are
+wanted.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from scanlib import native
+from scanlib import gpu, native
 from scanlib.backends._torch_autograd import derivatives_wanted, scan, scan_backward
-from scanlib.backends._torch_cpu import (
+from scanlib.backends._torch_ops import unwatched
+from scanlib.backends._torch_run import (
     copy,
     dtype_name,
     forward,
@@ -24,14 +25,13 @@ from scanlib.backends._torch_cpu import (
     result_dtype,
     signature,
 )
-from scanlib.backends._torch_ops import unwatched
 from scanlib.dispatch import Explanation, is_scalar
 from scanlib.errors import ArrayKindError, DeviceError, OutputError
 from scanlib.overlap import Memory, check_out, check_out_type
 from scanlib.problem import Problem, axis_index, dtype_code, resolve, resolve_vjp
 
 #: Devices with a kernel; on "meta" there is nothing to compute but shapes.
-DEVICES = ("cpu", "meta")
+DEVICES = ("cpu", "cuda", "meta")
 
 _compiling = torch.compiler.is_dynamo_compiling
 
@@ -115,9 +115,9 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
         plan = forward_plan(
             *signature(a), *signature(x), None if h0 is None else signature(h0), *rest
         )
-    return Explanation(
-        "torch", str(x.device), "libscanlib (cpu)", native.describe(plan.native), tuple(notes)
-    )
+    describe = gpu.describe if x.is_cuda else native.describe
+    path = f"libscanlib ({x.device.type})"
+    return Explanation("torch", str(x.device), path, describe(plan.native), tuple(notes))
 
 
 # ---- checks and promotion
@@ -157,7 +157,7 @@ def _check_operands(given: dict[str, Any]) -> None:
         if tensor.device.type not in DEVICES:
             raise DeviceError(
                 f"{name} is on {tensor.device}, for which this scanlib has no kernel: torch tensors are served on "
-                f"{' and '.join(DEVICES)}. Move the tensors with .to('cpu')."
+                f"{', '.join(DEVICES)}. Move the tensors with .to('cpu')."
             )
 
 
@@ -178,9 +178,13 @@ def _tensor(value: Any, dtype: torch.dtype, device: torch.device) -> Any:
 
 
 def _number_beside(a: float, x: Tensor) -> Any:
-    """The same for a lone number beside a plain CPU tensor, quickly; `a` as it is where that has a strange dtype."""
+    """The same for a lone number beside a plain tensor, quickly; `a` as it is where that has a strange dtype."""
     dtype = _NUMBER.get(x.dtype)
-    return a if dtype is None else torch.tensor(a, dtype=dtype, device="cpu")
+    if dtype is None:
+        return a
+    if x.is_cuda:  # filled by a kernel: copying a number to a GPU would wait for it
+        return torch.full((), a, dtype=dtype, device=x.device)
+    return torch.tensor(a, dtype=dtype, device="cpu")
 
 
 _NUMBER = {
@@ -211,7 +215,7 @@ def _awkward(tensor: Tensor) -> str:
     """Why libscanlib cannot read this tensor's memory as it lies; empty if it can."""
     if tensor.is_conj() or tensor.is_neg() or tensor._is_zerotensor():
         return "it is a conjugate, negative or zero view whose memory holds other values"
-    if tensor.device.type == "cpu" and tensor.data_ptr() % _alignment(tensor):
+    if tensor.device.type in ("cpu", "cuda") and tensor.data_ptr() % _alignment(tensor):
         return "its address is not a multiple of its element size"
     return ""
 

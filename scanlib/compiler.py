@@ -10,7 +10,6 @@ import functools
 import hashlib
 import importlib.util
 import os
-import re
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,27 +44,14 @@ def source_folder() -> Path:
 
 
 @functools.cache
-def source() -> str:
-    """The device code as one text, with every included file of the folder in its place."""
-    return _expanded(source_folder(), ENTRY, set())
-
-
-_INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
-
-
-def _expanded(folder: Path, name: str, seen: set[str]) -> str:
-    seen.add(name)
-    lines = [f'#line 1 "{name}"']
-    text = (folder / name).read_text(encoding="utf-8")
-    for number, line in enumerate(text.splitlines(), start=1):
-        included = _INCLUDE.match(line)
-        if included is None:
-            lines.append("" if line.strip() == "#pragma once" else line)
-        elif included[1] not in seen:
-            lines += [_expanded(folder, included[1], seen), f'#line {number + 1} "{name}"']
-        else:
-            lines.append("")
-    return "\n".join(lines)
+def source() -> dict[str, str]:
+    """The files of the device code by name; `ENTRY` includes what it needs of the others."""
+    folder = source_folder()
+    return {
+        path.name: path.read_text(encoding="utf-8")
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".cu", ".cuh", ".h")
+    }
 
 
 # ---- compiling
@@ -130,10 +116,15 @@ def build(definitions: str, architecture: int, ptxas: Iterable[str] = (), log: A
         )
     ]
     options = core.ProgramOptions(
-        name=ENTRY, arch=arch, std=STANDARD, define_macro=macros, ptxas_options=list(ptxas) or None
+        name=ENTRY,
+        arch=arch,
+        std=STANDARD,
+        include_path=str(source_folder()),
+        define_macro=macros,
+        ptxas_options=list(ptxas) or None,
     )
     try:
-        return bytes(core.Program(source(), "c++", options).compile(kind, logs=log).code)
+        return bytes(core.Program(source()[ENTRY], "c++", options).compile(kind, logs=log).code)
     except Exception as error:
         raise CompileError(
             f"A CUDA kernel does not compile for sm_{architecture} with {definitions}: {error}"

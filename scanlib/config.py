@@ -12,9 +12,10 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, overload
 
-from scanlib import native
+from scanlib import compiler, native
 
 #: Every environment variable scanlib reads, and what it does.
 ENVIRONMENT = {
@@ -22,6 +23,7 @@ ENVIRONMENT = {
     "SCANLIB_NUM_THREADS": "How many threads a call on the CPU uses at most. Not set: OMP_NUM_THREADS.",
     "OMP_NUM_THREADS": "The same for OpenMP programs. Neither set: the cores this process may run on.",
     "SCANLIB_ISA": "Instruction set of the CPU kernels: baseline, avx2, avx512 or neon. Not set: the machine's best.",
+    "SCANLIB_CACHE_DIR": "Folder in which compiled CUDA kernels are kept. Not set: scanlib in the user's cache folder.",
 }
 
 #: Import name of each library that matters here -> the distributions that can provide it.
@@ -32,7 +34,11 @@ DISTRIBUTIONS = {
     "jax": ("jax",),
     "jaxlib": ("jaxlib",),
     "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"),
+    "cuda.core": ("cuda-core",),
 }
+
+#: The distributions that bring NVRTC, which compiles the CUDA kernels; a CUDA toolkit has it too.
+NVRTC = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")
 
 Section = dict[str, Any]
 
@@ -152,6 +158,19 @@ def _installed_version(distributions: tuple[str, ...]) -> str | None:
 
 
 def _cuda() -> Section:
+    """Driver, GPUs, compiler and cache. The driver is not started: a process that did could not be forked any more."""
+    nvrtc = next((name for name in NVRTC if _installed_version((name,))), None)
+    return {
+        **_driver(),
+        "GPUs": _gpus(),
+        "NVRTC": f"{nvrtc} {_installed_version((nvrtc,))}" if nvrtc else "a CUDA toolkit's, if any",
+        "device code": str(compiler.source_folder()),
+        "cache": str(compiler.cache_folder()),
+        "cache state": _cache_state(compiler.cache_folder()),
+    }
+
+
+def _driver() -> Section:
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(name)
@@ -164,6 +183,41 @@ def _cuda() -> Section:
         "driver": name,
         "supports CUDA": f"{version.value // 1000}.{version.value % 1000 // 10}",
     }
+
+
+def _gpus() -> str:
+    """The machine's GPUs as NVIDIA's management library tells them, whatever CUDA_VISIBLE_DEVICES hides."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return "unknown: libnvidia-ml.so.1 was not found"
+    if status := nvml.nvmlInit_v2():
+        return f"unknown: nvmlInit returned {status}"
+    try:
+        count = ctypes.c_uint(0)
+        nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        return ", ".join(_gpu(nvml, index) for index in range(count.value)) or "none"
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _gpu(nvml: ctypes.CDLL, index: int) -> str:
+    device, name = ctypes.c_void_p(), ctypes.create_string_buffer(96)
+    major, minor = ctypes.c_int(0), ctypes.c_int(0)
+    nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device))
+    nvml.nvmlDeviceGetName(device, name, len(name))
+    nvml.nvmlDeviceGetCudaComputeCapability(device, ctypes.byref(major), ctypes.byref(minor))
+    return f"{name.value.decode(errors='replace')} (sm_{major.value}{minor.value})"
+
+
+def _cache_state(folder: Path) -> str:
+    if problem := compiler.cache_problem():
+        return f"not used: {problem}"
+    if not folder.exists():
+        return "not made yet"
+    sizes = [path.stat().st_size for path in folder.glob("entries/*/*")]
+    access = "" if os.access(folder, os.W_OK) else ", read-only"
+    return f"{len(sizes)} programs, {sum(sizes) / 2**20:.1f} MiB{access}"
 
 
 def _environment() -> Section:

@@ -35,10 +35,12 @@ def library() -> ctypes.CDLL:
 
 
 def scratch_bytes(problem: native.NativeProblem) -> int:
-    """How much device memory a call needs beside its operands, aligned to `ALIGNMENT`; often 0."""
-    size = ctypes.c_int64()
-    native.check(library().scanlib_cuda_scratch_bytes(problem.address, ctypes.byref(size)))
-    return size.value
+    """How much device memory a call needs beside its operands, aligned to `ALIGNMENT`; often 0. Asked once for each."""
+    if problem.scratch < 0:
+        size = ctypes.c_int64()
+        native.check(library().scanlib_cuda_scratch_bytes(problem.address, ctypes.byref(size)))
+        problem.scratch = size.value
+    return problem.scratch
 
 
 def forward(

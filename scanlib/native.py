@@ -60,6 +60,8 @@ class NativeProblem(ctypes.Structure):
         ("holder_offset", ctypes.c_int64),
         ("operand", Layout * len(ROLES)),
     ]
+    #: What `gpu.scratch_bytes` found for it; -1 before it was asked.
+    scratch = -1
 
     @property
     def address(self) -> int:

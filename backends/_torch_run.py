@@ -1,4 +1,4 @@
-"""libscanlib on torch's CPU tensors: what the results look like, prepared problems, and running them.
+"""libscanlib on torch's tensors: what the results look like, prepared problems, and running them.
 
 Nothing here knows autograd, transforms or compilers; the tensors are plain ones, as `_torch_ops.py` sees to.
 """
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from scanlib import native
+from scanlib import gpu, native
+from scanlib.backends._torch_cuda import launch
 from scanlib.problem import (
     DTYPES,
     Problem,
@@ -187,7 +188,7 @@ def _backward_problem(
     )
 
 
-# ---- the CPU kernels
+# ---- running
 
 _ROLES = ("a", "h", "h0", "grad_h", "grad_final", "grad_a", "grad_x", "grad_h0")
 _native_forward = native.library().scanlib_cpu_forward
@@ -203,7 +204,7 @@ def forward(
     dtype: torch.dtype | None = None,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Run the forward kernel on CPU tensors that hold plain values (no conjugate or negative bit)."""
+    """Run the forward kernel on tensors of one device that hold plain values (no conjugate or negative bit)."""
     try:
         # fmt: off
         plan = forward_plan(a.shape, a.stride(), a.dtype, x.shape, x.stride(), x.dtype,
@@ -220,16 +221,19 @@ def forward(
             )
         else:
             h = torch.empty_strided(
-                plan.resolved.shape, plan.strides, dtype=plan.dtype, device="cpu"
+                plan.resolved.shape, plan.strides, dtype=plan.dtype, device=x.device
             )
         final = (
-            torch.empty(plan.resolved.state_shape, dtype=plan.dtype, device="cpu")
+            torch.empty(plan.resolved.state_shape, dtype=plan.dtype, device=x.device)
             if return_final
             else None
         )
         if plan.empty:
             if final is not None:
                 final.zero_() if h0 is None else final.copy_(h0)
+            return h, final
+        if h.is_cuda:
+            launch(gpu.forward, plan.native, a, x, h0, h, final)
             return h, final
         status = _native_forward(
             plan.address,
@@ -263,7 +267,7 @@ def backward(
     reverse: bool,
     x_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the fused backward kernel on CPU tensors that hold plain values."""
+    """Run the fused backward kernel on tensors of one device that hold plain values."""
     grad_a, grad_x, grad_h0 = empty_grads(a, h, h0, x_dtype)
     if h.numel() == 0:
         grad_a.zero_()
@@ -278,9 +282,12 @@ def backward(
             (role, signature(t)) for role, t in zip(_ROLES, tensors, strict=True) if t is not None
         )
         problem = _backward_problem(given, axis, reverse, torch.get_num_threads())
-        native.backward(
-            problem, *(0 if tensor is None else tensor.data_ptr() for tensor in tensors)
-        )
+        if h.is_cuda:
+            launch(gpu.backward, problem, *tensors)
+        else:
+            native.backward(
+                problem, *(0 if tensor is None else tensor.data_ptr() for tensor in tensors)
+            )
         return grad_a, grad_x, grad_h0
     except (native.RankError, native.AlignmentError):
         state_shape = h.select(axis, 0).shape

@@ -1,0 +1,336 @@
+"""The CUDA launcher against a driver that writes down what it is asked for: order, contexts, captures, errors."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from native_build import ROOT, run
+
+from scanlib import compiler, gpu, native
+from scanlib.errors import MissingLibraryError, NativeError
+
+STREAM = 1 * 256 + 7  # of context 1
+SCRATCH = 1 << 20
+A, X, H0, H, FINAL = (0x1000 * (i + 1) for i in range(5))  # never looked at
+
+
+@pytest.fixture(scope="session")
+def driver_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("driver") / "libfake.so"
+    source = ROOT / "tests" / "native" / "fake_cuda.c"
+    flags = "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread"
+    run("cc", *flags, source, "-o", path)
+    return path
+
+
+class Fake:
+    """The driver's other side."""
+
+    def __init__(self, path: Path) -> None:
+        self.library = ctypes.CDLL(str(path))
+        self.library.fake_record.restype = ctypes.c_char_p
+        self.library.fake_current.argtypes = [ctypes.c_size_t]
+        self.library.fake_current_now.restype = ctypes.c_size_t
+        self.compiled: list[tuple[str, int]] = []
+        self.answer: Any = lambda definitions, architecture: (0, b"image")
+
+    def lines(self) -> list[str]:
+        return self.library.fake_record().decode().splitlines()
+
+    def calls(self) -> list[str]:
+        return [line.split()[0] for line in self.lines()]
+
+    def forget(self) -> None:
+        self.library.fake_forget()
+
+    def refuse(self, name: str, code: int = 999) -> None:
+        self.library.fake_refuse(name.encode(), code)
+
+    def balanced(self) -> bool:
+        """Whether this thread is as it was: nothing left on its context stack, captures as strict as before."""
+        return self.library.fake_depth() == 0 and self.library.fake_mode() == 0
+
+
+@pytest.fixture
+def driver(driver_path: Path) -> Iterator[Fake]:
+    fake = Fake(driver_path)
+    fake.library.fake_reset()
+    given = threading.local()
+
+    @compiler._ANSWER
+    def answer(definitions: bytes, architecture: int, image: Any, size: Any) -> int:
+        fake.compiled.append((definitions.decode(), architecture))
+        status, data = fake.answer(definitions, architecture)
+        given.data = data
+        image[0] = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
+        size[0] = len(data)
+        return status
+
+    library = gpu.library()
+    native.check(library.scanlib_cuda_use_driver(str(driver_path).encode()))
+    library.scanlib_cuda_set_compiler(answer)
+    yield fake
+    native.check(library.scanlib_cuda_use_driver(None))
+    library.scanlib_cuda_set_compiler(compiler.answer)
+
+
+def problem(time: int = 1 << 16, **options: Any) -> native.NativeProblem:
+    """One long float32 sequence, which takes scratch memory, with h0 and final state."""
+    operands = dict.fromkeys(("a", "x", "h"), (3, (1,))) | dict.fromkeys(("h0", "final"), (3, (0,)))
+    return native.prepare((time,), 0, operands, **options)
+
+
+def forward(stream: int = STREAM, scratch: int = SCRATCH, **options: Any) -> None:
+    gpu.forward(problem(**options), stream, scratch, A, X, H0, H, FINAL)
+
+
+def test_everything_is_put_on_the_stream(driver: Fake) -> None:
+    assert gpu.scratch_bytes(problem()) > 0
+    forward()
+    calls = driver.calls()
+    assert calls[0] == "cuInit"
+    assert calls.count("cuMemsetD8Async") == 1
+    launches = [line for line in driver.lines() if line.startswith("cuLaunchKernel")]
+    assert len(launches) == len(gpu.programs(problem())) >= 1
+    assert calls[-1 - len(launches) :] == [
+        *["cuLaunchKernel"] * len(launches),
+        "cuCtxPopCurrent_v2",
+    ]
+    assert calls.index("cuMemsetD8Async") < calls.index("cuLaunchKernel")
+    for line in driver.lines():
+        if line.startswith(("cuLaunchKernel", "cuMemsetD8Async")):
+            assert f"stream {STREAM}" in line
+        if line.startswith("cuLaunchKernel"):
+            assert "y 1 z 1 by 1 bz 1 shared 0" in line
+            assert line.endswith("context 1 mode 0 parameters alone")
+    assert f" {SCRATCH} 0 " in next(x for x in driver.lines() if x.startswith("cuMemset"))
+    assert driver.balanced()
+
+
+def test_programs_are_compiled_and_loaded_once(driver: Fake) -> None:
+    forward()
+    assert driver.compiled == [(text, 90) for text in gpu.programs(problem())]
+    driver.forget()
+    forward()
+    assert "cuInit" not in driver.calls()
+    assert "cuLibraryLoadData" not in driver.calls()
+    assert "cuKernelGetFunction" not in driver.calls()
+    assert len(driver.compiled) == len(gpu.programs(problem()))
+
+
+def test_another_context_needs_no_other_program(driver: Fake) -> None:
+    forward()
+    driver.forget()
+    forward(stream=2 * 256)
+    assert "cuLibraryLoadData" not in driver.calls()
+    assert "context 2" in next(x for x in driver.lines() if x.startswith("cuKernelGetFunction"))
+    assert all("context 2" in x for x in driver.lines() if x.startswith("cuLaunchKernel"))
+
+
+def test_another_architecture_needs_another_program(driver: Fake) -> None:
+    forward()
+    driver.library.fake_architecture(12, 0)
+    forward()
+    assert {architecture for _, architecture in driver.compiled} == {90, 120}
+
+
+def test_a_first_call_may_be_captured(driver: Fake) -> None:
+    """What a capture forbids happens while this thread is relaxed; what it is to record does not."""
+    forward()
+    for line in driver.lines():
+        if line.startswith(("cuLibraryLoadData", "cuKernelGetFunction")):
+            assert line.endswith("mode 2"), line
+    assert driver.balanced()
+
+
+def test_a_current_context_is_not_pushed_again(driver: Fake) -> None:
+    driver.library.fake_current(1)
+    forward()
+    assert not {"cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2"} & set(driver.calls())
+    driver.forget()
+    forward(stream=0)  # the default stream of the current context
+    assert not {"cuCtxPushCurrent_v2", "cuPointerGetAttribute"} & set(driver.calls())
+    driver.library.fake_current(0)
+
+
+def test_without_a_current_context_the_operands_tell_the_device(driver: Fake) -> None:
+    second = 1 << 32
+    gpu.forward(problem(), 0, SCRATCH, *(second + pointer for pointer in (A, X, H0, H, FINAL)))
+    assert "cuDevicePrimaryCtxRetain 1" in driver.lines()
+    assert all("context 2" in x for x in driver.lines() if x.startswith("cuLaunchKernel"))
+    assert driver.balanced()
+
+
+REFUSABLE = [
+    "cuStreamGetCtx",
+    "cuCtxGetCurrent",
+    "cuCtxPushCurrent_v2",
+    "cuCtxGetDevice",
+    "cuDeviceGetAttribute",
+    "cuLibraryLoadData",
+    "cuLibraryGetKernel",
+    "cuKernelGetFunction",
+    "cuMemsetD8Async",
+    "cuLaunchKernel",
+]
+
+
+@pytest.mark.parametrize("name", REFUSABLE)
+def test_what_the_driver_refuses_is_said(driver: Fake, name: str) -> None:
+    driver.refuse(name)
+    with pytest.raises(NativeError, match=rf"{name} returned FAKE_ERROR \(as the test asked\)"):
+        forward()
+    assert driver.balanced()
+    driver.refuse("nothing")
+    forward()  # and the next call is whole again
+    assert driver.calls()[-2:] == ["cuLaunchKernel", "cuCtxPopCurrent_v2"]
+
+
+def test_every_function_of_the_driver_is_tried(driver: Fake) -> None:
+    """The list above misses none that a launch goes through."""
+    forward()
+    harmless = {"cuInit", "cuThreadExchangeStreamCaptureMode", "cuCtxPopCurrent_v2"}
+    assert set(driver.calls()) - harmless == set(REFUSABLE)
+
+
+def test_a_forked_process_is_told_so(driver: Fake) -> None:
+    driver.refuse("cuStreamGetCtx", 3)
+    with pytest.raises(NativeError, match=r"FAKE_NOT_INITIALIZED.*forked.*spawn"):
+        forward()
+
+
+def test_an_unloadable_kernel_leaves_no_library_behind(driver: Fake) -> None:
+    driver.refuse("cuLibraryGetKernel")
+    with pytest.raises(NativeError):
+        forward()
+    assert driver.calls().count("cuLibraryUnload") == driver.calls().count("cuLibraryLoadData") == 1
+
+
+def test_threads_that_meet_a_program_at_once_share_it(driver: Fake) -> None:
+    count, errors = 8, []
+    together = threading.Barrier(count)
+
+    def slow(definitions: bytes, architecture: int) -> tuple[int, bytes]:
+        together.wait(timeout=30)  # nobody has loaded it before all compile it: no lock is held
+        return 0, b"image"
+
+    def call() -> None:
+        try:
+            forward()
+        except BaseException as error:
+            errors.append(error)
+
+    if len(gpu.programs(problem())) == 1:
+        driver.answer = slow
+    threads = [threading.Thread(target=call) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not errors
+    calls = driver.calls()
+    kept = calls.count("cuLibraryLoadData") - calls.count("cuLibraryUnload")
+    assert kept == len(gpu.programs(problem()))
+    kernels = {line.split()[1] for line in driver.lines() if line.startswith("cuLaunchKernel")}
+    assert len(kernels) == kept
+
+
+@pytest.mark.parametrize(("status", "kind"), [(7, MissingLibraryError), (8, NativeError)])
+def test_what_the_compiler_says_is_said(driver: Fake, status: int, kind: type[Exception]) -> None:
+    driver.answer = lambda *_: (status, b"no such luck: 12% done")
+    with pytest.raises(kind, match="no such luck: 12% done"):
+        forward()
+    assert "cuLaunchKernel" not in driver.calls()
+    assert driver.balanced()
+
+
+def test_an_error_in_the_compiler_does_not_pass_through_c(
+    driver: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu.library().scanlib_cuda_set_compiler(compiler.answer)
+
+    def broken(definitions: str, architecture: int) -> bytes:
+        raise KeyboardInterrupt("stopped")
+
+    monkeypatch.setattr(compiler, "program", broken)
+    with pytest.raises(NativeError, match="does not compile: stopped"):
+        forward()
+
+
+def test_without_a_compiler_the_first_program_fails(driver: Fake) -> None:
+    gpu.library().scanlib_cuda_set_compiler(None)
+    with pytest.raises(MissingLibraryError, match="no compiler for CUDA kernels was set"):
+        forward()
+
+
+def test_no_driver_is_said() -> None:
+    library = gpu.library()
+    native.check(library.scanlib_cuda_use_driver(b"/nowhere/libcuda.so"))
+    try:
+        with pytest.raises(MissingLibraryError, match=r"driver was not found.*/nowhere/libcuda"):
+            forward()
+    finally:
+        native.check(library.scanlib_cuda_use_driver(None))
+
+
+def test_an_old_driver_is_said(tmp_path: Path) -> None:
+    source = tmp_path / "old.c"
+    source.write_text("int cuInit(unsigned flags) { return (int)flags; }\n")
+    run("cc", "-shared", "-fPIC", source, "-o", tmp_path / "libold.so")
+    library = gpu.library()
+    native.check(library.scanlib_cuda_use_driver(str(tmp_path / "libold.so").encode()))
+    try:
+        with pytest.raises(MissingLibraryError, match=r"too old: it has no cu\w+.*CUDA 12"):
+            forward()
+    finally:
+        native.check(library.scanlib_cuda_use_driver(None))
+
+
+def test_a_machine_without_a_gpu_is_said(driver: Fake) -> None:
+    driver.refuse("cuInit", 100)
+    with pytest.raises(MissingLibraryError, match="no GPU is visible to this process"):
+        forward()
+    driver.refuse("nothing")
+    forward()  # it is asked again
+
+
+@pytest.mark.parametrize("scratch", [0, SCRATCH + 128])
+def test_scratch_memory_is_checked(driver: Fake, scratch: int) -> None:
+    with pytest.raises(NativeError, match="argument"):
+        forward(scratch=scratch)
+    assert "cuLaunchKernel" not in driver.calls()
+
+
+def test_operands_are_checked(driver: Fake) -> None:
+    with pytest.raises(NativeError, match="argument"):
+        gpu.forward(problem(), STREAM, SCRATCH, A, X, H0, 0, FINAL)
+    with pytest.raises(native.AlignmentError):
+        gpu.forward(problem(), STREAM, SCRATCH, A, X + 2, H0, H, FINAL)
+    with pytest.raises(NativeError, match="argument"):
+        gpu.backward(problem(), STREAM, SCRATCH, A, H, H0, X, 0, X, X, X)  # prepared for forward
+    assert driver.calls() == []
+
+
+def test_addresses_of_objects_are_followed(driver: Fake) -> None:
+    holders = np.array([[0, pointer] for pointer in (A, X, H0, H, FINAL)], dtype=np.uint64)
+    where = [holders[i].ctypes.data for i in range(5)]
+    gpu.forward(problem(holder_offset=8), STREAM, SCRATCH, *where)
+    assert "cuLaunchKernel" in driver.calls()
+    holders[3, 1] = 2  # h
+    with pytest.raises(native.AlignmentError):
+        gpu.forward(problem(holder_offset=8), STREAM, SCRATCH, *where)
+
+
+def test_nothing_to_write_launches_nothing(driver: Fake) -> None:
+    operands = dict.fromkeys(("a", "x", "h"), (3, (4, 1)))
+    empty = native.prepare((0, 4), 0, operands)
+    assert gpu.scratch_bytes(empty) == 0
+    assert gpu.programs(empty) == []
+    gpu.forward(empty, STREAM, 0, 0, 0, 0, 0, 0)
+    assert "cuLaunchKernel" not in driver.calls()
