@@ -1,0 +1,194 @@
+"""Layers of one cell on top of each other, in one or both directions: what every library's layers share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scanlib.cells import Cell, forget_bias
+from scanlib.cells.functions import namespace, part
+from scanlib.errors import ShapeError
+
+Params = Mapping[str, Any]
+States = tuple[Any, ...]
+
+
+class Place(NamedTuple):
+    """One cell of a stack: its layer, its direction, what it takes in, and its parameters as (own name, full name)."""
+
+    cell: Cell
+    layer: int
+    reverse: bool
+    input_size: int
+    names: tuple[tuple[str, str], ...]
+
+
+def make_cells(cell_type: type[Cell], layers: int, options: Mapping[str, Any]) -> tuple[Cell, ...]:
+    """The cell of every layer.
+
+    An option may be a list with a value for each layer. `sequence_length` stands for the bias with which a cell
+    remembers so many steps. A cell that asks for its place in the stack (`layer`, `layers`) is told.
+    """
+    options = dict(options)
+    names = {field.name for field in dataclasses.fields(cell_type)}
+    if (length := options.pop("sequence_length", None)) is not None:
+        biases = [name for name in ("forget_bias", "gate_bias") if name in names]
+        if not biases:
+            raise TypeError(
+                f"sequence_length was given, but a {cell_type.__name__} has no bias that follows from it."
+            )
+        options = {biases[0]: forget_bias(length)} | options
+    if unknown := sorted(options.keys() - names):
+        raise TypeError(
+            f"A {cell_type.__name__} layer has no option {', '.join(unknown)}; those of its cell are "
+            f"{', '.join(sorted(names)) or 'none'}."
+        )
+    for name, value in options.items():
+        if isinstance(value, (list, tuple)) and len(value) != layers:
+            raise ShapeError(
+                f"{name} has {len(value)} values; one for each of the {layers} layers is expected, or a single one."
+            )
+    return tuple(
+        cell_type(
+            **{name: n for name, n in (("layer", layer), ("layers", layers)) if name in names}
+            | {
+                name: value[layer] if isinstance(value, (list, tuple)) else value
+                for name, value in options.items()
+            }
+        )
+        for layer in range(layers)
+    )
+
+
+class Stack:
+    """The shape of a stack and how it runs.
+
+    Parameters of all cells are one flat dictionary, as torch.nn.LSTM names them: a cell's own name, then `_l0`,
+    `_l0_reverse`, `_l1` and so on. States are a tuple with what each cell carries, layer by layer, forward before reverse.
+    """
+
+    def __init__(
+        self,
+        cell_type: type[Cell],
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bidirectional: bool,
+        options: Mapping[str, Any],
+    ) -> None:
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
+        for name, value in sizes.items():
+            if not isinstance(value, int) or value < 1:
+                raise ShapeError(f"{name} is {value!r}; a whole number of at least 1 is expected.")
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.num_layers, self.bidirectional = num_layers, bidirectional
+        self.cells = make_cells(cell_type, num_layers, options)
+        self.places = tuple(self._places())
+
+    def _places(self) -> Iterator[Place]:
+        size = self.input_size
+        directions = (False, True) if self.bidirectional else (False,)
+        for layer, cell in enumerate(self.cells):
+            for reverse in directions:
+                suffix = f"_l{layer}" + "_reverse" * reverse
+                own = cell.shapes(size, self.hidden_size)
+                names = tuple((name, name + suffix) for name in own)
+                yield Place(cell, layer, reverse, size, names)
+            size = len(directions) * cell.output_size(size, self.hidden_size)
+        self.output_size = size
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter."""
+        shapes = {}
+        for place in self.places:
+            own = place.cell.shapes(place.input_size, self.hidden_size)
+            shapes.update({full: own[name] for name, full in place.names})
+        return shapes
+
+    def init(self, rng: np.random.Generator) -> dict[str, Any]:
+        """Initial values of every parameter as NumPy arrays: those the cell's authors published."""
+        values = {}
+        for place in self.places:
+            own = place.cell.init(rng, place.input_size, self.hidden_size)
+            values.update({full: own[name] for name, full in place.names})
+        return values
+
+    def run(
+        self,
+        params: Params,
+        x: Any,
+        states: States | None,
+        reset: Any,
+        axis: int,
+        between: Callable[[Any], Any],
+    ) -> tuple[Any, States]:
+        """The stack over a whole sequence: its output, and what each cell carries on.
+
+        `axis` counts from the front. `between` is applied to the output of every layer but the last: dropout.
+        """
+        states = self._check(x, states)
+        xp = namespace(x)
+        outputs: list[Any] = []
+        final = []
+        for place, state in zip(self.places, states, strict=True):
+            if place.layer and not place.reverse:
+                x, outputs = between(self._joined(outputs)), []
+            own = self._own(params, place)
+            if place.reverse:
+                back = None if reset is None else _reset_from_the_end(reset, axis)
+                output, state = place.cell(own, xp.flip(x, axis=axis), state, axis=axis, reset=back)
+                output = xp.flip(output, axis=axis)
+            else:
+                output, state = place.cell(own, x, state, axis=axis, reset=reset)
+            outputs.append(output)
+            final.append(state)
+        return self._joined(outputs), tuple(final)
+
+    def step(
+        self, params: Params, x_t: Any, states: States | None, reset: Any
+    ) -> tuple[Any, States]:
+        """One step of time through all layers, without dropout."""
+        if self.bidirectional:
+            raise ShapeError(
+                "A bidirectional layer cannot go step by step: its reverse half starts from the end of the sequence."
+            )
+        states = self._check(x_t, states)
+        final = []
+        for place, state in zip(self.places, states, strict=True):
+            x_t, state = place.cell.step(self._own(params, place), x_t, state, reset=reset)
+            final.append(state)
+        return x_t, tuple(final)
+
+    def _own(self, params: Params, place: Place) -> dict[str, Any]:
+        return {name: params[full] for name, full in place.names}
+
+    def _joined(self, outputs: list[Any]) -> Any:
+        if len(outputs) == 1:
+            return outputs[0]
+        return namespace(outputs[0]).concat(outputs, axis=-1)
+
+    def _check(self, x: Any, states: States | None) -> States:
+        if x.shape[-1] != self.input_size:
+            raise ShapeError(
+                f"The input has {x.shape[-1]} features in its last axis; this layer was made for input_size="
+                f"{self.input_size}."
+            )
+        if states is None:
+            return (None,) * len(self.places)
+        if not isinstance(states, (tuple, list)) or len(states) != len(self.places):
+            raise ShapeError(
+                f"The state is {type(states).__name__} of {len(states)}; a tuple of {len(self.places)} is expected, "
+                "one for each layer and direction, as this layer returned it."
+            )
+        return tuple(states)
+
+
+def _reset_from_the_end(reset: Any, axis: int) -> Any:
+    """Where segments start when time is reversed: where they ended. The first step needs none."""
+    xp = namespace(reset)
+    later = part(reset, axis, 1, reset.shape[axis])
+    last = xp.zeros_like(part(reset, axis, 0, 1))
+    return xp.flip(xp.concat([later, last], axis=axis), axis=axis)

@@ -1,0 +1,210 @@
+"""Recurrent layers for PyTorch, with the manners of `torch.nn.LSTM`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from scanlib import cells
+from scanlib.errors import ShapeError
+from scanlib.layers.stack import Stack, States
+
+
+class Layer(torch.nn.Module):
+    """Layers of a cell over a sequence, all time steps at once.
+
+    Parameters
+    ----------
+    input_size, hidden_size
+        Features of the input and of each cell.
+    num_layers
+        Cells on top of each other.
+    batch_first
+        Whether inputs are (batch, T, input_size) rather than (T, batch, input_size).
+    dropout
+        Share of the outputs of every layer but the last that is set to zero in training.
+    bidirectional
+        Whether a second cell of each layer runs from the end; outputs are concatenated, forward first.
+    device, dtype
+        Of the parameters: torch's defaults if not given.
+    **options
+        The cell's own, described in `scanlib.cells`, or for each a list with one value a layer. `sequence_length` in the
+        place of a forget bias sets that for memories which have to last so many steps.
+
+    Notes
+    -----
+    Call with `input` of shape (T, batch, input_size), or (batch, T, input_size) with `batch_first`, or unbatched
+    (T, input_size), and optionally with a state returned by an earlier call, to go on from there, and with `reset`, a
+    boolean tensor without the axis of features that is true where a new sequence starts. Returns `(output, state)`. The
+    state is a tuple with one entry for each layer and direction in torch.nn.LSTM's order, each what the cell carries;
+    tensors in it are differentiable.
+
+    Parameters are named after the cell's own as in torch.nn.LSTM: `NAME_l0`, `NAME_l0_reverse`, `NAME_l1`. Initial
+    values are those the cell's authors published, drawn from torch's default generator, so `torch.manual_seed` fixes
+    them.
+    """
+
+    cell_type: ClassVar[type[cells.Cell]]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ShapeError(
+                f"dropout is {dropout}; a share of at least 0 and less than 1 is expected."
+            )
+        self.stack = Stack(
+            self.cell_type, input_size, hidden_size, num_layers, bidirectional, options
+        )
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
+        for name, shape in self.stack.shapes().items():
+            data = torch.empty(shape, dtype=dtype, device=device)
+            self.register_parameter(name, torch.nn.Parameter(data))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new initial values from torch's default generator."""
+        seed = int(torch.randint(2**62, (), device="cpu"))
+        with torch.no_grad():
+            for name, value in self.stack.init(np.random.default_rng(seed)).items():
+                getattr(self, name).copy_(torch.from_numpy(np.asarray(value)))
+
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002
+        state: States | None = None,
+        *,
+        reset: Tensor | None = None,
+    ) -> tuple[Tensor, States]:
+        if input.ndim < 2:
+            raise ShapeError(
+                f"The input has shape {tuple(input.shape)}; at least (T, input_size) is expected."
+            )
+        axis = input.ndim - 2 if self.batch_first else 0
+        return self.stack.run(self._weights(), input, state, reset, axis, self._drop)
+
+    def step(
+        self,
+        input: Tensor,  # noqa: A002
+        state: States | None = None,
+        *,
+        reset: Tensor | None = None,
+    ) -> tuple[Tensor, States]:
+        """One step of time: `input` of shape (batch, input_size) or (input_size,); without dropout."""
+        return self.stack.step(self._weights(), input, state, reset)
+
+    def extra_repr(self) -> str:
+        stack = self.stack
+        parts = [f"{stack.input_size}, {stack.hidden_size}", f"num_layers={stack.num_layers}"]
+        parts += ["batch_first=True"] * self.batch_first
+        parts += [f"dropout={self.dropout}"] * (self.dropout > 0)
+        parts += ["bidirectional=True"] * stack.bidirectional
+        return f"{', '.join(parts)}, cell={stack.cells[0]}"
+
+    def _weights(self) -> dict[str, Tensor]:
+        # Looked up one by one: a parametrization replaces the attribute, not the entry in _parameters.
+        names = (name for place in self.stack.places for _, name in place.names)
+        return {name: getattr(self, name) for name in names}
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+class GILR(Layer):
+    """Gated impulse linear recurrence: `scanlib.cells.GILR`."""
+
+    cell_type = cells.GILR
+
+
+class GILRLSTM(Layer):
+    """An LSTM whose gates see a GILR in place of its own output: `scanlib.cells.GILRLSTM`."""
+
+    cell_type = cells.GILRLSTM
+
+
+class SRU(Layer):
+    """The simple recurrent unit: `scanlib.cells.SRU`."""
+
+    cell_type = cells.SRU
+
+
+class QRNN(Layer):
+    """Gates from a convolution over the last `width` inputs: `scanlib.cells.QRNN`."""
+
+    cell_type = cells.QRNN
+
+
+class TRNN(Layer):
+    """Strongly-typed recurrent network: `scanlib.cells.TRNN`."""
+
+    cell_type = cells.TRNN
+
+
+class TGRU(Layer):
+    """Strongly-typed gated recurrent unit: `scanlib.cells.TGRU`."""
+
+    cell_type = cells.TGRU
+
+
+class TLSTM(Layer):
+    """Strongly-typed LSTM: `scanlib.cells.TLSTM`."""
+
+    cell_type = cells.TLSTM
+
+
+class MinGRU(Layer):
+    """A GRU without its previous state in the gates: `scanlib.cells.MinGRU`."""
+
+    cell_type = cells.MinGRU
+
+
+class MinLSTM(Layer):
+    """An LSTM without its previous state in the gates: `scanlib.cells.MinLSTM`."""
+
+    cell_type = cells.MinLSTM
+
+
+class RGLRU(Layer):
+    """Griffin's real-gated linear recurrent unit: `scanlib.cells.RGLRU`."""
+
+    cell_type = cells.RGLRU
+
+
+class WKV(Layer):
+    """RWKV-4's time mixing: `scanlib.cells.WKV`, each layer initialised for its place in the stack."""
+
+    cell_type = cells.WKV
+
+
+class LRU(Layer):
+    """Linear recurrent unit, complex and diagonal: `scanlib.cells.LRU`."""
+
+    cell_type = cells.LRU
+
+
+class S5(Layer):
+    """Diagonal state space: `scanlib.cells.S5`."""
+
+    cell_type = cells.S5
+
+
+class HGRN(Layer):
+    """Hierarchically gated recurrent network: `scanlib.cells.HGRN`; give `lower_bound` as a list, one for each layer."""
+
+    cell_type = cells.HGRN
