@@ -1,4 +1,4 @@
-// The few operations on single elements that are needed outside the inner loops.
+// The few operations on single elements that are needed outside the inner loops, beside those of cuda/numbers.h.
 #pragma once
 #include <cmath>
 
@@ -27,14 +27,6 @@ struct TypeOf<Complex<double>> {
 };
 
 template <class R>
-R unit(R *) {
-  return 1;
-}
-template <class R>
-Complex<R> unit(Complex<R> *) {
-  return {1, 0};
-}
-template <class R>
 R not_a_number(R *) {
   return R(NAN);
 }
@@ -43,33 +35,12 @@ Complex<R> not_a_number(Complex<R> *) {
   return {R(NAN), R(NAN)};
 }
 template <class R>
-R mul_add(R a, R b, R c) {
-  return a * b + c;
-}
-template <class R>
-Complex<R> mul_add(Complex<R> a, Complex<R> b, Complex<R> c) {
-  return {a.re * b.re - a.im * b.im + c.re, a.re * b.im + a.im * b.re + c.im};
-}
-template <class R>
-R conjugated(R a) {
-  return a;
-}
-template <class R>
-Complex<R> conjugated(Complex<R> a) {
-  return {a.re, -a.im};
-}
-template <class R>
 bool finite(R a) {
   return std::isfinite(a);
 }
 template <class R>
 bool finite(Complex<R> a) {
   return std::isfinite(a.re) && std::isfinite(a.im);
-}
-inline void add(double &sum, double value) { sum += value; }
-inline void add(Complex<double> &sum, Complex<double> value) {
-  sum.re += value.re;
-  sum.im += value.im;
 }
 
 }  // namespace scanlib

@@ -10,22 +10,6 @@
 namespace scanlib {
 namespace {
 
-// The type a problem is computed in: complex or double where any operand is, float otherwise.
-int32_t compute_dtype(const scanlib_problem &p) {
-  bool complex = false, wide = false;
-  for (const scanlib_layout &operand : p.operand) {
-    complex = complex || operand.dtype == SCANLIB_C64 || operand.dtype == SCANLIB_C128;
-    wide = wide || operand.dtype == SCANLIB_F64 || operand.dtype == SCANLIB_C128;
-  }
-  return complex ? (wide ? SCANLIB_C128 : SCANLIB_C64) : wide ? SCANLIB_F64 : SCANLIB_F32;
-}
-
-int64_t lane_count(const scanlib_problem &p) {
-  int64_t count = p.inner;
-  for (int d = 0; d < p.outer_rank; ++d) count *= p.outer[d];
-  return count;
-}
-
 // Whether an operand has any element: it has one along an empty axis that it is broadcast on.
 bool has_elements(const scanlib_problem &p, int role) {
   const scanlib_layout &layout = p.operand[role];

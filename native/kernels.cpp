@@ -3,9 +3,13 @@
 
 #include <type_traits>
 
-#include "half.h"
+#include "../cuda/elements.h"
 #include "lanes.h"
 #include "scanlib.h"
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
 
 namespace scanlib {
 namespace {
@@ -342,53 +346,6 @@ typename SumOf<T>::type total(int64_t n, const T *values) {
 }
 
 // ------------------------------------------------------------------------------------------------------------- conversion
-
-struct Half {
-  uint16_t bits;
-};
-struct Brain {
-  uint16_t bits;
-};
-
-SCANLIB_INLINE float real(Half v) { return widen_float16(v.bits); }
-SCANLIB_INLINE float real(Brain v) { return widen_bfloat16(v.bits); }
-SCANLIB_INLINE float real(float v) { return v; }
-SCANLIB_INLINE double real(double v) { return v; }
-template <class R>
-SCANLIB_INLINE R real(Complex<R> v) {
-  return v.re;
-}
-template <class S>
-SCANLIB_INLINE float imag(S) {
-  return 0;
-}
-template <class R>
-SCANLIB_INLINE R imag(Complex<R> v) {
-  return v.im;
-}
-
-template <class R, class S>
-SCANLIB_INLINE void put(R &to, S re, S) {
-  to = R(re);
-}
-template <class S>
-SCANLIB_INLINE void put(Half &to, S re, S) {
-  to.bits = narrow_float16(float(re));
-}
-template <class S>
-SCANLIB_INLINE void put(Brain &to, S re, S) {
-  to.bits = narrow_bfloat16(float(re));
-}
-template <class R, class S>
-SCANLIB_INLINE void put(Complex<R> &to, S re, S im) {
-  to = {R(re), R(im)};
-}
-// The value of any element type as any other; complex to real keeps the real part.
-template <class To, class From>
-SCANLIB_INLINE void convert(To &to, From from) {
-  auto re = real(from);
-  put(to, re, decltype(re)(imag(from)));
-}
 
 #if defined(__F16C__)
 // float16 to float32 and back in hardware, eight at a time; the rest by the loops below, to the same bits.

@@ -6,22 +6,9 @@
 #pragma once
 #include <cstdint>
 
+#include "../cuda/numbers.h"
+
 namespace scanlib {
-
-template <class R>
-struct Complex {
-  R re, im;
-};
-
-// The type that sums over many elements are kept in.
-template <class T>
-struct SumOf {
-  using type = double;
-};
-template <class R>
-struct SumOf<Complex<R>> {
-  using type = Complex<double>;
-};
 
 template <class T>
 struct Kernels {

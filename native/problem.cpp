@@ -71,6 +71,21 @@ int64_t dtype_size(int32_t dtype) {
   }
 }
 
+int32_t compute_dtype(const scanlib_problem &p) {
+  bool complex = false, wide = false;
+  for (const scanlib_layout &operand : p.operand) {
+    complex = complex || operand.dtype == SCANLIB_C64 || operand.dtype == SCANLIB_C128;
+    wide = wide || operand.dtype == SCANLIB_F64 || operand.dtype == SCANLIB_C128;
+  }
+  return complex ? (wide ? SCANLIB_C128 : SCANLIB_C64) : wide ? SCANLIB_F64 : SCANLIB_F32;
+}
+
+int64_t lane_count(const scanlib_problem &p) {
+  int64_t count = p.inner;
+  for (int d = 0; d < p.outer_rank; ++d) count *= p.outer[d];
+  return count;
+}
+
 }  // namespace scanlib
 
 using namespace scanlib;

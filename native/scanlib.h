@@ -148,6 +148,9 @@ SCANLIB_API const char *scanlib_cuda_last_error(void);
 /* For tests: loads another library in place of libcuda.so.1 (NULL: that one) and forgets all programs. No other call of
  * these functions may be running. */
 SCANLIB_API int scanlib_cuda_use_driver(const char *path);
+/* For tests: sets one of the numbers by which work is cut for a GPU, by its name in native/cuda_plan.h (NULL: all as they
+ * were). Under the same condition; plans and sizes of scratch memory from before are void. */
+SCANLIB_API int scanlib_cuda_tune(const char *name, int64_t value);
 
 SCANLIB_API const char *scanlib_status_string(int status);
 SCANLIB_API int scanlib_abi_version(void);

@@ -1,0 +1,74 @@
+// The numbers a recurrence is computed in and the operations on them, for the CPU core and for device code alike. No headers:
+// NVRTC has none.
+#pragma once
+
+#if defined(__CUDACC__)
+#define SCANLIB_BOTH __device__ __forceinline__
+#else
+#define SCANLIB_BOTH inline
+#endif
+
+namespace scanlib {
+
+template <class R>
+struct Complex {
+  R re, im;
+};
+
+// The type that sums over many elements are kept in.
+template <class T>
+struct SumOf {
+  using type = double;
+};
+template <class R>
+struct SumOf<Complex<R>> {
+  using type = Complex<double>;
+};
+
+template <class R>
+SCANLIB_BOTH R unit(R *) {
+  return 1;
+}
+template <class R>
+SCANLIB_BOTH Complex<R> unit(Complex<R> *) {
+  return {1, 0};
+}
+template <class R>
+SCANLIB_BOTH R mul_add(R a, R b, R c) {
+  return a * b + c;
+}
+template <class R>
+SCANLIB_BOTH Complex<R> mul_add(Complex<R> a, Complex<R> b, Complex<R> c) {
+  return {a.re * b.re - a.im * b.im + c.re, a.re * b.im + a.im * b.re + c.im};
+}
+template <class R>
+SCANLIB_BOTH R plus(R a, R b) {
+  return a + b;
+}
+template <class R>
+SCANLIB_BOTH Complex<R> plus(Complex<R> a, Complex<R> b) {
+  return {a.re + b.re, a.im + b.im};
+}
+template <class R>
+SCANLIB_BOTH R mul(R a, R b) {
+  return a * b;
+}
+template <class R>
+SCANLIB_BOTH Complex<R> mul(Complex<R> a, Complex<R> b) {
+  return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
+}
+template <class R>
+SCANLIB_BOTH R conjugated(R a) {
+  return a;
+}
+template <class R>
+SCANLIB_BOTH Complex<R> conjugated(Complex<R> a) {
+  return {a.re, -a.im};
+}
+SCANLIB_BOTH void add(double &sum, double value) { sum += value; }
+SCANLIB_BOTH void add(Complex<double> &sum, Complex<double> value) {
+  sum.re += value.re;
+  sum.im += value.im;
+}
+
+}  // namespace scanlib

@@ -1,0 +1,47 @@
+// What a kernel is told: filled on the host by native/cuda_plan.cpp, passed by value.
+#pragma once
+
+namespace scanlib {
+
+constexpr int kOuterAxes = 6;
+
+// As scanlib_role in native/scanlib.h.
+enum Role { kA, kX, kH, kH0, kFinal, kGradH, kGradFinal, kGradA, kGradX, kGradH0, kRoles };
+
+// Step k of lane j in chunk c of outer index (i...) lies at first + i * outer... + c * chunk + j * lane + k * step. Steps count
+// in the order in which they are walked, so strides may be negative. All in bytes. Null where absent.
+struct Operand {
+  char *first;
+  long long outer[kOuterAxes], chunk, lane, step;
+  int dtype, reserved;
+};
+
+// A group is `width` lanes, neighbours along the inner axis, at one outer index; chunks are the groups along it.
+struct ScanParams {
+  Operand operand[kRoles];
+  long long extent[kOuterAxes];
+  int rank, conjugate;
+  long long steps, lanes, chunks, groups, tiles;  // lanes: of the whole inner axis; tiles: of one group
+  // Look-back only (lookback.cuh).
+  unsigned long long *tickets;
+  unsigned *status;
+  char *partials, *aggregates, *ends;
+};
+
+// Adds up `terms` partial sums for each of `outputs` elements. Axes from far to near.
+struct ReduceParams {
+  struct Axis {
+    long long extent, from, to;  // strides in bytes
+  };
+  char *from, *to;
+  Axis kept[kOuterAxes + 2], summed[kOuterAxes + 2];
+  int kept_rank, summed_rank;
+  long long outputs, terms;
+};
+
+struct Params {
+  ScanParams scan;
+  ReduceParams reduce;
+};
+
+}  // namespace scanlib

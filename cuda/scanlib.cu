@@ -1,0 +1,28 @@
+// The one kernel: which of its ways of working it has is decided when it is compiled, by the definitions that
+// native/cuda_plan.cpp writes. See docs/kernels.md.
+//
+//   SCANLIB_KERNEL    0 walk (walk.cuh), 1 look-back (lookback.cuh), 2 the sums of grad_a (reduce.cuh)
+//   SCANLIB_BACKWARD  0 forward, 1 backward
+//   SCANLIB_VALUE     what is computed in: a scanlib_dtype of native/scanlib.h, 3 to 6
+//   SCANLIB_A, _X, _H, _GRAD_A, _GRAD_X   the operands' dtypes; X is grad_h in backward. States have theirs at run time
+//   SCANLIB_LAYOUT    0 columns, 1 rows, 2 narrow columns (tile.cuh)
+//   SCANLIB_THREADS, SCANLIB_WIDTH, SCANLIB_RUN   the tile: threads of a block, lanes, steps a thread
+//   SCANLIB_BUNDLE    tiles of a bundle, bundles of a stack (lookback.cuh)
+//   SCANLIB_PREFETCH  1: the walk loads a tile ahead
+//   SCANLIB_SUM       what is summed of grad_a: 0 nothing, 1 steps, 2 the lanes of a tile
+#if SCANLIB_KERNEL == 2
+#include "reduce.cuh"
+#else
+#include "lookback.cuh"
+#endif
+
+extern "C" __global__ void __launch_bounds__(SCANLIB_THREADS, 512 / SCANLIB_THREADS)
+    scanlib_kernel(scanlib::Params const __grid_constant__ params) {
+#if SCANLIB_KERNEL == 0
+  scanlib::walk(params.scan);
+#elif SCANLIB_KERNEL == 1
+  scanlib::walk_tiles(params.scan);
+#else
+  scanlib::add_up(params.reduce);
+#endif
+}

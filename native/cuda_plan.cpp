@@ -1,0 +1,346 @@
+#include "cuda_plan.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "../cuda/params.h"
+#include "problem.h"
+
+namespace scanlib {
+namespace {
+
+static_assert(sizeof(Params) <= CudaParams::kBytes && std::is_trivially_copyable<Params>::value,
+              "the kernels' argument fits CudaParams");
+static_assert(kOuterAxes == SCANLIB_MAX_OUTER && int(kRoles) == int(SCANLIB_ROLES) && int(kH0) == int(SCANLIB_H0) &&
+                  int(kGradH) == int(SCANLIB_GRAD_H) && int(kGradA) == int(SCANLIB_GRAD_A) &&
+                  int(kGradH0) == int(SCANLIB_GRAD_H0),
+              "cuda/params.h has the roles of scanlib.h");
+
+// ------------------------------------------------------------------------------------------------------------- the table
+//
+//   problem                                           kernel     tile
+//   at most `run` steps                               walk       wide: a thread takes a sequence; else few slices, one tile
+//   many_lanes neighbours or more (columns)           walk       wide: a thread takes a sequence, step by step
+//   time fits one tile                                walk       as many lanes as fill it
+//   enough_groups or more                             walk       a block takes its lanes from the first to the last step
+//   few and long                                      look-back  tiles of all lanes and stretches of time, in one pass
+
+CudaTuning g_tuning;
+
+enum Kernel { kWalk = 0, kLookBack = 1, kAddUp = 2 };
+enum Layout { kColumns = 0, kRows = 1, kNarrow = 2 };
+enum SumKind { kSumNone = 0, kSumSteps = 1, kSumLanes = 2 };
+
+constexpr int kWarp = 32;
+constexpr int kWide = 128;         // lanes of a tile that has one slice only
+constexpr int kReduceThreads = 256;
+constexpr int64_t kMostBlocks = (int64_t(1) << 31) - 1;
+constexpr int64_t kMostBytes = int64_t(1) << 60;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t power_of_two(int64_t n) {  // at least n
+  int64_t power = 1;
+  while (power < n) power *= 2;
+  return power;
+}
+
+// How a problem is cut into tiles.
+struct Cut {
+  bool backward, against;  // against: steps are walked against the axis
+  int32_t value;           // the dtype computed in
+  Kernel kernel;
+  Layout layout;
+  SumKind sum;
+  bool prefetch;
+  int threads, width, run;
+  int64_t chunks, groups, tiles;
+
+  int slices() const { return threads / width; }
+  int64_t numbers() const { return tiles * groups; }
+  int64_t record_bytes() const {
+    const int64_t size = dtype_size(value), real = value == SCANLIB_F32 || value == SCANLIB_C64 ? 4 : 8;
+    return width * (2 * size + 2 * real);
+  }
+};
+
+bool summed(int64_t stride, int64_t extent) { return stride == 0 && extent != 1; }
+
+void choose_tile(const scanlib_problem &p, int run_bytes, Cut *cut) {
+  const int64_t inner = std::max<int64_t>(1, p.inner), size = dtype_size(cut->value);
+  const bool rows = cut->layout == kRows;
+  const int most = rows ? g_tuning.row_threads : g_tuning.column_threads;
+  cut->run = int(std::max<int64_t>(2, run_bytes / size));
+  const int64_t slices = std::min<int64_t>(most, power_of_two(ceil_div(std::max<int64_t>(1, p.time), cut->run)));
+  const bool alone = slices == 1 || (!rows && lane_count(p) >= g_tuning.many_lanes);
+  if (alone && 2 * inner > kWide && cut->sum != kSumLanes) {
+    cut->threads = cut->width = kWide;
+  } else {
+    int64_t width = std::min<int64_t>(kWarp, power_of_two(inner));
+    if (rows) {
+      width = std::max<int64_t>(1, std::min(width, most / slices));
+    } else {
+      // The widest that leaves few threads without a lane.
+      auto padded = [&](int64_t w) { return ceil_div(inner, w) * w; };
+      for (int64_t w = width; w >= 8; w /= 2)
+        if (8 * padded(width) > 9 * padded(w)) width = w;
+    }
+    cut->width = int(width);
+    cut->threads = int(std::min<int64_t>(most, std::max<int64_t>(kWarp, width * slices)));
+  }
+  int64_t outer = 1;
+  for (int d = 0; d < p.outer_rank; ++d) outer *= p.outer[d];
+  cut->chunks = ceil_div(p.inner, cut->width);
+  cut->groups = outer * cut->chunks;
+  cut->tiles = ceil_div(p.time, int64_t(cut->slices()) * cut->run);
+}
+
+Cut cut_problem(const scanlib_problem &p) {
+  Cut cut{};
+  cut.backward = p.operand[SCANLIB_GRAD_H].dtype != SCANLIB_ABSENT;
+  cut.against = ((p.flags & SCANLIB_REVERSE) != 0) != cut.backward;
+  cut.value = compute_dtype(p);
+  const scanlib_layout &lead = p.operand[cut.backward ? SCANLIB_GRAD_X : SCANLIB_H];
+  const bool time_nearest = p.inner == 1 || std::llabs(lead.time) < std::llabs(lead.inner);
+  cut.layout = time_nearest ? kRows : kColumns;
+  const scanlib_layout &grad_a = p.operand[SCANLIB_GRAD_A];
+  if (cut.backward && p.time > 0)
+    cut.sum = summed(grad_a.time, p.time) ? kSumSteps : summed(grad_a.inner, p.inner) ? kSumLanes : kSumNone;
+
+  choose_tile(p, cut.backward ? g_tuning.backward_run_bytes : g_tuning.run_bytes, &cut);
+  if (cut.tiles > 1 && cut.slices() > 1 && cut.groups < g_tuning.enough_groups) {
+    cut.kernel = kLookBack;
+  } else {
+    cut.kernel = kWalk;
+    cut.prefetch = cut.tiles > 1;
+    if (cut.prefetch) choose_tile(p, g_tuning.prefetch_run_bytes, &cut);
+  }
+  if (cut.width == 1 && cut.sum == kSumLanes) cut.sum = kSumNone;  // nothing to add up inside a tile
+  if (cut.layout == kColumns && cut.width * dtype_size(lead.dtype) < 32) cut.layout = kNarrow;
+  return cut;
+}
+
+// The partial sums of grad_a: where they lie in scratch memory and how the second launch adds them up.
+struct Parts {
+  bool needed;
+  int32_t dtype;
+  int64_t bytes;
+  int64_t outer[SCANLIB_MAX_OUTER], time, lane;  // strides in bytes
+  ReduceParams reduce;                           // without its pointers
+};
+
+Parts parts_of(const scanlib_problem &p, const Cut &cut) {
+  Parts parts{};
+  const scanlib_layout &grad_a = p.operand[SCANLIB_GRAD_A];
+  if (!cut.backward) return parts;
+  const bool complex = cut.value == SCANLIB_C64 || cut.value == SCANLIB_C128;
+  parts.dtype = cut.sum != kSumSteps ? cut.value : complex ? SCANLIB_C128 : SCANLIB_F64;
+  const int64_t size = dtype_size(grad_a.dtype);
+  const int64_t times = cut.sum != kSumSteps ? p.time : cut.kernel == kLookBack ? cut.tiles : 1;
+  const int64_t lanes = cut.sum == kSumLanes ? cut.chunks : p.inner;
+
+  // Axes from near to far, each with its stride in `parts`.
+  int64_t stride = dtype_size(parts.dtype);
+  ReduceParams::Axis kept[SCANLIB_MAX_OUTER + 2], gone[SCANLIB_MAX_OUTER + 2];
+  int kept_rank = 0, gone_rank = 0;
+  int64_t outputs = 1, terms = 1;
+  auto lay = [&](int64_t extent, int64_t to, bool sum) {
+    const int64_t own = stride;
+    (sum ? gone[gone_rank++] : kept[kept_rank++]) = {extent, own, to * size};
+    (sum ? terms : outputs) *= extent;
+    if (stride < kMostBytes) stride *= std::max<int64_t>(1, extent);
+    parts.needed = parts.needed || sum;
+    return own;
+  };
+  const bool time_gone = summed(grad_a.time, p.time), lanes_gone = summed(grad_a.inner, p.inner);
+  auto lay_time = [&] {
+    parts.time = lay(p.time == 0 ? 0 : times, cut.against ? -grad_a.time : grad_a.time, time_gone);
+  };
+  auto lay_lanes = [&] { parts.lane = lay(lanes, grad_a.inner, lanes_gone); };
+  if (cut.layout == kRows) {
+    lay_time();
+    lay_lanes();
+  } else {
+    lay_lanes();
+    lay_time();
+  }
+  for (int d = p.outer_rank - 1; d >= 0; --d)
+    parts.outer[d] = lay(p.outer[d], grad_a.outer[d], summed(grad_a.outer[d], p.outer[d]));
+  parts.bytes = stride;
+  std::reverse_copy(kept, kept + kept_rank, parts.reduce.kept);
+  std::reverse_copy(gone, gone + gone_rank, parts.reduce.summed);
+  parts.reduce.kept_rank = kept_rank;
+  parts.reduce.summed_rank = gone_rank;
+  parts.reduce.outputs = outputs;
+  parts.reduce.terms = terms;
+  return parts;
+}
+
+// The pieces of scratch memory, as offsets.
+struct Room {
+  int64_t status, partials, aggregates, ends, parts, bytes;
+};
+
+Room room_for(const Cut &cut, const Parts &parts) {
+  Room room{};
+  int64_t next = 0;
+  auto take = [&](int64_t count, int64_t size) {
+    int64_t at = next, bytes;
+    if (__builtin_mul_overflow(count, size, &bytes) || bytes > kMostBytes || next > kMostBytes) bytes = kMostBytes;
+    next += (bytes + 255) / 256 * 256;
+    return at;
+  };
+  if (cut.kernel == kLookBack) {
+    take(1, sizeof(unsigned long long));
+    room.status = take(cut.numbers(), sizeof(unsigned));
+    room.partials = take(cut.numbers(), cut.record_bytes());
+    room.aggregates = take(ceil_div(cut.tiles, g_tuning.bundle) * cut.groups, cut.record_bytes());
+    room.ends = take(cut.numbers(), cut.width * dtype_size(cut.value));
+  }
+  if (parts.needed) room.parts = take(parts.bytes, 1);
+  room.bytes = next;
+  return room;
+}
+
+bool launches_walk(const scanlib_problem &p, const Cut &cut) {
+  if (lane_count(p) == 0) return false;
+  return p.time > 0 || p.operand[cut.backward ? SCANLIB_GRAD_H0 : SCANLIB_FINAL].dtype != SCANLIB_ABSENT;
+}
+
+void write_options(char *to, size_t size, Kernel kernel, const Cut &cut, int32_t a, int32_t x, int32_t h, int32_t grad_a,
+                   int32_t grad_x) {
+  std::snprintf(to, size,
+                "-DSCANLIB_KERNEL=%d -DSCANLIB_BACKWARD=%d -DSCANLIB_VALUE=%d -DSCANLIB_A=%d -DSCANLIB_X=%d "
+                "-DSCANLIB_H=%d -DSCANLIB_GRAD_A=%d -DSCANLIB_GRAD_X=%d -DSCANLIB_LAYOUT=%d -DSCANLIB_THREADS=%d "
+                "-DSCANLIB_WIDTH=%d -DSCANLIB_RUN=%d -DSCANLIB_BUNDLE=%d -DSCANLIB_PREFETCH=%d -DSCANLIB_SUM=%d",
+                kernel, cut.backward, cut.value, a, x, h, grad_a, grad_x, cut.layout, cut.threads, cut.width, cut.run,
+                g_tuning.bundle, cut.prefetch, cut.sum);
+}
+
+void describe(const scanlib_problem &p, const Cut &cut, const Parts &parts, char *to, size_t size) {
+  static const char *const kDtypes[] = {"", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"};
+  static const char *const kLayouts[] = {"columns", "rows", "narrow columns"};
+  std::snprintf(to, size,
+                "%s %s over %s in %s: %lld sequences of %lld steps in %lld groups of up to %d, %lld tiles of %d steps "
+                "each, %d threads%s",
+                cut.backward ? "backward" : "forward", cut.kernel == kWalk ? "walk" : "look-back", kLayouts[cut.layout],
+                kDtypes[cut.value], (long long)lane_count(p), (long long)p.time, (long long)cut.groups, cut.width,
+                (long long)cut.tiles, cut.slices() * cut.run, cut.threads, parts.needed ? "; grad_a in two stages" : "");
+}
+
+}  // namespace
+
+int plan_cuda(const scanlib_problem &p, const CudaDevice &device, CudaPlan *plan) {
+  if (!plan || p.abi_version != SCANLIB_ABI_VERSION) return SCANLIB_E_ARGUMENT;
+  *plan = CudaPlan{};
+  const Cut cut = cut_problem(p);
+  const Parts parts = parts_of(p, cut);
+  const Room room = room_for(cut, parts);
+  if (room.bytes >= kMostBytes) return SCANLIB_E_OVERFLOW;
+  describe(p, cut, parts, plan->summary, sizeof plan->summary);
+  if (launches_walk(p, cut)) {
+    CudaLaunch &launch = plan->launch[plan->launches++];
+    auto dtype = [&](int role) { return p.operand[role].dtype; };
+    // What a kernel has no use for is given the dtype computed in: one name for one program.
+    write_options(launch.options, sizeof launch.options, cut.kernel, cut, dtype(SCANLIB_A),
+                  dtype(cut.backward ? SCANLIB_GRAD_H : SCANLIB_X), dtype(SCANLIB_H),
+                  cut.backward && !parts.needed ? dtype(SCANLIB_GRAD_A) : cut.value,
+                  cut.backward ? dtype(SCANLIB_GRAD_X) : cut.value);
+    launch.threads = uint32_t(cut.threads);
+    int64_t blocks = cut.groups;
+    if (cut.kernel == kLookBack)
+      blocks = std::min<int64_t>(cut.numbers(), int64_t(std::max(1, device.multiprocessors)) * (2048 / cut.threads));
+    launch.blocks = uint32_t(std::min(blocks, kMostBlocks));
+  }
+  if (parts.needed && parts.reduce.outputs > 0) {
+    CudaLaunch &launch = plan->launch[plan->launches++];
+    Cut reduce{};
+    reduce.backward = true;
+    reduce.value = cut.value;
+    reduce.threads = kReduceThreads;
+    reduce.run = 1;
+    const bool few_terms = parts.reduce.terms <= 32 && parts.reduce.outputs >= kReduceThreads;
+    reduce.width = few_terms ? kReduceThreads : int(std::min<int64_t>(kWarp, power_of_two(parts.reduce.outputs)));
+    write_options(launch.options, sizeof launch.options, kAddUp, reduce, parts.dtype, cut.value, cut.value,
+                  p.operand[SCANLIB_GRAD_A].dtype, cut.value);
+    launch.threads = kReduceThreads;
+    launch.blocks = uint32_t(std::min(ceil_div(parts.reduce.outputs, reduce.width), kMostBlocks));
+  }
+  plan->scratch_bytes = plan->launches ? room.bytes : 0;
+  plan->zeroed_bytes = plan->launches && cut.kernel == kLookBack ? room.partials : 0;
+  return SCANLIB_OK;
+}
+
+void fill_cuda_params(const scanlib_problem &p, const CudaPlan &, const CudaPointers &pointers, void *scratch,
+                      CudaParams *out) {
+  const Cut cut = cut_problem(p);
+  const Parts parts = parts_of(p, cut);
+  const Room room = room_for(cut, parts);
+  char *base = static_cast<char *>(scratch);
+  Params params{};
+  ScanParams &scan = params.scan;
+  for (int role = 0; role < SCANLIB_ROLES; ++role) {
+    const scanlib_layout &layout = p.operand[role];
+    Operand &operand = scan.operand[role];
+    if (layout.dtype == SCANLIB_ABSENT) continue;
+    const int64_t size = dtype_size(layout.dtype), step = is_state(role) ? 0 : layout.time * size;
+    operand.dtype = layout.dtype;
+    operand.first = static_cast<char *>(pointers.of[role]);
+    if (cut.against && p.time > 0 && operand.first) operand.first += (p.time - 1) * step;
+    operand.step = cut.against ? -step : step;
+    operand.lane = layout.inner * size;
+    operand.chunk = operand.lane * cut.width;
+    for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) operand.outer[d] = layout.outer[d] * size;
+  }
+  for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) scan.extent[d] = p.outer[d];
+  scan.rank = p.outer_rank;
+  scan.conjugate = (p.flags & SCANLIB_CONJUGATE) != 0;
+  scan.steps = p.time;
+  scan.lanes = p.inner;
+  scan.chunks = cut.chunks;
+  scan.groups = cut.groups;
+  scan.tiles = cut.tiles;
+  if (cut.kernel == kLookBack) {
+    scan.tickets = reinterpret_cast<unsigned long long *>(base);
+    scan.status = reinterpret_cast<unsigned *>(base + room.status);
+    scan.partials = base + room.partials;
+    scan.aggregates = base + room.aggregates;
+    scan.ends = base + room.ends;
+  }
+  if (parts.needed) {
+    Operand &grad_a = scan.operand[SCANLIB_GRAD_A];
+    params.reduce = parts.reduce;
+    params.reduce.from = base + room.parts;
+    params.reduce.to = grad_a.first;
+    grad_a.first = params.reduce.from;
+    grad_a.dtype = parts.dtype;
+    grad_a.step = parts.time;
+    grad_a.lane = cut.sum == kSumLanes ? 0 : parts.lane;
+    grad_a.chunk = cut.sum == kSumLanes ? parts.lane : parts.lane * cut.width;
+    for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) grad_a.outer[d] = parts.outer[d];
+  }
+  std::memcpy(out->bytes, &params, sizeof params);
+}
+
+}  // namespace scanlib
+
+extern "C" int scanlib_cuda_tune(const char *name, int64_t value) {
+  using scanlib::CudaTuning, scanlib::g_tuning;
+  if (!name) return g_tuning = CudaTuning{}, SCANLIB_OK;
+  if (!std::strcmp(name, "enough_groups")) return g_tuning.enough_groups = value, SCANLIB_OK;
+  if (!std::strcmp(name, "many_lanes")) return g_tuning.many_lanes = value, SCANLIB_OK;
+  const std::pair<const char *, int CudaTuning::*> kNumbers[] = {
+      {"row_threads", &CudaTuning::row_threads},
+      {"column_threads", &CudaTuning::column_threads},
+      {"run_bytes", &CudaTuning::run_bytes},
+      {"backward_run_bytes", &CudaTuning::backward_run_bytes},
+      {"prefetch_run_bytes", &CudaTuning::prefetch_run_bytes},
+      {"bundle", &CudaTuning::bundle},
+  };
+  for (auto &[key, number] : kNumbers)
+    if (!std::strcmp(name, key)) return g_tuning.*number = int(value), SCANLIB_OK;
+  return SCANLIB_E_ARGUMENT;
+}

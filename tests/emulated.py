@@ -1,0 +1,147 @@
+"""The CUDA kernels on the CPU: compiled as C++ over tests/emulation, launched by libscanlib's own launcher.
+
+The emulator stands in for the driver and g++ for NVRTC; the plan, the launcher and the device code are those of a GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from native_build import ROOT, locked
+
+from scanlib import compiler, gpu, native
+from scanlib.backends._strided_cuda import StridedCuda
+
+FOLDER = ROOT / "build" / "tests-emulated"
+SOURCES = {"cuda": ROOT / "cuda", "emulation": Path(__file__).parent / "emulation"}
+FLAGS = ["-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-ffp-contract=off"]
+
+
+def source_files(folders: dict[str, Path]) -> list[Path]:
+    return [
+        path
+        for folder in folders.values()
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".cu", ".cuh", ".h", ".cpp")
+    ]
+
+
+def compiled(name: str, command: list[str], sources: list[Path]) -> Path:
+    """What g++ makes of a command, kept under a name that depends on everything that went into it."""
+    parts = [platform.machine(), *command, *(path.read_text() for path in sources)]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    target = FOLDER / f"{name}-{key}.so"
+    if not target.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        partial = target.with_suffix(f".{os.getpid()}")
+        done = subprocess.run(
+            [*command, "-o", str(partial)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+        partial.replace(target)
+    return target
+
+
+def emulator(folders: dict[str, Path] = SOURCES, flags: tuple[str, ...] = ()) -> Path:
+    """The emulator: what libscanlib loads in place of the driver."""
+    folder = folders["emulation"]
+    files = [folder / "emulator.cpp", folder / "emulator.h"]
+    return compiled("emulator", ["g++", "-O2", *FLAGS, *flags, str(files[0]), "-ldl"], files)
+
+
+def kernel(definitions: str, folders: dict[str, Path] = SOURCES, flags: tuple[str, ...] = ()) -> Path:
+    """One specialisation of the device code, as a shared library."""
+    # fmt: off
+    command = ["g++", "-O1", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", *FLAGS, *flags,
+               "-x", "c++", "-include", str(folders["emulation"] / "emulator.h"), *definitions.split(),
+               str(folders["cuda"] / compiler.ENTRY), "-x", "none", str(emulator(folders, flags))]
+    # fmt: on
+    return compiled("kernel", command, source_files(folders))
+
+
+# ---- in place of the driver and NVRTC
+
+
+def _answer(definitions: bytes, architecture: int, image: Any, size: Any) -> int:
+    del architecture
+    status = 0
+    try:
+        data = str(kernel(definitions.decode())).encode()
+    except Exception as error:
+        status, data = compiler.E_COMPILE, str(error).encode()
+    _kept.append(data)  # libscanlib reads it until this thread calls again
+    image[0] = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
+    size[0] = len(data)
+    return status
+
+
+_kept: list[bytes] = []
+_compile = type(compiler.answer)(_answer)
+
+
+@functools.cache
+def start() -> ctypes.CDLL:
+    """Makes libscanlib run CUDA problems on the emulator, in this process and for good."""
+    path = emulator()
+    lib = gpu.library()
+    native.check(lib.scanlib_cuda_use_driver(str(path).encode()))
+    lib.scanlib_cuda_set_compiler(_compile)
+    driver = ctypes.CDLL(str(path))
+    driver.emulated_schedule.argtypes = [ctypes.c_uint64, ctypes.c_uint]
+    driver.emulated_schedule.restype = None
+    driver.emulated_failure.restype = ctypes.c_char_p
+    return driver
+
+
+@contextmanager
+def tuned(**numbers: int) -> Iterator[None]:
+    """Problems inside are cut by these numbers of native/cuda_plan.h."""
+    lib = gpu.library()
+    lib.scanlib_cuda_tune.argtypes = [ctypes.c_char_p, ctypes.c_int64]
+    try:
+        for name, value in numbers.items():
+            native.check(lib.scanlib_cuda_tune(name.encode(), value))
+        yield
+    finally:
+        native.check(lib.scanlib_cuda_tune(None, 0))
+
+
+class EmulatedCuda(StridedCuda):
+    """NumPy arrays as if they were in a GPU's memory."""
+
+    name = "emulated"
+
+    def address(self, array: Any) -> int:
+        return array.ctypes.data
+
+    def writable(self, array: Any) -> bool:
+        return bool(array.flags.writeable)
+
+    def device(self, array: Any) -> str:
+        return "emulated"
+
+    def stream(self) -> int:
+        return 0
+
+    def scratch(self, size: int) -> tuple[int, Any]:
+        """Poisoned: only what a launch zeroes itself may be relied on."""
+        memory = np.full(size + gpu.ALIGNMENT, 0xFF, np.uint8)
+        address = memory.ctypes.data
+        return address + -address % gpu.ALIGNMENT, memory
+
+
+@functools.cache
+def adapter() -> EmulatedCuda:
+    start()
+    return EmulatedCuda(np)
