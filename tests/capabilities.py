@@ -37,7 +37,7 @@ class Capability:
     library, modules
         What users call it, and what has to be importable.
     missing
-        Why scanlib cannot serve this member yet; empty if it can.
+        Why scanlib cannot serve this member yet; empty if it can. What this machine lacks is found by `matrix.missing`.
     gpu
         Whether it needs a GPU.
     dtypes
@@ -100,16 +100,25 @@ CAPABILITIES = {
         "JAX", ("jax",), out=False, gradients=_AUTODIFF, transforms=_JAX, cases=16, large=2
     ),
     Backend.JAX_JIT: Capability("JAX", ("jax",), out=False, gradients=_AUTODIFF, cases=8),
-    Backend.CUPY: Capability("CuPy", ("cupy",), _NO_KERNELS, gpu=True),
-    Backend.TORCH_CUDA: Capability("PyTorch", ("torch",), _NO_KERNELS, True, gradients=_AUTODIFF),
+    Backend.CUPY: Capability("CuPy", ("cupy",), gpu=True, cases=60, large=7),
+    Backend.TORCH_CUDA: Capability(
+        "PyTorch", ("torch",), gpu=True, gradients=_AUTODIFF, transforms=_TORCH, cases=60, large=3
+    ),
     Backend.JAX_CUDA: Capability(
-        "JAX", ("jax",), _NO_KERNELS, True, out=False, gradients=_AUTODIFF
+        "JAX",
+        ("jax",),
+        gpu=True,
+        out=False,
+        gradients=_AUTODIFF,
+        transforms=_JAX,
+        cases=16,
+        large=2,
     ),
     Backend.EMULATED: Capability("the CUDA kernels on a CPU", ("numpy",), _NO_KERNELS),
 }
 
 #: The members that stand for their library in the README.
-SHOWN = (Backend.NUMPY, Backend.TORCH, Backend.JAX, Backend.STRICT)
+SHOWN = (Backend.NUMPY, Backend.CUPY, Backend.TORCH, Backend.JAX, Backend.STRICT)
 
 
 def support_table() -> str:
@@ -118,7 +127,12 @@ def support_table() -> str:
     for backend in SHOWN:
         capability = CAPABILITIES[backend]
         dtypes = "all six" if capability.dtypes == ALL_DTYPES else "the standard's four"
-        path = "libscanlib, CPU" if capability.native else "its own functions, any device"
+        path = "its own functions, any device"
+        if capability.native:
+            on = {
+                other.gpu for other in CAPABILITIES.values() if other.library == capability.library
+            }
+            path = f"libscanlib, {' and '.join('CUDA' if gpu else 'CPU' for gpu in sorted(on))}"
         also = ", ".join(
             part for part in (capability.transforms, "`out=`" if capability.out else "") if part
         )

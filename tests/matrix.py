@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +18,10 @@ import numpy as np
 from capabilities import CAPABILITIES, Backend, Capability
 
 import scanlib
+from scanlib import compiler
+
+# Several libraries share one GPU in one process.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 Item = TypeVar("Item")
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -26,11 +31,36 @@ def np_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
+@functools.cache
 def missing(backend: Backend) -> str:
     """Why a member cannot run here; empty if it can."""
     capability = CAPABILITIES[backend]
     absent = [name for name in capability.modules if importlib.util.find_spec(name) is None]
-    return capability.missing or (f"{', '.join(absent)} not installed" if absent else "")
+    if capability.missing or absent:
+        return capability.missing or f"{', '.join(absent)} not installed"
+    if not capability.gpu:
+        return ""
+    return _gpu_missing(capability.modules[0]) or compiler.unavailable()
+
+
+def _gpu_missing(library: str) -> str:
+    """Why an array library has no GPU here; empty if it has one."""
+    try:
+        if library == "torch":
+            import torch
+
+            found = torch.version.cuda is not None and torch.cuda.is_available()
+        elif library == "cupy":
+            import cupy
+
+            found = cupy.cuda.runtime.getDeviceCount() > 0
+        else:
+            import jax
+
+            found = bool(jax.devices("cuda"))
+    except Exception as error:  # each library has its own
+        return f"no GPU for {library}: {str(error).splitlines()[0]}"
+    return "" if found else f"no GPU for {library}"
 
 
 def _spread(cases: Sequence[Item], limit: int) -> list[Item]:
@@ -183,10 +213,15 @@ def _compiled(options: tuple[tuple[str, Any], ...]) -> Any:
 
 
 class Jax(Member):
+    platform = "cpu"
+
     def array(self, values: Array) -> Any:
+        import jax
         import jax.numpy as jnp
 
-        return jnp.asarray(np.asarray(values))
+        if jax.default_backend() == self.platform:
+            return jnp.asarray(np.asarray(values))
+        return jax.device_put(np.asarray(values), jax.devices(self.platform)[0])
 
     def numpy(self, array: Any) -> Array:
         return np.asarray(array)
@@ -223,6 +258,35 @@ def _jitted(options: tuple[tuple[str, Any], ...]) -> Any:
     return jax.jit(functools.partial(scanlib.linear_recurrence, **dict(options)))
 
 
+class CuPy(Member):
+    def array(self, values: Array) -> Any:
+        import cupy
+
+        return cupy.asarray(np.asarray(values))
+
+    def numpy(self, array: Any) -> Array:
+        import cupy
+
+        return cupy.asnumpy(array)
+
+    def owns(self, array: Any) -> bool:
+        import cupy
+
+        return type(array) is cupy.ndarray
+
+
+class TorchCuda(Torch):
+    def array(self, values: Array) -> Any:
+        return super().array(values).cuda()
+
+    def numpy(self, array: Any) -> Array:
+        return super().numpy(array.detach().cpu())
+
+
+class JaxCuda(Jax):
+    platform = "cuda"
+
+
 MEMBERS = {
     Backend.NUMPY: NumPy,
     Backend.NUMPY_READONLY: NumPyReadOnly,
@@ -231,4 +295,7 @@ MEMBERS = {
     Backend.TORCH_COMPILE: TorchCompile,
     Backend.JAX: Jax,
     Backend.JAX_JIT: JaxJit,
+    Backend.CUPY: CuPy,
+    Backend.TORCH_CUDA: TorchCuda,
+    Backend.JAX_CUDA: JaxCuda,
 }

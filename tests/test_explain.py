@@ -15,10 +15,12 @@ def test_every_member_is_explained(lib: Member) -> None:
     for reverse in (False, True):
         explanation = scanlib.explain(a, x, lib.array(np.ones(4)), axis=1, reverse=reverse)
         assert explanation.library in repr(lib) or explanation.library == "array_api_strict"
-        assert "cpu" in explanation.device.lower()
+        on_gpu = lib.capability.gpu
+        assert ("cuda" if on_gpu else "cpu") in explanation.device.lower()
         assert explanation.kernel
         native = "libscanlib" in explanation.path
         assert native == lib.capability.native, explanation
+        assert ("(cuda)" in explanation.path) == on_gpu
         assert all(isinstance(note, str) and note for note in explanation.notes)
         text = str(explanation)
         assert all(
