@@ -23,7 +23,7 @@ Inputs of 16 bits: projections run in them, gates and states are float32, the ou
 lru, s5, hgrn. `LinearSurrogate` makes the parallel cell of any transition.
 """
 
-from scanlib.cells.base import Cell, Surrogate, Update
+from scanlib.cells.base import Cell, CellError, Surrogate, Update
 from scanlib.cells.gilr import GILR, GILRLSTM
 from scanlib.cells.griffin import RGLRU
 from scanlib.cells.hgrn import HGRN
@@ -60,6 +60,7 @@ __all__ = [
     "TRNN",
     "WKV",
     "Cell",
+    "CellError",
     "LinearSurrogate",
     "MinGRU",
     "MinLSTM",

@@ -11,14 +11,14 @@ The transition is written once and serves a whole sequence as well as one step, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from scanlib.cells.functions import forget, namespace, narrow, wide, zeros
-from scanlib.errors import AxisError, DTypeError, ShapeError
+from scanlib.errors import AxisError, DTypeError, ScanlibError, ShapeError
 from scanlib.problem import Shape, axis_index, normalize_axis
 from scanlib.recurrence import linear_recurrence
 
@@ -27,6 +27,17 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 Array = Any
 Params = Mapping[str, Array]
 State = tuple[Array, ...]
+
+
+class CellError(ScanlibError, ValueError):
+    """Options or sizes for which there is no such cell."""
+
+
+def check_choice(cell: str, option: str, value: object, choices: Iterable[object]) -> None:
+    """Raise `CellError` unless `value` is one of the choices an option has."""
+    if value not in choices:
+        known = ", ".join(repr(choice) for choice in choices)
+        raise CellError(f"{option}={value!r} is no option of a {cell} cell; choose one of {known}.")
 
 
 class Update(NamedTuple):

@@ -5,6 +5,7 @@ No array library is imported here: the one an array belongs to is imported alrea
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -177,8 +178,13 @@ def complex_of(real: Array, imaginary: Array) -> Array:
 
 def zeros(shape: Shape, like: Array, dtype: Any = None) -> Array:
     """Zeros on the device of `like`, in its dtype unless told otherwise."""
-    device = array_api_compat.device(like)
-    return namespace(like).zeros(shape, dtype=dtype or like.dtype, device=device)
+    return namespace(like).zeros(shape, dtype=dtype or like.dtype, device=device_of(like))
+
+
+def device_of(v: Array) -> Any:
+    """Where an array is, for functions that make another."""
+    # torch.compile cannot trace array_api_compat's, and JAX's tracers may lack the attribute.
+    return v.device if kind_of(v) == "torch" else array_api_compat.device(v)
 
 
 # ---- features
@@ -186,8 +192,15 @@ def zeros(shape: Shape, like: Array, dtype: Any = None) -> Array:
 
 def split(v: Array, count: int) -> list[Array]:
     """`count` blocks of equal size along the last axis."""
-    size = v.shape[-1] // count
-    return [v[..., i * size : (i + 1) * size] for i in range(count)]
+    return parts(v, *[v.shape[-1] // count] * count)
+
+
+def parts(v: Array, *sizes: int) -> list[Array]:
+    """Blocks of these sizes along the last axis, as views where the library has them."""
+    if kind_of(v) == "torch":
+        return list(v.split(sizes, -1))  # one pass backward; slices would take one each, over all of v
+    ends = list(itertools.accumulate(sizes))
+    return [v[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
 def project(x: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -209,14 +222,13 @@ def project(x: Array, weight: Array, bias: Array | None = None) -> Array:
 def project_pair(s: Array, x: Array, weight: Array, bias: Array | None = None) -> Array:
     """[s, x] weight + bias, without writing s and x side by side. The first rows of `weight` are those of s."""
     size = s.shape[-1]
-    y = project(x, weight[size:, :], bias)
-    if kind_of(x) == "torch" and s.dtype == x.dtype == y.dtype and s.shape[:-1] == x.shape[:-1]:
-        import torch
-
-        # Adds to y in the multiplication itself.
-        flat = y.reshape(-1, y.shape[-1])
-        return torch.addmm(flat, s.reshape(-1, size), weight[:size]).reshape(y.shape)
-    return y + project(s, weight[:size, :])
+    if kind_of(x) == "torch" and s.shape[:-1] == x.shape[:-1]:
+        y = project(x.reshape(-1, x.shape[-1]), weight[size:, :], bias)
+        if y.dtype == s.dtype == weight.dtype:  # not so under autocast
+            # The second product is added to the first in place, which nothing else reads; on matrices, because
+            # autograd copies where a view is written to.
+            return y.addmm_(s.reshape(-1, size), weight[:size]).reshape(*x.shape[:-1], -1)
+    return project(x, weight[size:, :], bias) + project(s, weight[:size, :])
 
 
 def project_heads(x: Array, weight: Array, bias: Array) -> tuple[Array, Array]:

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.cells.base import Cell, Params, Surrogate, Update
+from scanlib.cells.base import Cell, Params, Surrogate, Update, check_choice
 from scanlib.cells.functions import (
     ACTIVATIONS,
     convex,
+    parts,
     project,
     project_pair,
     sigmoid,
@@ -48,6 +49,9 @@ class GILR(Cell):
     activation: str = "elu"
     gate_bias: float = 0.0
     name: ClassVar[str] = "gilr"
+
+    def __post_init__(self) -> None:
+        check_choice(self.name, "activation", self.activation, ACTIVATIONS)
 
     def shapes(self, input_size: int, hidden_size: int) -> dict[str, Shape]:
         return {"weight": (input_size, 2 * hidden_size), "bias": (2 * hidden_size,)}
@@ -126,5 +130,6 @@ class GILRLSTM(Cell):
     def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
         y = wide(project_pair(s, x, params["weight"], params["bias"]))
         n = y.shape[-1] // 4
-        f, i, o = split(sigmoid(y[..., : 3 * n]), 3)
-        return Update(f, i * tanh(y[..., 3 * n :]), lambda c: o * c)
+        gates, z = parts(y, 3 * n, n)
+        f, i, o = split(sigmoid(gates), 3)
+        return Update(f, i * tanh(z), lambda c: o * c)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.cells.base import Cell, Params, Update
+from scanlib.cells.base import Cell, CellError, Params, Update, check_choice
 from scanlib.cells.functions import (
     namespace,
     project_heads,
@@ -18,7 +18,6 @@ from scanlib.cells.functions import (
     wide,
     zeros,
 )
-from scanlib.errors import ShapeError
 from scanlib.problem import Shape
 
 Array = Any
@@ -56,10 +55,13 @@ class RGLRU(Cell):
     init_decay: str = "code"
     name: ClassVar[str] = "rg_lru"
 
+    def __post_init__(self) -> None:
+        check_choice(self.name, "init_decay", self.init_decay, ("code", "paper"))
+
     def shapes(self, input_size: int, hidden_size: int) -> dict[str, Shape]:
         n, heads = hidden_size, self.heads
         if input_size != n or n % heads:
-            raise ShapeError(
+            raise CellError(
                 f"An RG-LRU has as many hidden units as inputs, a multiple of its {heads} heads; given are "
                 f"{input_size} inputs and {n} hidden units."
             )

@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.cells.base import Cell, Params, Surrogate, Update
+from scanlib.cells.base import Cell, CellError, Params, Surrogate, Update, check_choice
 from scanlib.cells.functions import convex, project, project_pair, sigmoid, split, tanh, wide
 from scanlib.cells.initial import blocks, glorot
 from scanlib.cells.surrogate import Window
-from scanlib.errors import ShapeError
 from scanlib.problem import Shape
 
 Array = Any
@@ -52,10 +51,10 @@ class QRNN(Cell):
     name: ClassVar[str] = "qrnn"
 
     def __post_init__(self) -> None:
-        if self.pooling not in POOLINGS or self.width < 1:
-            raise ShapeError(
-                f"A QRNN with width={self.width!r} and pooling={self.pooling!r} does not exist: the width is at "
-                f"least 1, the pooling one of {', '.join(POOLINGS)}."
+        check_choice(self.name, "pooling", self.pooling, POOLINGS)
+        if self.width < 1:
+            raise CellError(
+                f"A QRNN of width {self.width!r} sees no input; at least 1 is needed, the present one alone."
             )
 
     def stand_in(self) -> Surrogate | None:

@@ -17,10 +17,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from scanlib.cells.base import Cell, Params, State, Surrogate
+from scanlib.cells.base import Cell, CellError, Params, State, Surrogate
 from scanlib.cells.functions import (
     at,
     delay,
+    device_of,
     namespace,
     part,
     project,
@@ -32,7 +33,6 @@ from scanlib.cells.functions import (
 )
 from scanlib.cells.initial import orthogonal
 from scanlib.cells.surrogate import Window
-from scanlib.errors import ShapeError
 from scanlib.problem import Shape
 from scanlib.recurrence import linear_recurrence
 
@@ -75,7 +75,7 @@ def wkv(
     num, den, largest = _nothing(k, axis) if state is None else state
     if steps == 0:
         return v, (num, den, largest)
-    count = xp.astype(xp.arange(1, steps + 1, device=w.device), w.dtype)
+    count = xp.astype(xp.arange(1, steps + 1, device=device_of(w)), w.dtype)
     drift = w * xp.reshape(count, (steps,) + (1,) * (k.ndim - axis - 1))
     relative = stop_gradient(k - drift)
     first = xp.expand_dims(stop_gradient(largest), axis=axis)
@@ -182,7 +182,7 @@ class WKV(Cell):
     def shapes(self, input_size: int, hidden_size: int) -> dict[str, Shape]:
         C = hidden_size
         if input_size != C:
-            raise ShapeError(
+            raise CellError(
                 f"A WKV cell has as many hidden units as inputs; given are {input_size} inputs and {C} hidden units."
             )
         return {

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.cells.base import Cell, Params, Update
+from scanlib.cells.base import Cell, Params, Update, check_choice
 from scanlib.cells.functions import (
     ACTIVATIONS,
     convex,
@@ -55,6 +55,9 @@ class SRU(Cell):
     highway_bias: float = 0.0
     rescale: bool = False
     name: ClassVar[str] = "sru"
+
+    def __post_init__(self) -> None:
+        check_choice(self.name, "activation", self.activation, ACTIVATIONS)
 
     @property
     def memory(self) -> tuple[str, ...]:

@@ -14,10 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.cells.base import Cell, Params, State, Update
+from scanlib.cells.base import Cell, CellError, Params, State, Update
 from scanlib.cells.functions import complex_of, namespace, narrow, project, split, wide, zeros
 from scanlib.cells.initial import hippo, truncated_normal
-from scanlib.errors import ShapeError
 from scanlib.problem import Shape
 
 Array = Any
@@ -159,7 +158,7 @@ class S5(_Diagonal):
     ) -> dict[str, np.ndarray]:
         m, n = input_size, hidden_size
         if n % self.blocks:
-            raise ShapeError(f"{n} hidden units do not divide into {self.blocks} blocks.")
+            raise CellError(f"{n} hidden units do not divide into {self.blocks} blocks.")
         full = n * (2 if self.conjugate else 1)
         kept, vectors = hippo(full // self.blocks, n // self.blocks)
         values = np.tile(kept, self.blocks)
