@@ -43,6 +43,18 @@ CASES: list[tuple[Cell, int, int]] = [
 ]
 
 
+#: Members that spend a tenth of a second or more on each new shape.
+COMPILING = (Backend.JAX, Backend.JAX_JIT, Backend.TORCH_COMPILE)
+
+
+def cases(lib: Member, few: int) -> list[tuple[Cell, int, int]]:
+    """All of them, or for a member that compiles `few`, evenly spread."""
+    if lib.backend not in COMPILING:
+        return CASES
+    few = min(few, lib.capability.cases)
+    return [CASES[(i * len(CASES)) // few] for i in range(few)]
+
+
 def case_name(case: Any) -> str:
     cell = case[0]
     default = type(cell)()

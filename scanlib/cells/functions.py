@@ -227,7 +227,8 @@ def project_pair(s: Array, x: Array, weight: Array, bias: Array | None = None) -
         if y.dtype == s.dtype == weight.dtype:  # not so under autocast
             # The second product is added to the first in place, which nothing else reads; on matrices, because
             # autograd copies where a view is written to.
-            return y.addmm_(s.reshape(-1, size), weight[:size]).reshape(*x.shape[:-1], -1)
+            y = y.addmm_(s.reshape(-1, size), weight[:size])
+            return y.reshape(*x.shape[:-1], y.shape[-1])
     return project(x, weight[size:, :], bias) + project(s, weight[:size, :])
 
 
