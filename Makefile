@@ -10,12 +10,13 @@ JOBS   ?= auto
 PACKAGE = pyproject.toml CMakeLists.txt $(wildcard cmake/* native/*)
 CXX_SOURCES = $(wildcard native/*.cpp native/*.h tests/native/*.cpp tests/native/*.h tests/native/*.c)
 
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test lint bench gpu-check docs clean
 help:
 	@echo "make demo    the same recurrence on every library, and smoothing constants fitted through it"
 	@echo "make test    all tests"
 	@echo "make lint    ruff, clang-format and mypy"
 	@echo "make bench   the price of an add, and peers; JSON and a plot in bench/results"
+	@echo "make gpu-check   with a GPU, in ten minutes: tests, sanitizer, benchmarks; JSON in bench/results"
 	@echo "make docs    HTML in docs/_build"
 	@echo "make clean   remove the environment and everything built"
 
@@ -36,6 +37,10 @@ lint: $(VENV)/.extra-dev
 
 bench: $(VENV)/.torchlpc
 	$(BIN)/python bench/run.py $(ARGS)
+
+# In the Python that is there, with its torch, JAX and CuPy: nothing is installed or downloaded.
+gpu-check:
+	$(PYTHON) bench/gpu_check.py $(ARGS)
 
 docs: $(VENV)/.extra-docs
 	$(BIN)/sphinx-build -W -q docs docs/_build

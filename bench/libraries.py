@@ -7,7 +7,7 @@ arrays of the library; `finish` waits until they are computed.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 
 import scanlib
 from bench.shapes import Array, Case
+from bench.timing import Budget, Call, Summary, interleaved
 
 Function = Callable[..., Any]
 
@@ -57,9 +58,16 @@ class Library(Protocol):
         """A peer's function of (a, x) as it is timed: compiled or differentiated as ours is."""
         ...
 
+    def timer(
+        self, calls: Mapping[str, Call], budget: Budget, inner: int = 1
+    ) -> dict[str, Summary]:
+        """`bench.timing.interleaved`, by whatever clock fits the library's device."""
+        ...
+
 
 class NumPy:
     name = "numpy"
+    timer = staticmethod(interleaved)
 
     def operands(self, case: Case, *arrays: Array) -> tuple[Any, ...]:
         return arrays
@@ -89,6 +97,7 @@ class NumPy:
 
 class Torch:
     name = "torch"
+    timer = staticmethod(interleaved)
 
     def __init__(self) -> None:
         self.torch: Any = importlib.import_module("torch")
@@ -130,6 +139,7 @@ class Jax:
     """Everything under `jax.jit`. JAX has no views: halves are sliced from the projection inside the function."""
 
     name = "jax"
+    timer = staticmethod(interleaved)
 
     def __init__(self) -> None:
         self.jax: Any = importlib.import_module("jax")

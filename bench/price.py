@@ -10,7 +10,7 @@ import numpy as np
 from bench import libraries, reference, shapes
 from bench.libraries import WORK, Library, bind
 from bench.shapes import Array, Case
-from bench.timing import Budget, Summary, interleaved
+from bench.timing import Budget, Summary
 
 Row = dict[str, Any]
 TINY = Case((16, 32), 0)
@@ -63,7 +63,7 @@ def measure(
         dtype,
         "tiny" if inner > 1 else work,
         work,
-        interleaved(calls, budget, inner),
+        library.timer(calls, budget, inner),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from bench import libraries, reference, shapes
 from bench.libraries import WORK, Library, bind
 from bench.peers import PEERS, Peer
 from bench.shapes import Case
-from bench.timing import Budget, interleaved
+from bench.timing import Budget
 
 Row = dict[str, Any]
 OURS = "scanlib"
@@ -49,7 +49,14 @@ def _job(
     return lambda: race(libraries.load(name), case, work, constant, budget)
 
 
-def race(library: Library, case: Case, work: str, constant: bool, budget: Budget) -> list[Row]:
+def race(
+    library: Library,
+    case: Case,
+    work: str,
+    constant: bool,
+    budget: Budget,
+    peers: Iterable[type] = PEERS,
+) -> list[Row]:
     """Check ours and every peer of this library, then time them in turn; peers that cannot run say why."""
     a, x, grad = shapes.random_inputs(case, "float32")
     if constant:
@@ -58,7 +65,7 @@ def race(library: Library, case: Case, work: str, constant: bool, budget: Budget
     operands = library.operands(case, *given)
     rows: list[Row] = []
     calls = {OURS: bind(library, library.pair(case, work)[0], operands)}
-    for kind in PEERS:
+    for kind in peers:
         if kind.library != library.name or kind.constant != constant:  # type: ignore[attr-defined]
             continue
         try:
@@ -81,7 +88,7 @@ def race(library: Library, case: Case, work: str, constant: bool, budget: Budget
             rows.append(_row(library.name, case, work, constant, kind.name) | {"skipped": text})  # type: ignore[attr-defined]
             continue
         calls[peer.name] = bind(library, function, operands)
-    times = interleaved(calls, budget) if len(calls) > 1 else {}
+    times = library.timer(calls, budget) if len(calls) > 1 else {}
     words = WORK[work].words - constant
     for name, summary in times.items():
         rows.append(

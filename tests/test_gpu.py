@@ -1,0 +1,291 @@
+"""What only a GPU can show: streams, captures, sizes past 2^31, the same bits again. The matrix covers the values."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from capabilities import Backend
+from helpers import check_forward, check_gradients, decay, normal, rng_for, same_bits
+from matrix import MEMBERS, Member, missing
+from oracle import recurrence
+
+import scanlib
+from scanlib import gpu, native
+
+pytestmark = pytest.mark.gpu
+
+#: Shapes that reach every kernel: walks over rows and columns, look-back, short and long.
+REGIMES = [
+    ((8, 512, 64), 1),
+    ((4096, 32), 0),
+    ((1 << 16, 3), 0),
+    ((1 << 18,), 0),
+    ((4, 1 << 16), 1),
+    ((2048, 300), 1),
+    ((1 << 14, 16), 1),
+    ((16, 1 << 14), 0),
+]
+
+
+def member(backend: Backend) -> Member:
+    if reason := missing(backend):
+        pytest.skip(reason)
+    return MEMBERS[backend](backend)
+
+
+@pytest.fixture
+def torch() -> Any:
+    member(Backend.TORCH_CUDA)
+    import torch
+
+    return torch
+
+
+@pytest.fixture
+def cupy() -> Any:
+    member(Backend.CUPY)
+    import cupy
+
+    return cupy
+
+
+@pytest.fixture(params=[Backend.CUPY, Backend.TORCH_CUDA, Backend.JAX_CUDA], ids=lambda b: b.value)
+def on_gpu(request: pytest.FixtureRequest) -> Member:
+    return member(request.param)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex128"])
+@pytest.mark.parametrize("case", REGIMES, ids=str)
+def test_every_kernel(on_gpu: Member, case: tuple[tuple[int, ...], int], dtype: str) -> None:
+    shape, axis = case
+    rng = rng_for(case, dtype)
+    reverse = bool(rng.integers(2))
+    a, x = decay(rng, shape, dtype), normal(rng, shape, dtype)
+    h0 = normal(rng, tuple(np.delete(shape, axis)), dtype)
+    check_forward(on_gpu, a, x, h0, axis=axis, reverse=reverse)
+    check_gradients(on_gpu, a, x, h0, axis=axis, reverse=reverse)
+    once = a[:1] if shape[0] > 1 and axis != 0 else a[:, :1] if len(shape) > 1 else a[:1]
+    check_gradients(on_gpu, once, x, h0, axis=axis, reverse=reverse)
+
+
+@pytest.mark.parametrize("case", REGIMES, ids=str)
+def test_the_same_bits_again(on_gpu: Member, case: tuple[tuple[int, ...], int]) -> None:
+    shape, axis = case
+    rng = rng_for(case)
+    a, x = (on_gpu.array(v) for v in (decay(rng, shape, "float32"), normal(rng, shape, "float32")))
+    runs = [on_gpu.numpy(on_gpu.scan(a, x, axis=axis)) for _ in range(5)]
+    assert all(same_bits(run, runs[0]) for run in runs)
+    grads = [on_gpu.gradients(a[:1], x, None, x, None, axis=axis) for _ in range(3)]
+    for other in grads[1:]:
+        for mine, first in zip(other[:2], grads[0][:2], strict=True):
+            assert same_bits(on_gpu.numpy(mine), on_gpu.numpy(first))
+
+
+# ---- streams
+
+
+def test_torch_waits_for_its_stream_alone(torch: Any) -> None:
+    """Inputs that a long kernel holds up on a side stream are read when they are there, with no host in between."""
+    a = torch.full((1000, 64), 0.5, device="cuda")
+    x = torch.full_like(a, float("nan"))
+    expected = scanlib.linear_recurrence(a, torch.ones_like(a), axis=0)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(400_000_000)
+        x.fill_(1.0)
+        h = scanlib.linear_recurrence(a, x, axis=0)
+        ahead = not stream.query()
+    assert ahead, "the call waited for the GPU"
+    stream.synchronize()
+    assert torch.equal(h, expected)
+
+
+def test_cupy_waits_for_its_stream_alone(cupy: Any) -> None:
+    sleep = cupy.RawKernel(
+        'extern "C" __global__ void nap() { long long t = clock64(); while (clock64() - t < 400000000) {} }',
+        "nap",
+    )
+    a, x = cupy.full((1000, 64), 0.5), cupy.full((1000, 64), cupy.nan)
+    expected = scanlib.linear_recurrence(a, cupy.ones_like(a), axis=0)
+    cupy.cuda.Device().synchronize()
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        sleep((1,), (1,), ())
+        x.fill(1.0)
+        h = scanlib.linear_recurrence(a, x, axis=0)
+        ahead = not stream.done
+    assert ahead, "the call waited for the GPU"
+    stream.synchronize()
+    assert bool((h == expected).all())
+
+
+# ---- graphs
+
+
+def fresh_programs() -> None:
+    """Forget every program, so that the next call compiles and loads its own."""
+    native.check(gpu.library().scanlib_cuda_use_driver(None))
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["warm", "first call"])
+@pytest.mark.parametrize("shape", [(64, 300, 40), (1 << 18, 2)], ids=str)
+def test_torch_graph(torch: Any, shape: tuple[int, ...], first: bool) -> None:
+    axis = len(shape) - 2
+    a, x = torch.rand(shape, device="cuda"), torch.randn(shape, device="cuda")
+    a.requires_grad_()
+    graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+
+    def step() -> tuple[Any, Any]:
+        h = scanlib.linear_recurrence(a, x, axis=axis)
+        return h, torch.autograd.grad(h.sum(), a)[0]
+
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # torch's own warm-up: its kernels and its autograd must be up
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    if first:
+        fresh_programs()
+    with torch.cuda.graph(graph):
+        h, grad = step()
+    for _ in range(3):
+        with torch.no_grad():
+            x.normal_()
+        graph.replay()
+        torch.cuda.synchronize()
+        want_h, want_grad = step()
+        assert torch.equal(h, want_h)
+        assert torch.equal(grad, want_grad)
+
+
+def test_cupy_graph(cupy: Any) -> None:
+    a, x = cupy.random.random((1 << 18, 2)), cupy.random.random((1 << 18, 2))
+    out = cupy.empty_like(x)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        scanlib.linear_recurrence(a, x, axis=0, out=out)
+        stream.synchronize()
+        stream.begin_capture()
+        scanlib.linear_recurrence(a, x, axis=0, out=out)
+        graph = stream.end_capture()
+        for _ in range(3):
+            x[...] = cupy.random.random(x.shape)
+            graph.launch(stream)
+            stream.synchronize()
+            assert bool((out == scanlib.linear_recurrence(a, x, axis=0)).all())
+
+
+def test_jax_command_buffers() -> None:
+    lib = member(Backend.JAX_CUDA)
+    import jax
+    import jax.numpy as jnp
+
+    def many(a: Any, x: Any) -> Any:
+        for _ in range(6):  # enough calls in a row for XLA to record them
+            x = jnp.sin(scanlib.linear_recurrence(a, x, axis=0))
+        return x
+
+    rng = rng_for("command buffers")
+    shape = (1 << 16, 4)
+    a, x = (lib.array(v) for v in (decay(rng, shape, "float32"), normal(rng, shape, "float32")))
+    run = jax.jit(many)
+    text = run.lower(a, x).compile().as_text()
+    assert text.count("scanlib_forward") >= 6
+    assert all(same_bits(run(a, x), run(a, x)) for _ in range(3))
+    expected = np.asarray(x, np.float64)
+    for _ in range(6):
+        expected = np.sin(recurrence(np.asarray(a, np.float64), expected, axis=0)[0])
+    assert np.allclose(run(a, x), expected, atol=1e-3)
+
+
+# ---- sizes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [1, 5], ids=["one sequence", "five"])
+def test_past_two_to_the_31_elements(torch: Any, columns: int) -> None:
+    """Half-lives of a step, so that the value at t depends on the last 40 steps alone, wherever t lies."""
+    steps = (1 << 31) // columns + 12_345
+    if torch.cuda.mem_get_info()[0] < 8 * steps * columns:
+        pytest.skip("needs more free memory on the GPU than there is")
+    x = torch.zeros((steps, columns), dtype=torch.bfloat16, device="cuda")
+    where = torch.tensor(
+        [0, 1 << 20, (1 << 31) // columns - 3, (1 << 31) // columns + 7, steps - 1]
+    )
+    x[where] = 1.0
+    h = scanlib.linear_recurrence(0.5, x, axis=0)
+    for spot in where.tolist():
+        for back in range(0, 5):
+            if spot + back < steps:
+                assert h[spot + back].eq(0.5**back).all(), (spot, back)
+    assert h[(1 << 30) // columns].eq(0).all()
+    torch.cuda.synchronize()
+
+
+# ---- processes and devices
+
+
+def test_many_threads(torch: Any) -> None:
+    fresh_programs()
+    a, x = torch.rand((64, 2048), device="cuda"), torch.randn((64, 2048), device="cuda")
+    expected = scanlib.linear_recurrence(a, x, axis=1)
+    torch.cuda.synchronize()
+    fresh_programs()
+    results: list[Any] = []
+
+    def call() -> None:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            h = scanlib.linear_recurrence(a, x, axis=1)
+            torch.cuda.current_stream().synchronize()
+            results.append(h)
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    assert len(results) == 8
+    assert all(torch.equal(h, expected) for h in results)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_after_fork_it_says_so(cupy: Any) -> None:
+    a = cupy.full((8, 8), 0.5)
+    scanlib.linear_recurrence(a, a, axis=0)
+    problem = native.prepare((8,), 0, dict.fromkeys(("a", "x", "h"), (3, (1,))))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            gpu.forward(problem, 0, 0, a.data.ptr, a.data.ptr, 0, a.data.ptr, 0)
+            os.write(writer, b"nothing")
+        except BaseException as error:
+            os.write(writer, str(error).encode())
+        os._exit(0)
+    os.close(writer)
+    said = os.read(reader, 4096).decode()
+    os.waitpid(child, 0)
+    assert "spawn" in said, said
+
+
+def test_two_devices(torch: Any) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    a, x = torch.rand((32, 500), device="cuda:1"), torch.randn((32, 500), device="cuda:1")
+    h = scanlib.linear_recurrence(a, x, axis=1)
+    assert h.device == x.device
+    assert torch.cuda.current_device() == 0
+    assert torch.equal(h.cpu(), scanlib.linear_recurrence(a.to(0), x.to(0), axis=1).cpu())
+    with pytest.raises(scanlib.DeviceError):
+        scanlib.linear_recurrence(a.to(0), x, axis=1)
+
+
+def test_explained(on_gpu: Member) -> None:
+    a = on_gpu.array(np.full((4, 1000), 0.5, np.float32))
+    explanation = scanlib.explain(a, a, axis=1)
+    assert explanation.path == "libscanlib (cuda)"
+    assert "cuda" in explanation.device.lower()
