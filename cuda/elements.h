@@ -10,7 +10,6 @@
 #endif
 
 namespace scanlib {
-namespace {  // the CPU core compiles this once for each instruction set: never shared by the linker
 
 struct Half {
   unsigned short bits;
@@ -18,6 +17,8 @@ struct Half {
 struct Brain {
   unsigned short bits;
 };
+
+namespace {  // the CPU core compiles this once for each instruction set: never shared by the linker
 
 #if defined(__CUDACC__)
 SCANLIB_BOTH float from_bits(unsigned bits) { return __uint_as_float(bits); }

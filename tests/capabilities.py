@@ -54,6 +54,8 @@ class Capability:
         Of the shapes of a million elements, how many.
     thorough
         Whether tests marked `thorough` run for it.
+    functions
+        Whether there is more to the library than its arrays, so whether cells can be computed in it.
     """
 
     library: str
@@ -68,6 +70,7 @@ class Capability:
     cases: int = 10_000
     large: int = 0
     thorough: bool = True
+    functions: bool = True
 
     @property
     def sixteen_bits(self) -> bool:
@@ -77,7 +80,6 @@ class Capability:
 _TORCH = "`torch.func`, `torch.compile`, `torch.export`, autocast"
 _JAX = "`jit`, `vmap`, `linearize`, `remat`, `shard_map`, export"
 _AUTODIFF = "autodiff, any order, both modes"
-_NO_KERNELS = "scanlib has no CUDA kernels yet"
 
 CAPABILITIES = {
     Backend.NUMPY: Capability("NumPy", ("numpy",), large=7),
@@ -114,7 +116,9 @@ CAPABILITIES = {
         cases=16,
         large=2,
     ),
-    Backend.EMULATED: Capability("the CUDA kernels on a CPU", ("numpy",), _NO_KERNELS),
+    Backend.EMULATED: Capability(
+        "the CUDA kernels on a CPU", ("numpy",), cases=12, large=2, functions=False
+    ),
 }
 
 #: The members that stand for their library in the README.

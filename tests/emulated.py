@@ -11,6 +11,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,9 @@ from typing import Any
 import numpy as np
 from native_build import ROOT, locked
 
-from scanlib import compiler, gpu, native
+from scanlib import compiler, dispatch, gpu, native
 from scanlib.backends._strided_cuda import StridedCuda
+from scanlib.backends._strided_plans import backward_problem, forward_plan
 
 FOLDER = ROOT / "build" / "tests-emulated"
 SOURCES = {"cuda": ROOT / "cuda", "emulation": Path(__file__).parent / "emulation"}
@@ -60,7 +62,9 @@ def emulator(folders: dict[str, Path] = SOURCES, flags: tuple[str, ...] = ()) ->
     return compiled("emulator", ["g++", "-O2", *FLAGS, *flags, str(files[0]), "-ldl"], files)
 
 
-def kernel(definitions: str, folders: dict[str, Path] = SOURCES, flags: tuple[str, ...] = ()) -> Path:
+def kernel(
+    definitions: str, folders: dict[str, Path] = SOURCES, flags: tuple[str, ...] = ()
+) -> Path:
     """One specialisation of the device code, as a shared library."""
     # fmt: off
     command = ["g++", "-O1", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", *FLAGS, *flags,
@@ -109,18 +113,61 @@ def tuned(**numbers: int) -> Iterator[None]:
     """Problems inside are cut by these numbers of native/cuda_plan.h."""
     lib = gpu.library()
     lib.scanlib_cuda_tune.argtypes = [ctypes.c_char_p, ctypes.c_int64]
+    _forget()
     try:
         for name, value in numbers.items():
             native.check(lib.scanlib_cuda_tune(name.encode(), value))
         yield
     finally:
         native.check(lib.scanlib_cuda_tune(None, 0))
+        _forget()
+
+
+def _forget() -> None:
+    """Problems that are kept know the size of the scratch memory that they needed."""
+    forward_plan.cache_clear()
+    backward_problem.cache_clear()
+
+
+# ---- arrays
+
+
+class EmulatedArray(np.ndarray[Any, Any]):
+    """A NumPy array that scanlib takes for one in a GPU's memory."""
+
+
+class _Namespace:
+    """What the adapter uses of an array library."""
+
+    ndarray = EmulatedArray
+    broadcast_to = staticmethod(functools.partial(np.broadcast_to, subok=True))
+    copyto = staticmethod(np.copyto)
+
+    @staticmethod
+    def empty(shape: Any, dtype: Any) -> EmulatedArray:
+        """Poisoned, so that an element which is not written shows."""
+        array = np.empty(shape, dtype)
+        array.reshape(-1).view(np.uint8)[...] = 0xFF
+        return array.view(EmulatedArray)
+
+    @staticmethod
+    def asarray(value: Any) -> EmulatedArray:
+        return np.asarray(value).view(EmulatedArray)
+
+    @staticmethod
+    def array(value: Any, order: Any) -> EmulatedArray:
+        return np.array(value, order=order).view(EmulatedArray)
+
+    @staticmethod
+    def full(shape: Any, value: Any, dtype: Any) -> EmulatedArray:
+        return np.full(shape, value, dtype).view(EmulatedArray)
 
 
 class EmulatedCuda(StridedCuda):
-    """NumPy arrays as if they were in a GPU's memory."""
+    """The adapter of such arrays."""
 
     name = "emulated"
+    path = "libscanlib (emulated)"
 
     def address(self, array: Any) -> int:
         return array.ctypes.data
@@ -129,7 +176,7 @@ class EmulatedCuda(StridedCuda):
         return bool(array.flags.writeable)
 
     def device(self, array: Any) -> str:
-        return "emulated"
+        return "cpu"
 
     def stream(self) -> int:
         return 0
@@ -143,5 +190,9 @@ class EmulatedCuda(StridedCuda):
 
 @functools.cache
 def adapter() -> EmulatedCuda:
+    """From here on, scanlib's public functions serve `EmulatedArray`."""
     start()
-    return EmulatedCuda(np)
+    made = EmulatedCuda(_Namespace)
+    sys.modules["scanlib.backends.emulated"] = made  # type: ignore[assignment]
+    dispatch._kinds[EmulatedArray] = "emulated"
+    return made

@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import shutil
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import array_api_compat
+import emulated
 import ml_dtypes
 import numpy as np
 from capabilities import CAPABILITIES, Backend, Capability
@@ -38,6 +40,8 @@ def missing(backend: Backend) -> str:
     absent = [name for name in capability.modules if importlib.util.find_spec(name) is None]
     if capability.missing or absent:
         return capability.missing or f"{', '.join(absent)} not installed"
+    if backend is Backend.EMULATED and shutil.which("g++") is None:
+        return "g++, which compiles the kernels, not found"
     if not capability.gpu:
         return ""
     return _gpu_missing(capability.modules[0]) or compiler.unavailable()
@@ -287,6 +291,24 @@ class JaxCuda(Jax):
     platform = "cuda"
 
 
+class Emulated(NumPy):
+    """The CUDA kernels on the CPU, on NumPy arrays of a type of their own; NumPy's functions give plain ones back."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
+        emulated.adapter()
+
+    def array(self, values: Array) -> Any:
+        return np.asarray(values).view(emulated.EmulatedArray)
+
+    def owns(self, array: Any) -> bool:
+        return type(array) is emulated.EmulatedArray
+
+    def scan(self, a: Any, x: Any, h0: Any = None, **options: Any) -> Any:
+        given = (self.array(v) if type(v) is np.ndarray else v for v in (a, x, h0))
+        return super().scan(*given, **options)
+
+
 MEMBERS = {
     Backend.NUMPY: NumPy,
     Backend.NUMPY_READONLY: NumPyReadOnly,
@@ -298,4 +320,5 @@ MEMBERS = {
     Backend.CUPY: CuPy,
     Backend.TORCH_CUDA: TorchCuda,
     Backend.JAX_CUDA: JaxCuda,
+    Backend.EMULATED: Emulated,
 }

@@ -13,6 +13,8 @@ import scanlib
 from scanlib import cells
 from scanlib.cells import functions
 
+pytestmark = pytest.mark.needs("functions")
+
 
 def relative(actual: Array, exact: Array) -> float:
     return float(np.max(np.abs(actual - exact) / np.abs(exact)))
