@@ -18,7 +18,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from scanlib.cells.functions import forget, namespace, narrow, wide, zeros
-from scanlib.errors import AxisError, DTypeError, ScanlibError, ShapeError
+from scanlib.dispatch import kind_of
+from scanlib.errors import ArrayKindError, AxisError, DTypeError, ScanlibError, ShapeError
 from scanlib.problem import Shape, axis_index, normalize_axis
 from scanlib.recurrence import linear_recurrence
 
@@ -271,9 +272,10 @@ class Cell(ABC):
         self, params: Params, x: Array, state: State | None, axis: Any, reset: Array | None
     ) -> tuple[int, Array | None]:
         """Raise unless the arguments fit each other; `axis` from the front, and `reset` of the shape of the steps."""
+        kind = kind_of(x, "x")
         if str(x.dtype).rpartition(".")[2] not in DTYPES:
             raise DTypeError(f"x has dtype {x.dtype}, but a cell takes {', '.join(DTYPES)}.")
-        m, _ = _sizes(self, params)
+        m, _ = _sizes(self, params, kind)
         shape = tuple(x.shape)
         if not shape or shape[-1] != m:
             raise ShapeError(
@@ -297,21 +299,31 @@ class Cell(ABC):
         return axis, reset
 
 
-def _sizes(cell: Cell, params: Params) -> tuple[int, int]:
-    """`cell.sizes`, after a look at every name and shape."""
+def _sizes(cell: Cell, params: Params, kind: str) -> tuple[int, int]:
+    """`cell.sizes`, after a look at every name, shape and library; `kind` is the inputs'."""
     try:
         m, n = cell.sizes(params)
-        expected = cell.shapes(m, n)
     except KeyError as error:
+        given = ", ".join(params) or "none"
         raise ShapeError(
-            f"The parameters of a {cell.name} cell lack {error}: there are {', '.join(sorted(params))}."
+            f"The parameters of a {cell.name} cell lack {error}; given: {given}."
         ) from None
-    for name, shape in expected.items():
-        given = tuple(params[name].shape) if name in params else None
-        if given != shape:
-            what = "is missing" if given is None else f"has shape {given}"
+    except (ValueError, IndexError):
+        given = ", ".join(f"{name} {tuple(value.shape)}" for name, value in params.items())
+        raise ShapeError(
+            f"The shapes of these parameters are not those of a {cell.name} cell: {given}. See `shapes`."
+        ) from None
+    for name, shape in cell.shapes(m, n).items():
+        value = params.get(name)
+        if value is None or tuple(value.shape) != shape:
+            what = "is missing" if value is None else f"has shape {tuple(value.shape)}"
             raise ShapeError(
                 f"Parameter {name} of this {cell.name} cell {what}; for {m} inputs and {n} hidden units it must "
                 f"have shape {shape}."
+            )
+        if kind_of(value, name) not in (kind, "numpy" if kind == "jax" else kind):
+            raise ArrayKindError(
+                f"x is of {kind} and parameter {name} of {kind_of(value)}. Convert the parameters to {kind} first: "
+                "`init` gives NumPy arrays."
             )
     return m, n

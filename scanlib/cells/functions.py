@@ -198,7 +198,9 @@ def split(v: Array, count: int) -> list[Array]:
 def parts(v: Array, *sizes: int) -> list[Array]:
     """Blocks of these sizes along the last axis, as views where the library has them."""
     if kind_of(v) == "torch":
-        return list(v.split(sizes, -1))  # one pass backward; slices would take one each, over all of v
+        return list(
+            v.split(sizes, -1)
+        )  # one pass backward; slices would take one each, over all of v
     ends = list(itertools.accumulate(sizes))
     return [v[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
