@@ -1,10 +1,12 @@
-"""What scanlib does, in a minute: one recurrence on every installed library, then a model fitted through it.
+"""What scanlib does, in two minutes: one recurrence on every installed library, then models trained through it.
 
 Part 1 runs the same recurrence on each library, compares it with a serial loop and times it beside the library's own
 `a + x`. Part 2 fits simple exponential smoothing to three real series by gradient descent, the gradient taken through
-`scanlib.linear_recurrence` by PyTorch and by JAX, and compares the fits with statsmodels' own.
+`scanlib.linear_recurrence` by PyTorch and by JAX, and compares the fits with statsmodels' own. Part 3 trains language
+models on sequences of 4,096 characters of Python's documentation: GILR-LSTM, minGRU, SRU and PyTorch's own LSTM, with
+equal parameters and equal time.
 
-Run with `make demo`, or `python examples/demo.py`. The plot goes to examples/output/.
+Run with `make demo`, or `python examples/demo.py`. Plots go to examples/output/.
 """
 
 from __future__ import annotations
@@ -36,11 +38,15 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=1500, help="steps of gradient descent (default 1500)"
     )
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder for the plot")
+    parser.add_argument(
+        "--seconds", type=float, default=12, help="to train each language model (default 12)"
+    )
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder for plots")
     options = parser.parse_args()
     print(f"scanlib {scanlib.__version__}: h[t] = a[t] * h[t-1] + x[t]\n")
     one_recurrence()
     smoothing.fit_all(options.steps, options.output)
+    language_models(options.seconds, options.output)
 
 
 # ---- part 1: the same line on every library
@@ -146,6 +152,20 @@ LIBRARIES = [
     ("JAX (jitted)", "jax", with_jax),
     ("array-api-strict", "array_api_strict", with_strict),
 ]
+
+
+# ---- part 3: layers that train in parallel over time
+
+
+def language_models(seconds: float, folder: Path) -> None:
+    """Run a short version of language_model.py."""
+    print("\n3. Language models: 4,096 characters of Python's documentation at a time, from scratch\n")
+    if importlib.util.find_spec("torch") is None:
+        print("   skipped: PyTorch is not installed")
+        return
+    import language_model
+
+    language_model.main(["--seconds", str(seconds), "--output", str(folder), "--fresh"])
 
 
 if __name__ == "__main__":
