@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from matrix import MEMBERS, Member, missing
 from oracle import recurrence
 
 import scanlib
-from scanlib import gpu, native
+from scanlib import compiler, gpu, native
 
 pytestmark = pytest.mark.gpu
 
@@ -282,6 +283,19 @@ def test_two_devices(torch: Any) -> None:
     assert torch.equal(h.cpu(), scanlib.linear_recurrence(a.to(0), x.to(0), axis=1).cpu())
     with pytest.raises(scanlib.DeviceError):
         scanlib.linear_recurrence(a.to(0), x, axis=1)
+
+
+def test_ptx_for_gpus_newer_than_the_compiler(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(compiler, "target", lambda architecture: ("ptx", "compute_75"))
+    monkeypatch.setenv("SCANLIB_CACHE_DIR", str(tmp_path))
+    fresh_programs()
+    try:
+        h = scanlib.linear_recurrence(cupy.full(8, 0.5), cupy.ones(8))
+        assert h.get().tolist() == [2 - 0.5**k for k in range(8)]
+    finally:
+        fresh_programs()
 
 
 def test_explained(on_gpu: Member) -> None:

@@ -1,0 +1,156 @@
+"""Which programs the CUDA plan asks for, and what each needs of an architecture: registers, shared memory, spills.
+
+    python tests/cuda_gate.py [--record FILE] [--architectures 75,80,...]
+
+compiles every program below for every architecture, which takes half an hour on one core, and writes one line of JSON
+for each; test_cuda_compile.py takes a share of them. NVRTC needs neither a GPU nor a driver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scanlib import compiler, gpu, native
+from scanlib.problem import DTYPES
+
+ARCHITECTURES = (75, 80, 90, 100, 120)
+
+#: shape and axis: short and long, few and many, rows, columns and narrow ones
+SHAPES = [
+    ((16, 32), 0),
+    ((3, 20), 1),
+    ((1, 3), 0),
+    ((64, 20, 512), 1),
+    ((5000, 20), 1),
+    ((4096, 1024), 1),
+    ((100, 100_000), 0),
+    ((8, 4096, 512), 1),
+    ((65_536, 256), 0),
+    ((1 << 20, 16), 0),
+    ((1 << 20, 3), 0),
+    ((512, 32_768), 1),
+    ((2048, 131_072), 1),
+    ((16, 1 << 20), 1),
+    ((1 << 24,), 0),
+]
+#: dtypes of a and x that differ and meet in practice
+MIXED = [
+    ("float32", "bfloat16"),
+    ("float32", "float16"),
+    ("float64", "float32"),
+    ("float32", "complex64"),
+    ("float64", "complex128"),
+]
+
+
+class Use(NamedTuple):
+    """What ptxas says of one program."""
+
+    registers: int
+    shared: int
+    stack: int
+    spilled: int
+
+
+def programs() -> dict[str, str]:
+    """Every program that the problems below need -> the plan's description of the first that does."""
+    found: dict[str, str] = {}
+    pairs = [(name, name) for name in DTYPES] + MIXED
+    for a, x in pairs:
+        for problem in _problems(DTYPES[a][0], DTYPES[x][0]):
+            for definitions in gpu.programs(problem):
+                found.setdefault(definitions, gpu.describe(problem))
+    return found
+
+
+def _problems(a: int, x: int) -> Iterator[native.NativeProblem]:
+    """Forward, and backward with `a` repeated along every choice of axes."""
+    out = max(a, x)
+    for shape, axis in SHAPES:
+        full = _strides(shape, (True,) * len(shape))
+        operands = {"a": (a, full), "x": (x, full), "h": (out, full)}
+        yield native.prepare(shape, axis, operands)
+        for kept in itertools.product((True, False), repeat=len(shape)):
+            own = (a, _strides(shape, kept))
+            gradients = {"grad_h": (out, full), "grad_a": own, "grad_x": (x, full)}
+            yield native.prepare(shape, axis, {"a": own, "h": (out, full), **gradients})
+
+
+def _strides(shape: tuple[int, ...], kept: tuple[bool, ...]) -> list[int]:
+    strides, step = [], 1
+    for length, keep in zip(reversed(shape), reversed(kept), strict=True):
+        strides.append(step if keep else 0)
+        step *= length if keep else 1
+    return strides[::-1]
+
+
+_TILE = re.compile(r" -DSCANLIB_(?:THREADS|WIDTH|RUN)=\d+")
+
+
+def kinds(definitions: dict[str, str]) -> dict[str, list[str]]:
+    """Programs alike but for the size of their tiles."""
+    alike: dict[str, list[str]] = {}
+    for text in definitions:
+        alike.setdefault(_TILE.sub("", text), []).append(text)
+    return alike
+
+
+def use(definitions: str, architecture: int) -> Use:
+    """Compile a program and read what it uses."""
+    log = io.StringIO()
+    compiler.build(definitions, architecture, ["-v"], log)
+    text = log.getvalue()
+
+    def number(pattern: str) -> int:
+        found = re.search(pattern, text)
+        return int(found[1]) if found else 0
+
+    registers = number(r"Used (\d+) registers")
+    assert registers, f"ptxas says nothing of registers:\n{text}"
+    spilled = number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads")
+    return Use(registers, number(r"(\d+) bytes smem"), number(r"(\d+) bytes stack frame"), spilled)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", type=Path, help="file to write; standard output otherwise")
+    parser.add_argument("--architectures", default=",".join(map(str, ARCHITECTURES)))
+    options = parser.parse_args()
+    architectures = [int(part) for part in options.architectures.split(",")]
+    rows: list[dict[str, Any]] = []
+    began, spilled = time.monotonic(), 0
+    every = programs()
+    for count, definitions in enumerate(every, start=1):
+        for architecture in architectures:
+            found = use(definitions, architecture)
+            spilled += found.spilled > 0
+            rows.append({"sm": architecture, **found._asdict(), "definitions": _short(definitions)})
+        print(
+            f"\r{count} of {len(every)}, {time.monotonic() - began:.0f} s", end="", file=sys.stderr
+        )
+    print(file=sys.stderr)
+    text = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+    if options.record:
+        options.record.parent.mkdir(parents=True, exist_ok=True)
+        options.record.write_text(text)
+    else:
+        print(text)
+    print(f"{len(rows)} cubins, {spilled} with spills", file=sys.stderr)
+    return 1 if spilled else 0
+
+
+def _short(definitions: str) -> str:
+    return definitions.replace("-DSCANLIB_", "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,295 @@
+"""CUDA programs are compiled, kept and found again, without a GPU; and none of them spills."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cuda_gate
+import numpy as np
+import pytest
+
+import scanlib
+from scanlib import compiler, gpu, native
+from scanlib.compiler import CompileError
+from scanlib.errors import MissingLibraryError
+
+pytestmark = pytest.mark.skipif(
+    bool(compiler.unavailable()), reason=compiler.unavailable() or "the compiler is here"
+)
+ELF = b"\x7fELF"
+
+
+def smallest() -> str:
+    """The definitions of a program that compiles quickly: the sums of a broadcast `a`'s gradient."""
+    return min(cuda_gate.programs(), key=lambda text: ("SCANLIB_KERNEL=2" not in text, text))
+
+
+SMALL = "" if compiler.unavailable() else smallest()
+
+
+# ---- the gate
+
+#: architecture -> of how many kinds of program one is compiled here, and the first; cuda_gate.py compiles all
+SHARES = {75: (12, 1), 80: (12, 4), 90: (3, 0), 100: (12, 7), 120: (12, 10)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", cuda_gate.ARCHITECTURES)
+@pytest.mark.parametrize("half", [0, 1])
+def test_no_program_spills(architecture: int, half: int) -> None:
+    step, first = SHARES[architecture]
+    kinds = list(cuda_gate.kinds(cuda_gate.programs()).values())
+    spilling = {}
+    for index, alike in list(enumerate(kinds))[first::step][half::2]:
+        definitions = alike[index % len(alike)]
+        found = cuda_gate.use(definitions, architecture)
+        if found.spilled:
+            spilling[definitions] = found
+    assert not spilling
+
+
+def test_a_spill_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the gate reads is there to be read: a kernel that must spill is found to."""
+    text = """
+    extern "C" __global__ void __launch_bounds__(1024, 2) scanlib_kernel(const double *from, double *to, int n) {
+      double kept[64];
+      for (int k = 0; k < 64; ++k) kept[k] = from[k * n + threadIdx.x];
+      __syncthreads();
+      for (int r = 0; r < n; ++r)
+        for (int k = 0; k < 64; ++k) kept[k] = kept[k] * kept[(k + 7) % 64] + from[r];
+      for (int k = 0; k < 64; ++k) to[k * n + threadIdx.x] = kept[k];
+    }"""
+    monkeypatch.setattr(compiler, "source", lambda: {compiler.ENTRY: text})
+    found = cuda_gate.use("-DNOTHING=1", 90)
+    assert found.spilled > 0
+    assert found.registers == 32
+
+
+# ---- compiling
+
+
+def test_what_does_not_compile_is_said() -> None:
+    with pytest.raises(CompileError, match=r"does not compile for sm_90(.|\n)*scanlib\.cu"):
+        compiler.build("-DSCANLIB_KERNEL=0", 90)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        (90, ("cubin", "sm_90")),
+        (86, ("cubin", "sm_80")),
+        (89, ("cubin", "sm_80")),
+        (103, ("cubin", "sm_100")),
+        (130, ("ptx", "compute_120")),
+        (110, ("ptx", "compute_103")),
+    ],
+)
+def test_gpus_newer_than_the_compiler(
+    monkeypatch: pytest.MonkeyPatch, architecture: int, expected: tuple[str, str]
+) -> None:
+    """They run machine code of their own family, or PTX that the driver finishes."""
+    known = (75, 80, 90, 100, 103, 120) if architecture == 110 else (75, 80, 90, 100, 120)
+    monkeypatch.setattr(compiler, "_nvrtc", lambda: (None, (13, 0), known))
+    assert compiler.target(architecture) == expected
+
+
+def test_gpus_older_than_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "_nvrtc", lambda: (None, (13, 0), (75, 80)))
+    with pytest.raises(CompileError, match=r"from sm_75 on, this one is an sm_70.*cuda12"):
+        compiler.target(70)
+
+
+def test_without_a_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
+    compiler._nvrtc.cache_clear()
+    try:
+        with pytest.raises(MissingLibraryError, match=r"NVRTC: \w+Error.*scanlib\[cuda13\]"):
+            compiler.build(SMALL, 90)
+        assert "scanlib[cuda12]" in compiler.unavailable()
+    finally:
+        monkeypatch.undo()
+        compiler._nvrtc.cache_clear()
+    assert compiler.unavailable() == ""
+
+
+def test_the_package_has_the_source() -> None:
+    assert compiler.ENTRY in compiler.source()
+    assert "scanlib_kernel" in compiler.source()[compiler.ENTRY]
+
+
+# ---- kept programs
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache of its own, as a process finds it that has compiled nothing yet."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("SCANLIB_CACHE_DIR", str(folder))
+    monkeypatch.setattr(compiler, "_images", {})
+    monkeypatch.setattr(compiler, "_problem", "")
+    compiler._opened.cache_clear()
+    yield folder
+    compiler._opened.cache_clear()
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The definitions of everything that is compiled from here on."""
+    calls: list[str] = []
+    build = compiler.build
+
+    def counted(definitions: str, *rest: Any) -> bytes:
+        calls.append(definitions)
+        return build(definitions, *rest)
+
+    monkeypatch.setattr(compiler, "build", counted)
+    return calls
+
+
+def forget() -> None:
+    """As a new process begins."""
+    compiler._images.clear()
+    compiler._opened.cache_clear()
+
+
+def entries(folder: Path) -> list[Path]:
+    return [path for path in (folder / "entries").rglob("*") if path.is_file()]
+
+
+def test_a_program_is_compiled_once(cache: Path, built: list[str]) -> None:
+    image = compiler.program(SMALL, 90)
+    assert image.startswith(ELF)
+    assert len(entries(cache)) == 1
+    assert compiler.program(SMALL, 90) == image
+    forget()
+    assert compiler.program(SMALL, 90) == image
+    assert len(built) == 1
+    compiler.program(SMALL, 80)
+    assert len(built) == len(entries(cache)) == 2
+
+
+def test_another_source_is_another_program(
+    cache: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler.program(SMALL, 90)
+    changed = {name: text + "\n// changed" for name, text in compiler.source().items()}
+    monkeypatch.setattr(compiler, "source", lambda: changed)
+    compiler.program(SMALL, 90)
+    assert len(built) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "grown"])
+def test_a_damaged_program_is_compiled_again(cache: Path, built: list[str], damage: str) -> None:
+    image = compiler.program(SMALL, 90)
+    (entry,) = entries(cache)
+    whole = entry.read_bytes()
+    middle = len(whole) // 2
+    entry.write_bytes(
+        {
+            "cut": whole[:middle],
+            "flipped": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+            "emptied": b"",
+            "grown": whole + b"more",
+        }[damage]
+    )
+    forget()
+    assert compiler.program(SMALL, 90) == image
+    assert len(built) == 2
+    assert entry.read_bytes() == whole, "the entry is whole again"
+
+
+def test_a_folder_that_cannot_be_made_costs_only_time(
+    tmp_path: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("SCANLIB_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(compiler, "_images", {})
+    monkeypatch.setattr(compiler, "_problem", "")
+    compiler._opened.cache_clear()
+    assert compiler.program(SMALL, 90).startswith(ELF)
+    assert compiler.program(SMALL, 90).startswith(ELF)
+    assert len(built) == 1, "kept in memory all the same"
+    assert "Error" in compiler.cache_problem()
+    assert "not used: " in scanlib.show_config("dicts")["cuda"]["cache state"]
+
+
+def test_a_folder_that_cannot_be_written_is_read(
+    cache: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = compiler.program(SMALL, 90)
+    forget()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)  # permissions do not hold for a superuser
+    assert compiler.program(SMALL, 90) == image
+    assert len(built) == 1
+    assert not compiler.cache_problem()
+    assert compiler.program(SMALL, 80).startswith(ELF)
+    assert "Permission denied" in compiler.cache_problem()
+
+
+def test_an_entry_in_the_way_costs_only_time(cache: Path, built: list[str]) -> None:
+    compiler.program(SMALL, 90)
+    (entry,) = entries(cache)
+    entry.unlink()
+    entry.mkdir()
+    forget()
+    assert compiler.program(SMALL, 90).startswith(ELF)
+    assert len(built) == 2
+    assert compiler.cache_problem()
+
+
+def test_processes_share_a_cache(cache: Path) -> None:
+    code = (
+        "import hashlib, sys\nfrom scanlib import compiler\n"
+        "print(hashlib.sha256(compiler.program(sys.argv[1], 90)).hexdigest(), compiler.cache_problem())"
+    )
+    command = [sys.executable, "-P", "-c", code, SMALL]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = {process.communicate(timeout=120)[0].strip() for process in running}
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert len(said) == 1, said
+    assert len(said.pop().split()) == 1, "no process had a problem"
+    assert len(entries(cache)) == 1
+    assert not list((cache / "tmp").iterdir())
+
+
+def test_show_config_tells_of_the_cache(cache: Path) -> None:
+    assert scanlib.show_config("dicts")["cuda"]["cache state"] == "not made yet"
+    compiler.program(SMALL, 90)
+    section = scanlib.show_config("dicts")["cuda"]
+    assert section["cache"] == str(cache)
+    assert section["cache state"].startswith("1 programs, 0.")
+    assert "cuda-nvrtc" in section["NVRTC"]
+
+
+# ---- what libscanlib asks
+
+
+def test_libscanlib_is_given_the_image(cache: Path) -> None:
+    image, size = ctypes.c_void_p(), ctypes.c_size_t()
+    status = compiler.answer(SMALL.encode(), 90, ctypes.byref(image), ctypes.byref(size))
+    assert status == 0
+    assert ctypes.string_at(image.value or 0, size.value) == compiler.program(SMALL, 90)
+
+
+def test_libscanlib_is_given_a_reason(cache: Path) -> None:
+    image, size = ctypes.c_void_p(), ctypes.c_size_t()
+    status = compiler.answer(b"-DSCANLIB_KERNEL=0", 90, ctypes.byref(image), ctypes.byref(size))
+    assert status == native.E_COMPILE
+    assert b"does not compile" in ctypes.string_at(image.value or 0, size.value)
+
+
+def test_every_adapter_asks_the_same_plan() -> None:
+    """`gpu.programs` and `gpu.describe` need no GPU, and a problem without elements needs no program."""
+    problem = native.prepare((4, 0), 0, dict.fromkeys(("a", "x", "h"), (3, (1, 1))))
+    assert gpu.programs(problem) == []
+    assert np.prod([len(gpu.programs(p)) for p in cuda_gate._problems(3, 3)]) > 0
