@@ -18,14 +18,13 @@ import numpy as np
 from jax.interpreters import mlir
 
 from scanlib import compiler, gpu, native
-from scanlib.backends import _jax_pure, _jax_sharding
+from scanlib.backends import _jax_pure, _jax_sharding, _jax_views
 from scanlib.backends._jax_autodiff import backward_by_scan, tangent_by_scan
 from scanlib.backends._jax_primitives import Array, accumulator, backward_p, cast, scan_p, tangent_p
 from scanlib.errors import MissingLibraryError
 from scanlib.problem import (
     Problem,
     broadcast_strides,
-    contiguous_strides,
     dtype_code,
     state_strides,
 )
@@ -86,17 +85,16 @@ def _warn_once(reason: str) -> None:
 def problem_of(
     shape: Sequence[int], axis: int, operands: Mapping[str, Any], reverse: bool = False
 ) -> native.NativeProblem:
-    """What the handler will make of dense `operands` by role; raises `native.RankError` where it cannot."""
+    """What the handler will make of `operands` by role; raises `native.RankError` where it cannot."""
     shape = tuple(shape)
     problem = Problem(shape, axis, shape[:axis] + shape[axis + 1 :])
     layouts = {}
     for role, value in operands.items():
-        dense = contiguous_strides(value.shape)
-        state = role in STATES
+        own = _jax_views.strides_of(value)
         strides = (
-            state_strides(value.shape, dense, problem)
-            if state
-            else broadcast_strides(value.shape, dense, shape)
+            state_strides(value.shape, own, problem)
+            if role in STATES
+            else broadcast_strides(value.shape, own, shape)
         )
         layouts[role] = dtype_code(value.dtype.name, role), strides
     return native.prepare(shape, axis, layouts, reverse=reverse)
@@ -179,6 +177,8 @@ def _call_backward(
 def _materialised(
     given: Mapping[str, Array], shape: tuple[Any, ...], axis: int
 ) -> dict[str, Array]:
+    if any(isinstance(value, _jax_views.Viewed) for value in given.values()):
+        raise native.RankError("views with more axes than libscanlib loops over")
     state_shape = _without_time(shape, axis)
     return {
         role: jnp.broadcast_to(value, state_shape if role in STATES else shape)
@@ -201,7 +201,8 @@ def _call(
         types.append(jax.ShapeDtypeStruct((gpu.scratch_bytes(problem),), np.uint8))
         _compile_ahead(problem)
     call = jax.ffi.ffi_call(target, types)
-    out = call(*given.values(), axis=np.int64(axis), reverse=np.bool_(reverse))
+    arrays, views = _jax_views.call_attributes(given.values())
+    out = call(*arrays, axis=np.int64(axis), reverse=np.bool_(reverse), views=views)
     return list(out)[: len(results)]
 
 
@@ -246,7 +247,8 @@ def _register(
     mlir.register_lowering(primitive, mlir.lower_fun(by_jax, multiple_results=True))
     for platform in HANDLERS:
         rule = functools.partial(_lower, call, by_jax, platform)
-        mlir.register_lowering(primitive, rule, platform=platform)
+        # Not cached by JAX, which would lower it into a function of its own, where operands have no origin to look at.
+        mlir.register_lowering(primitive, rule, platform=platform, cacheable=False)
 
 
 def _lower(

@@ -17,6 +17,7 @@ from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, 
 from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
+from scanlib.backends import _jax_views
 from scanlib.backends._jax_primitives import Array, accumulator, backward_p, cast, scan_p, tangent_p
 
 try:
@@ -35,10 +36,12 @@ except (ImportError, AttributeError) as _error:
 def lower(
     call: Callable[..., list[Array]], ctx: Any, operands: Sequence[Any], params: dict[str, Any]
 ) -> Any:
-    """Lower `call` in `ctx`: as it is for one device and in a shard_map, partitioned for several devices."""
+    """Lower `call` in `ctx`: on views for one device and in a shard_map, partitioned for several devices."""
     context = ctx.module_context.axis_context
     several = isinstance(context, mlir.ShardingContext) and context.num_devices > 1
-    if several and context.abstract_mesh is not None and not UNAVAILABLE:
+    if not several:
+        return _jax_views.lower(call, ctx, operands, params)
+    if context.abstract_mesh is not None and not UNAVAILABLE:
         call = functools.partial(_partitioned, call)
     return mlir.lower_fun(call, multiple_results=True)(ctx, *operands, **params)
 

@@ -23,8 +23,9 @@ bool scratch_of(Call &call, const scanlib_problem &problem, ffi::RemainingRets r
   return true;
 }
 
-ffi::Error cuda_forward(void *stream, ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axis, bool reverse) {
-  return forward(args, rets, axis, reverse, 1, [=](Call &call, const scanlib_problem &problem) {
+ffi::Error cuda_forward(void *stream, ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axis, bool reverse,
+                        Views views) {
+  return forward(args, rets, axis, reverse, views, 1, [=](Call &call, const scanlib_problem &problem) {
     void *scratch;
     if (scratch_of(call, problem, rets, &scratch))
       call.check(scanlib_cuda_forward(&problem, stream, scratch, call[SCANLIB_A], call[SCANLIB_X], call[SCANLIB_H0],
@@ -32,8 +33,9 @@ ffi::Error cuda_forward(void *stream, ffi::RemainingArgs args, ffi::RemainingRet
   });
 }
 
-ffi::Error cuda_backward(void *stream, ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axis, bool reverse) {
-  return backward(args, rets, axis, reverse, 1, [=](Call &call, const scanlib_problem &problem) {
+ffi::Error cuda_backward(void *stream, ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axis, bool reverse,
+                         Views views) {
+  return backward(args, rets, axis, reverse, views, 1, [=](Call &call, const scanlib_problem &problem) {
     void *scratch;
     if (scratch_of(call, problem, rets, &scratch))
       call.check(scanlib_cuda_backward(&problem, stream, scratch, call[SCANLIB_A], call[SCANLIB_H], call[SCANLIB_H0],
@@ -48,7 +50,8 @@ auto binding() {
       .RemainingArgs()
       .RemainingRets()
       .Attr<int64_t>("axis")
-      .Attr<bool>("reverse");
+      .Attr<bool>("reverse")
+      .Attr<Views>("views");
 }
 
 }  // namespace

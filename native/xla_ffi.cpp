@@ -8,22 +8,25 @@ namespace {
 
 using namespace scanlib;
 
-ffi::Error cpu_forward(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axis, bool reverse) {
-  return forward(args, rets, axis, reverse, 0, [](Call &call, const scanlib_problem &problem) {
+ffi::Error cpu_forward(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axis, bool reverse, Views views) {
+  return forward(args, rets, axis, reverse, views, 0, [](Call &call, const scanlib_problem &problem) {
     call.check(scanlib_cpu_forward(&problem, call[SCANLIB_A], call[SCANLIB_X], call[SCANLIB_H0], call[SCANLIB_H],
                                    call[SCANLIB_FINAL]));
   });
 }
 
-ffi::Error cpu_backward(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axis, bool reverse) {
-  return backward(args, rets, axis, reverse, 0, [](Call &call, const scanlib_problem &problem) {
+ffi::Error cpu_backward(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axis, bool reverse, Views views) {
+  return backward(args, rets, axis, reverse, views, 0, [](Call &call, const scanlib_problem &problem) {
     call.check(scanlib_cpu_backward(&problem, call[SCANLIB_A], call[SCANLIB_H], call[SCANLIB_H0], call[SCANLIB_GRAD_H],
                                     call[SCANLIB_GRAD_FINAL], call[SCANLIB_GRAD_A], call[SCANLIB_GRAD_X],
                                     call[SCANLIB_GRAD_H0]));
   });
 }
 
-auto binding() { return ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attr<int64_t>("axis").Attr<bool>("reverse"); }
+auto binding() {
+  return ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attr<int64_t>("axis").Attr<bool>("reverse").Attr<Views>(
+      "views");
+}
 
 }  // namespace
 

@@ -588,7 +588,9 @@ def test_handlers_refuse_what_does_not_fit() -> None:
     def call(result: Any, *operands: Any, axis: int = 0, target: str = "scanlib_forward") -> Any:
         result = [jax.ShapeDtypeStruct(shape, jnp.float64) for shape in result]
         call = jax.ffi.ffi_call(target, result)
-        return jax.block_until_ready(call(*operands, axis=np.int64(axis), reverse=np.bool_(False)))
+        dense = np.array([], np.int64)
+        found = call(*operands, axis=np.int64(axis), reverse=np.bool_(False), views=dense)
+        return jax.block_until_ready(found)
 
     assert_trees_close(call([(3, 4)], x, x)[0], scan(x, x, axis=0))
     for message, result, operands, options in [
