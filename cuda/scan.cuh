@@ -16,6 +16,7 @@ template <class T>
 struct ScanMemory {
   Summary<T> of_warp[kWarps][kWarpLanes];
   T state[kWarpLanes];
+  int doubt[kWarps][kWarpLanes];
 };
 
 // Every thread of the block takes part; starts with a barrier, for the memory may still be read.
@@ -49,15 +50,30 @@ struct Carried {
   T before, after;
 };
 
+// Whether any slice of the thread's lane says yes.
+template <class T>
+__device__ __forceinline__ bool any_slice(bool yes, ScanMemory<T> *memory) {
+  const int at = thread() % kWarpLanes;
+  int any = yes;
+#pragma unroll
+  for (int bits = kWarpLanes; bits < 32; bits *= 2) any |= shuffle_xor(any, bits);
+  if (thread() % 32 < kWarpLanes) memory->doubt[warp()][at] = any;
+  __syncthreads();
+  for (int w = 0; w < kWarps; ++w) any |= memory->doubt[w][at];
+  return any;
+}
+
 // Brings in the carry. In lanes where a parallel combination cannot be relied on, slices are walked one after the other.
 // `n`: the thread's steps.
 template <class T>
 __device__ __forceinline__ Carried<T> carried_in(const Prefix<T> &prefix, T carry, const T (&a)[kRun], const T (&x)[kRun],
                                                  int n, ScanMemory<T> *memory) {
-  const bool serial = !(safe(prefix.all) && safe_carry(carry));
+  // A prefix is joined in another order than the whole, and may overflow where that does not.
+  const bool doubtful = !(safe(prefix.all) && safe(prefix.before) && safe_carry(carry));
   Carried<T> state{slice() > 0 ? mul_add(prefix.before.product, carry, prefix.before.local) : carry,
                    mul_add(prefix.all.product, carry, prefix.all.local)};
-  if (__syncthreads_or(serial)) {
+  if (__syncthreads_or(doubtful)) {
+    const bool serial = any_slice(doubtful, memory);
     for (int s = 0; s < kSlices; ++s) {
       if (serial && slice() == s) {
         if (s > 0) state.before = memory->state[lane()];

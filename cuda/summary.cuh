@@ -70,7 +70,9 @@ __device__ __forceinline__ bool safe_carry(T carry) {
 template <class T>
 __device__ __forceinline__ bool safe(const Summary<T> &s) {
   using L = Limits<typename RealOf<T>::type>;
-  return s.most_product <= L::kProduct && s.most_local <= L::kLocal;
+  // Where an overflow met a zero, the bounds may be low again, but NaN stays.
+  return s.most_product <= L::kProduct && s.most_local <= L::kLocal && size_of(s.product) <= L::kHuge &&
+         size_of(s.local) <= L::kHuge;
 }
 
 // Of a thread's own steps.

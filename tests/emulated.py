@@ -14,37 +14,30 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from native_build import ROOT, locked
+from native_build import ROOT
 
 from scanlib import compiler, dispatch, gpu, native
 from scanlib.backends._strided_cuda import StridedCuda
 from scanlib.backends._strided_plans import backward_problem, forward_plan
 
-FOLDER = ROOT / "build" / "tests-emulated"
-SOURCES = {"cuda": ROOT / "cuda", "emulation": Path(__file__).parent / "emulation"}
-FLAGS = ["-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-ffp-contract=off"]
+KEPT = ROOT / "build" / "tests-emulated"
+CUDA, EMULATION = ROOT / "cuda", Path(__file__).parent / "emulation"
+SHARED = ("-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-ffp-contract=off")
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized")
 
 
-def source_files(folders: dict[str, Path]) -> list[Path]:
-    return [
-        path
-        for folder in folders.values()
-        for path in sorted(folder.iterdir())
-        if path.suffix in (".cu", ".cuh", ".h", ".cpp")
-    ]
-
-
-def compiled(name: str, command: list[str], sources: list[Path]) -> Path:
+def built(name: str, command: list[str], sources: list[Path]) -> Path:
     """What g++ makes of a command, kept under a name that depends on everything that went into it."""
     parts = [platform.machine(), *command, *(path.read_text() for path in sources)]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-    target = FOLDER / f"{name}-{key}.so"
+    target = KEPT / f"{name}-{key}.so"
     if not target.exists():
-        FOLDER.mkdir(parents=True, exist_ok=True)
+        KEPT.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(f".{os.getpid()}")
         done = subprocess.run(
             [*command, "-o", str(partial)], capture_output=True, text=True, check=False
@@ -55,23 +48,34 @@ def compiled(name: str, command: list[str], sources: list[Path]) -> Path:
     return target
 
 
-def emulator(folders: dict[str, Path] = SOURCES, flags: tuple[str, ...] = ()) -> Path:
-    """The emulator: what libscanlib loads in place of the driver."""
-    folder = folders["emulation"]
-    files = [folder / "emulator.cpp", folder / "emulator.h"]
-    return compiled("emulator", ["g++", "-O2", *FLAGS, *flags, str(files[0]), "-ldl"], files)
+def _sources(folder: Path) -> list[Path]:
+    return [
+        path for path in sorted(folder.iterdir()) if path.suffix in (".cu", ".cuh", ".h", ".cpp")
+    ]
 
 
-def kernel(
-    definitions: str, folders: dict[str, Path] = SOURCES, flags: tuple[str, ...] = ()
-) -> Path:
-    """One specialisation of the device code, as a shared library."""
-    # fmt: off
-    command = ["g++", "-O1", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", *FLAGS, *flags,
-               "-x", "c++", "-include", str(folders["emulation"] / "emulator.h"), *definitions.split(),
-               str(folders["cuda"] / compiler.ENTRY), "-x", "none", str(emulator(folders, flags))]
-    # fmt: on
-    return compiled("kernel", command, source_files(folders))
+@dataclass(frozen=True)
+class Emulation:
+    """The device code of one folder on the emulator of another, built with these flags beside its own."""
+
+    cuda: Path = CUDA
+    emulation: Path = EMULATION
+    flags: tuple[str, ...] = ()
+
+    def emulator(self) -> Path:
+        """What libscanlib loads in place of the driver."""
+        source = str(self.emulation / "emulator.cpp")
+        command = ["g++", "-O2", *WARNINGS, *SHARED, *self.flags, source, "-ldl"]
+        return built("emulator", command, _sources(self.emulation))
+
+    def kernel(self, definitions: str) -> Path:
+        """One specialisation of the device code, as a shared library."""
+        # fmt: off
+        command = ["g++", "-O1", "-fvisibility=hidden", *WARNINGS, *SHARED, *self.flags,
+                   "-x", "c++", "-include", str(self.emulation / "emulator.h"), *definitions.split(),
+                   str(self.cuda / compiler.ENTRY), "-x", "none", str(self.emulator())]
+        # fmt: on
+        return built("kernel", command, _sources(self.cuda) + _sources(self.emulation))
 
 
 # ---- in place of the driver and NVRTC
@@ -81,7 +85,7 @@ def _answer(definitions: bytes, architecture: int, image: Any, size: Any) -> int
     del architecture
     status = 0
     try:
-        data = str(kernel(definitions.decode())).encode()
+        data = str(_running.kernel(definitions.decode())).encode()
     except Exception as error:
         status, data = compiler.E_COMPILE, str(error).encode()
     _kept.append(data)  # libscanlib reads it until this thread calls again
@@ -92,20 +96,41 @@ def _answer(definitions: bytes, architecture: int, image: Any, size: Any) -> int
 
 _kept: list[bytes] = []
 _compile = type(compiler.answer)(_answer)
+_running = Emulation()
 
 
 @functools.cache
-def start() -> ctypes.CDLL:
-    """Makes libscanlib run CUDA problems on the emulator, in this process and for good."""
-    path = emulator()
-    lib = gpu.library()
-    native.check(lib.scanlib_cuda_use_driver(str(path).encode()))
-    lib.scanlib_cuda_set_compiler(_compile)
+def _driver(path: Path) -> ctypes.CDLL:
     driver = ctypes.CDLL(str(path))
     driver.emulated_schedule.argtypes = [ctypes.c_uint64, ctypes.c_uint]
     driver.emulated_schedule.restype = None
-    driver.emulated_failure.restype = ctypes.c_char_p
     return driver
+
+
+def start(emulation: Emulation = _running) -> None:
+    """From here on libscanlib runs CUDA problems on this emulation."""
+    global _running
+    path = emulation.emulator()
+    lib = gpu.library()
+    native.check(lib.scanlib_cuda_use_driver(str(path).encode()))
+    lib.scanlib_cuda_set_compiler(_compile)
+    _running = emulation
+
+
+@contextmanager
+def running(emulation: Emulation) -> Iterator[None]:
+    """Inside, another emulation."""
+    before = _running
+    start(emulation)
+    try:
+        yield
+    finally:
+        start(before)
+
+
+def schedule(seed: int, blocks: int) -> None:
+    """So many blocks are in flight, and who goes on is drawn from this seed."""
+    _driver(_running.emulator()).emulated_schedule(seed, blocks)
 
 
 @contextmanager

@@ -167,7 +167,12 @@ def forward_agrees(
 
 
 def backward_agrees(
-    shape: tuple[int, ...], axis: int, dtype: str, reverse: bool, sets: tuple[str, ...]
+    lib: Member,
+    shape: tuple[int, ...],
+    axis: int,
+    dtype: str,
+    reverse: bool,
+    sets: tuple[str, ...] = ("",),
 ) -> None:
     """The patterns in a and grad_h, zeros and infinities in h."""
     options: dict[str, Any] = {"axis": axis, "reverse": reverse}
@@ -186,17 +191,18 @@ def backward_agrees(
     with np.errstate(all="ignore"):
         wide = ACCUMULATES[dtype][0]
         expected = gradients(*stacks, axis=axis + 1, reverse=reverse, dtype=wide)
-        for number, (pattern, g, a, _, h0, grad_final) in enumerate(cases):
+        for number, (pattern, *given) in enumerate(cases):
+            g, a, _, h0, grad_final = (None if v is None else lib.array(v) for v in given)
             for isa in sets:
                 with instruction_set(isa):
                     found = scanlib.linear_recurrence_vjp(
-                        g, a, h, h0, grad_final=grad_final, **options
+                        g, a, lib.array(h), h0, grad_final=grad_final, **options
                     )
                 names = ("grad_a", "grad_x", "grad_h0")
                 for name, actual, want in zip(names, found, expected, strict=True):
                     label = f"{name} of {pattern.__name__} {shape} {dtype} {options} {isa}"
                     if actual is not None:
-                        assert_same_kinds(actual, want[number], dtype, label)
+                        assert_same_kinds(lib.numpy(actual), want[number], dtype, label)
 
 
 @pytest.mark.thorough
@@ -219,7 +225,7 @@ def test_every_instruction_set(
     """libscanlib's kernels for each processor, forward and backward."""
     reverse = bool(rng_for(dtype_name, shape, "direction").integers(2))
     forward_agrees(numpy, shape, axis, dtype_name, reverse, instruction_sets())
-    backward_agrees(shape, axis, dtype_name, not reverse, instruction_sets())
+    backward_agrees(numpy, shape, axis, dtype_name, not reverse, instruction_sets())
 
 
 @pytest.mark.parametrize("dtype_name", ["float32", "float64"])

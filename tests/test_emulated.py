@@ -1,0 +1,164 @@
+"""Every way the CUDA kernels have of working, on the CPU, with tiles so small that small problems are cut like large.
+
+The matrix runs the emulated kernels with the numbers of a GPU; here the table of plans is walked through on purpose.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import emulated
+import numpy as np
+import pytest
+from capabilities import Backend
+from helpers import check_forward, check_gradients, decay, normal, rng_for, same_bits, state_shape
+from matrix import Emulated, missing
+from test_special_values import backward_agrees, forward_agrees
+
+import scanlib
+
+pytestmark = pytest.mark.skipif(
+    bool(missing(Backend.EMULATED)), reason=missing(Backend.EMULATED) or "-"
+)
+
+#: Tiles of 64 threads with few steps each, bundles of 3 tiles, stacks of 9: look-back goes all its ways.
+SMALL = {
+    "row_threads": 64,
+    "column_threads": 64,
+    "run_bytes": 16,
+    "backward_run_bytes": 8,
+    "prefetch_run_bytes": 8,
+    "bundle": 3,
+}
+#: The table of native/cuda_plan.cpp: (what explain says, shape, axis, further numbers).
+PLANS: list[tuple[str, tuple[int, ...], int, dict[str, int]]] = [
+    ("look-back over rows", (5003,), 0, {}),
+    ("look-back over rows", (3, 1501), 1, {}),
+    ("look-back over columns", (301, 64), 0, {}),
+    ("look-back over columns", (2, 401, 37), 1, {}),
+    ("look-back over narrow columns", (901, 3), 0, {}),
+    ("walk over rows", (5, 1003), 1, {"enough_groups": 1}),
+    ("walk over rows", (43, 50), 1, {}),
+    ("walk over rows", (201, 3), 1, {}),
+    ("walk over columns", (301, 64), 0, {"enough_groups": 1}),
+    ("walk over columns", (71, 150), 0, {"many_lanes": 100}),
+    ("walk over columns", (4, 150), 0, {}),
+    ("walk over narrow columns", (9, 3), 0, {}),
+]
+THOROUGH = [PLANS[0], PLANS[2], PLANS[5], PLANS[9]]
+DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+
+
+@pytest.fixture(scope="module")
+def member() -> Emulated:
+    return Emulated(Backend.EMULATED)
+
+
+def arrays(
+    shape: tuple[int, ...], axis: int, dtype: str, a_shape: tuple[int, ...] | None = None
+) -> tuple[Any, Any, Any]:
+    rng = rng_for(shape, axis, dtype, a_shape)
+    return (
+        decay(rng, a_shape or shape, dtype),
+        normal(rng, shape, dtype),
+        normal(rng, state_shape(shape, axis), dtype),
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype_name"),
+    [
+        (number, name)
+        for number, plan in enumerate(PLANS)
+        for name in (DTYPES if plan in THOROUGH else ("float32", "bfloat16"))
+    ],
+)
+def test_every_plan(number: int, dtype_name: str, member: Emulated) -> None:
+    """Forward and backward, both directions, with and without states, against the serial loop."""
+    words, shape, axis, numbers = PLANS[number]
+    a, x, h0 = arrays(shape, axis, dtype_name)
+    with emulated.tuned(**SMALL, **numbers):
+        emulated.schedule(number, 1 + number % 4)
+        kernel = scanlib.explain(member.array(a), member.array(x), axis=axis).kernel
+        assert words in kernel or dtype_name == "bfloat16"  # whose columns may count as narrow
+        for reverse in (False, True):
+            check_forward(member, a, x, h0 if reverse else None, axis=axis, reverse=reverse)
+            check_gradients(
+                member, a, x, None if reverse else h0, axis=axis, reverse=reverse, final=reverse
+            )
+
+
+@pytest.mark.parametrize("number", [0, 3, 4, 5, 6, 8, 9])
+def test_sums_for_a_repeated_a(number: int, member: Emulated) -> None:
+    """Along time, along sequences, along both: two stages, in every plan."""
+    _, shape, axis, numbers = PLANS[number]
+    along_time = tuple(1 if d == axis else n for d, n in enumerate(shape))
+    along_others = tuple(n if d == axis else 1 for d, n in enumerate(shape))
+    dtype_name = "complex64" if number == 5 else "float32"
+    with emulated.tuned(**SMALL, **numbers):
+        for a_shape in {along_time, along_others, (1,) * len(shape)} - {shape}:
+            a, x, h0 = arrays(shape, axis, dtype_name, a_shape)
+            check_gradients(member, a, x, h0, axis=axis, reverse=bool(number % 2))
+
+
+@pytest.mark.parametrize("number", [0, 3, 5])
+def test_no_schedule_changes_a_bit(number: int, member: Emulated) -> None:
+    """One block after the other, or many at once in any order."""
+    _, shape, axis, numbers = PLANS[number]
+    a, x, g = (member.array(v) for v in (*arrays(shape, axis, "float32")[:2], np.ones(shape, "f4")))
+    one = member.array(np.array(0.9, "f4"))
+    found = []
+    with emulated.tuned(**SMALL, **numbers):
+        for seed, blocks in ((1, 1), (2, 2), (3, 3), (4, 8), (5, 8), (6, 40)):
+            emulated.schedule(seed, blocks)
+            h = scanlib.linear_recurrence(a, x, axis=axis)
+            grads = scanlib.linear_recurrence_vjp(g, a, h, axis=axis)
+            summed = scanlib.linear_recurrence_vjp(g, one, h, axis=axis)
+            found.append((h, *grads[:2], summed[0]))
+    for other in found[1:]:
+        assert all(map(same_bits, other, found[0]))
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((700, 5), 0), ((33, 700), 1), ((3001,), 0)])
+@pytest.mark.parametrize("dtype_name", ["bfloat16", "float32", "float64"])
+def test_special_values(
+    shape: tuple[int, ...], axis: int, dtype_name: str, member: Emulated
+) -> None:
+    """NaN, Inf and overflow travel as in a serial loop, across tiles, bundles and stacks."""
+    with emulated.tuned(**SMALL):
+        emulated.schedule(7, 3)
+        reverse = dtype_name == "float32"
+        forward_agrees(member, shape, axis, dtype_name, reverse)
+        backward_agrees(member, shape, axis, dtype_name, not reverse)
+
+
+def test_special_values_where_a_block_walks(member: Emulated) -> None:
+    for shape, axis, numbers in [
+        ((33, 700), 1, {"enough_groups": 1}),
+        ((300, 70), 0, {"enough_groups": 1}),
+        ((90, 130), 0, {"many_lanes": 1}),
+    ]:
+        with emulated.tuned(**SMALL, **numbers):
+            forward_agrees(member, shape, axis, "float32", False)
+            backward_agrees(member, shape, axis, "float32", False)
+
+
+def test_strides(member: Emulated) -> None:
+    """Views of all kinds, written to and read from where they lie."""
+    rng = rng_for("strides")
+    with emulated.tuned(**SMALL):
+        for view in (
+            lambda v: v[:, ::2, ::-1],
+            lambda v: v[::-1, :, 3:20],
+            lambda v: v.transpose(2, 0, 1),
+            lambda v: v.transpose(1, 2, 0)[5:, ::3],
+        ):
+            a, x = (view(make(rng, (6, 40, 34), "float32")) for make in (decay, normal))
+            for axis in range(3):
+                out = np.full((*x.shape, 2), np.nan, "f4")
+                member.scan(
+                    member.array(a), member.array(x), axis=axis, out=member.array(out)[..., 0]
+                )
+                expected = scanlib.linear_recurrence(np.array(a), np.array(x), axis=axis)
+                assert np.allclose(out[..., 0], expected, rtol=1e-5, atol=1e-5)
+                assert np.isnan(out[..., 1]).all()
