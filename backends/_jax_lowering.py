@@ -244,31 +244,52 @@ def _scan_by_jax(
 def _register(
     primitive: Any, call: Callable[..., list[Array]], by_jax: Callable[..., list[Array]]
 ) -> None:
-    mlir.register_lowering(primitive, mlir.lower_fun(by_jax, multiple_results=True))
-    for platform in HANDLERS:
-        rule = functools.partial(_lower, call, by_jax, platform)
-        # Not cached by JAX, which would lower it into a function of its own, where operands have no origin to look at.
-        mlir.register_lowering(primitive, rule, platform=platform, cacheable=False)
+    rule = functools.partial(_lower, call, by_jax)
+    # Not cached by JAX, which would lower it into a function of its own, where operands have no origin to look at; and
+    # one rule for all platforms, because JAX cannot choose among several that are not cached.
+    mlir.register_lowering(primitive, rule, cacheable=False)
 
 
 def _lower(
     call: Callable[..., list[Array]],
     by_jax: Callable[..., list[Array]],
-    platform: str,
     ctx: Any,
     *operands: Any,
     **params: Any,
 ) -> Any:
-    reason = missing(platform) if params["native"] else ""
+    platforms = _platforms(ctx)
+    runs = {p: functools.partial(call, platform=p) for p in platforms if _served(p, ctx, params)}
+    if len(platforms) == 1 and runs:
+        return _jax_sharding.lower(runs[platforms[0]], ctx, operands, params)
+
+    def chosen(*arrays: Array) -> list[Array]:
+        cases = {platform: functools.partial(run, **params) for platform, run in runs.items()}
+        return jax.lax.platform_dependent(
+            *arrays, default=functools.partial(by_jax, **params), **cases
+        )
+
+    run = chosen if runs else functools.partial(by_jax, **params)
+    return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
+
+
+def _platforms(ctx: Any) -> Sequence[str]:
+    """What a program is lowered for: several platforms in an export, the host's in what is computed there."""
+    if getattr(ctx.jaxpr_eqn_ctx, "compute_type", None) == "device_host":
+        return ("cpu",)
+    return ctx.platforms or ctx.module_context.platforms
+
+
+def _served(platform: str, ctx: Any, params: Mapping[str, Any]) -> bool:
+    """Whether libscanlib runs a call on `platform`; warns, once for each reason, where it could but does not."""
+    if platform not in HANDLERS or not params["native"]:
+        return False
+    reason = missing(platform)
     symbolic = any(not isinstance(n, int) for aval in ctx.avals_in for n in aval.shape)
-    if platform == "cuda" and symbolic and not reason and params["native"]:
+    if platform == "cuda" and symbolic and not reason:
         reason = "how much scratch memory a CUDA kernel needs is not known for extents left open in an export"
     if reason:
         _warn_once(reason)
-    if reason or not params["native"]:
-        return mlir.lower_fun(by_jax, multiple_results=True)(ctx, *operands, **params)
-    call = functools.partial(call, platform=platform)
-    return _jax_sharding.lower(call, ctx, operands, params)
+    return not reason
 
 
 _register(scan_p, _call_forward, _scan_by_jax)

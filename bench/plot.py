@@ -16,16 +16,16 @@ WORKS = ("forward", "forward + backward", "broadcast a")
 
 
 def newest() -> Path:
-    """The result file with the latest date inside, full runs before quick ones."""
-    paths = list(RESULTS.glob("*/*.json"))
-    if not paths:
+    """The result file of `make bench` with the latest date inside, full runs before quick ones."""
+    reports = {path: json.loads(path.read_text()) for path in RESULTS.glob("*/*.json")}
+    ages = {
+        path: (not report["settings"]["quick"], report["date"])
+        for path, report in reports.items()
+        if isinstance(report, dict) and "quick" in report.get("settings", {})
+    }
+    if not ages:
         raise FileNotFoundError(f"No results in {RESULTS}. Run `make bench` first.")
-
-    def age(path: Path) -> tuple[bool, str]:
-        report = json.loads(path.read_text())
-        return not report["settings"]["quick"], report["date"]
-
-    return max(paths, key=age)
+    return max(ages, key=ages.__getitem__)
 
 
 def draw(path: Path, folder: Path = IMAGES) -> list[Path]:

@@ -1,23 +1,14 @@
 // The CPU entry points of the C interface: check what can be checked, choose the type to compute in, run.
 #include <cstdio>
-#include <cstring>
 
 #include "dispatch.h"
 #include "ieee.h"
+#include "pointers.h"
 #include "run.h"
 #include "scanlib.h"
 
 namespace scanlib {
 namespace {
-
-// Whether an operand has any element: it has one along an empty axis that it is broadcast on.
-bool has_elements(const scanlib_problem &p, int role) {
-  const scanlib_layout &layout = p.operand[role];
-  auto some = [](int64_t extent, int64_t stride) { return extent > 0 || stride == 0; };
-  bool any = some(p.inner, layout.inner) && (is_state(role) || some(p.time, layout.time));
-  for (int d = 0; d < p.outer_rank; ++d) any = any && some(p.outer[d], layout.outer[d]);
-  return any;
-}
 
 // The element offset, without time, of sequence `i`.
 int64_t lane_offset(const scanlib_problem &p, const scanlib_layout &layout, int64_t i) {
@@ -68,21 +59,15 @@ int run_as(const scanlib_problem &p, const Pointers &data) {
   return Run<T>(p, schedule, data).run();
 }
 
-int run(const scanlib_problem *problem, Pointers data) {
-  if (!problem || problem->abi_version != SCANLIB_ABI_VERSION) return SCANLIB_E_ARGUMENT;
+// `needed` is the operand that tells forward from backward.
+int run(const scanlib_problem *problem, scanlib_role needed, void **of) {
+  if (!problem || problem->abi_version != SCANLIB_ABI_VERSION || problem->operand[needed].dtype == SCANLIB_ABSENT)
+    return SCANLIB_E_ARGUMENT;
   const scanlib_problem &p = *problem;
   const bool empty = p.time == 0 || lane_count(p) == 0;
-  for (int role = 0; role < SCANLIB_ROLES; ++role) {
-    char *&pointer = data.of[role];
-    if (pointer && p.holder_offset) std::memcpy(&pointer, pointer + p.holder_offset, sizeof pointer);
-    bool given = p.operand[role].dtype != SCANLIB_ABSENT;
-    if (given != (pointer != nullptr) && !(given && !has_elements(p, role))) return SCANLIB_E_ARGUMENT;
-    if (given && !pointer) continue;
-    int64_t size = dtype_size(p.operand[role].dtype);
-    bool complex = p.operand[role].dtype == SCANLIB_C64 || p.operand[role].dtype == SCANLIB_C128;
-    if (given && reinterpret_cast<uintptr_t>(pointer) % uintptr_t(complex ? size / 2 : size))
-      return SCANLIB_E_ALIGNMENT;
-  }
+  if (int status = resolve_pointers(p, of)) return status;
+  Pointers data;
+  for (int role = 0; role < SCANLIB_ROLES; ++role) data.of[role] = static_cast<char *>(of[role]);
   IeeeArithmetic ieee;
   if (empty) return run_empty(p, data);
   switch (compute_dtype(p)) {
@@ -97,8 +82,6 @@ int run(const scanlib_problem *problem, Pointers data) {
   }
 }
 
-char *mutable_bytes(const void *pointer) { return const_cast<char *>(static_cast<const char *>(pointer)); }
-
 }  // namespace
 }  // namespace scanlib
 
@@ -106,30 +89,17 @@ using namespace scanlib;
 
 extern "C" int scanlib_cpu_forward(const scanlib_problem *problem, const void *a, const void *x, const void *h0,
                                    void *h, void *final_state) {
-  if (problem && problem->operand[SCANLIB_X].dtype == SCANLIB_ABSENT) return SCANLIB_E_ARGUMENT;
-  Pointers data{};
-  data.of[SCANLIB_A] = mutable_bytes(a);
-  data.of[SCANLIB_X] = mutable_bytes(x);
-  data.of[SCANLIB_H0] = mutable_bytes(h0);
-  data.of[SCANLIB_H] = mutable_bytes(h);
-  data.of[SCANLIB_FINAL] = mutable_bytes(final_state);
-  return run(problem, data);
+  void *of[SCANLIB_ROLES];
+  forward_pointers(a, x, h0, h, final_state, of);
+  return run(problem, SCANLIB_X, of);
 }
 
 extern "C" int scanlib_cpu_backward(const scanlib_problem *problem, const void *a, const void *h, const void *h0,
                                     const void *grad_h, const void *grad_final, void *grad_a, void *grad_x,
                                     void *grad_h0) {
-  if (problem && problem->operand[SCANLIB_GRAD_H].dtype == SCANLIB_ABSENT) return SCANLIB_E_ARGUMENT;
-  Pointers data{};
-  data.of[SCANLIB_A] = mutable_bytes(a);
-  data.of[SCANLIB_H] = mutable_bytes(h);
-  data.of[SCANLIB_H0] = mutable_bytes(h0);
-  data.of[SCANLIB_GRAD_H] = mutable_bytes(grad_h);
-  data.of[SCANLIB_GRAD_FINAL] = mutable_bytes(grad_final);
-  data.of[SCANLIB_GRAD_A] = mutable_bytes(grad_a);
-  data.of[SCANLIB_GRAD_X] = mutable_bytes(grad_x);
-  data.of[SCANLIB_GRAD_H0] = mutable_bytes(grad_h0);
-  return run(problem, data);
+  void *of[SCANLIB_ROLES];
+  backward_pointers(a, h, h0, grad_h, grad_final, grad_a, grad_x, grad_h0, of);
+  return run(problem, SCANLIB_GRAD_H, of);
 }
 
 extern "C" size_t scanlib_cpu_describe(const scanlib_problem *problem, char *buffer, size_t size) {

@@ -45,13 +45,13 @@ SHARES = {75: (12, 1), 80: (12, 4), 90: (3, 0), 100: (12, 7), 120: (12, 10)}
 def test_no_program_spills(architecture: int, half: int) -> None:
     step, first = SHARES[architecture]
     kinds = list(cuda_gate.kinds(cuda_gate.programs()).values())
-    spilling = {}
+    spilling = []
     for index, alike in list(enumerate(kinds))[first::step][half::2]:
         definitions = alike[index % len(alike)]
         found = cuda_gate.use(definitions, architecture)
         if found.spilled:
-            spilling[definitions] = found
-    assert not spilling
+            spilling.append(f"{found}: {definitions}")
+    assert not spilling, "\n".join(spilling)
 
 
 def test_a_spill_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

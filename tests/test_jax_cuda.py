@@ -1,0 +1,167 @@
+"""Programs lowered for JAX on CUDA, without a GPU: the custom calls, their scratch memory, what is compiled ahead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import scanlib
+from scanlib import compiler, gpu, native
+from scanlib.backends import _jax_lowering
+from scanlib.backends import jax as adapter
+
+pytestmark = pytest.mark.skipif(
+    bool(_jax_lowering.missing("cuda")), reason=_jax_lowering.missing("cuda") or "it is here"
+)
+CHECKS = [
+    export.DisabledSafetyCheck.custom_call(name)
+    for name in (_jax_lowering.FORWARD, _jax_lowering.BACKWARD)
+]
+LONG = (1 << 18, 2)  # takes scratch memory in both directions
+
+
+def lowered(function: Any, *shapes: tuple[int, ...], platforms: tuple[str, ...] = ("cuda",)) -> str:
+    operands = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+    made = export.export(jax.jit(function), platforms=platforms, disabled_checks=CHECKS)
+    return str(made(*operands).mlir_module())
+
+
+def calls(text: str) -> list[tuple[str, list[str]]]:
+    """Each custom call with the types of its results."""
+    found = []
+    for line in text.splitlines():
+        if name := re.search(r"custom_call @(scanlib_\w+)", line):
+            results = line.rpartition("->")[2]
+            found.append((name[1], re.findall(r"tensor<([^>]*)>", results)))
+    return found
+
+
+def scan(a: Any, x: Any) -> Any:
+    return scanlib.linear_recurrence(a, x, axis=0)
+
+
+def scratch(backward: bool = False) -> str:
+    dense = (3, (2, 1))
+    roles = ("a", "h", "grad_h", "grad_a", "grad_x") if backward else ("a", "x", "h")
+    size = gpu.scratch_bytes(native.prepare(LONG, 0, dict.fromkeys(roles, dense)))
+    assert size > 0
+    return f"{size}xui8"
+
+
+def test_scratch_memory_is_the_last_result() -> None:
+    ((name, results),) = calls(lowered(scan, LONG, LONG))
+    assert name == "scanlib_forward"
+    assert results == ["262144x2xf32", scratch()]
+
+
+def test_a_gradient_is_one_scan_and_one_backward() -> None:
+    text = lowered(jax.grad(lambda a, x: scan(a, x).sum(), (0, 1)), LONG, LONG)
+    forward, backward = calls(text)
+    assert forward == ("scanlib_forward", ["262144x2xf32", scratch()])
+    assert backward == ("scanlib_backward", ["262144x2xf32"] * 2 + [scratch(backward=True)])
+
+
+def test_one_export_serves_both_platforms() -> None:
+    text = lowered(scan, (30, 4), (30, 4), platforms=("cpu", "cuda"))
+    assert sorted(results for _, results in calls(text)) == [["30x4xf32"], ["30x4xf32", "0xui8"]]
+
+
+def test_final_state_comes_before_the_scratch_memory() -> None:
+    def both(a: Any, x: Any, h0: Any) -> Any:
+        return scanlib.linear_recurrence(a, x, h0, axis=0, return_final=True)
+
+    ((_, results),) = calls(lowered(both, LONG, LONG, (2,)))
+    assert [text.rpartition("x")[0] for text in results[:2]] == ["262144x2", "2"]
+    assert results[2].endswith("xui8")
+
+
+def test_extents_left_open_take_the_slow_path_and_say_so() -> None:
+    _jax_lowering._warn_once.cache_clear()
+    (steps,) = export.symbolic_shape("t")
+    operand = jax.ShapeDtypeStruct((steps, 4), np.float32)
+    with pytest.warns(RuntimeWarning, match="scratch memory a CUDA kernel needs"):
+        made = export.export(jax.jit(scan), platforms=["cuda"], disabled_checks=CHECKS)(
+            operand, operand
+        )
+    assert not calls(str(made.mlir_module()))
+
+
+def test_programs_are_compiled_when_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For every kind of GPU in this process, so that nothing is compiled while XLA records a command buffer."""
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(_jax_lowering, "_architectures", lambda: (80, 90))
+    monkeypatch.setattr(
+        compiler, "program", lambda text, arch: asked.append((text, arch)) or b"image"
+    )
+    shape = (LONG[0] + 1, 2)  # JAX keeps what it has lowered
+    lowered(scan, shape, shape)
+    dense = (3, (2, 1))
+    needed = gpu.programs(native.prepare(shape, 0, dict.fromkeys(("a", "x", "h"), dense)))
+    assert asked == [(text, arch) for arch in (80, 90) for text in needed]
+
+
+def test_a_program_that_does_not_compile_fails_the_lowering(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(definitions: str, architecture: int) -> bytes:
+        raise compiler.CompileError("no such luck")
+
+    monkeypatch.setattr(_jax_lowering, "_architectures", lambda: (90,))
+    monkeypatch.setattr(compiler, "program", broken)
+    shape = (LONG[0] + 2, 2)
+    with pytest.raises(compiler.CompileError, match="no such luck"):
+        lowered(scan, shape, shape)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(compiler, "unavailable", lambda: "NVRTC is not here")
+    _jax_lowering.missing.cache_clear()
+    _jax_lowering._warn_once.cache_clear()
+    yield
+    _jax_lowering.missing.cache_clear()
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler_it_says_so() -> None:
+    with pytest.warns(RuntimeWarning, match="NVRTC is not here"):
+        text = lowered(scan, (100, 3), (100, 3))
+    assert not calls(text)
+    assert _jax_lowering.missing("cpu") == ""
+
+
+def test_explained_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "_platform", lambda devices: "cuda")
+    a = jnp.ones(LONG)
+    explanation = scanlib.explain(a, a, axis=0)
+    dense = native.prepare(
+        LONG, 0, dict.fromkeys(("a", "x", "h"), (3 + jax.config.jax_enable_x64, (2, 1)))
+    )
+    assert explanation.path == "libscanlib (cuda)"
+    assert explanation.kernel == gpu.describe(dense)
+
+
+class _Device:
+    def __init__(self, platform: str, version: str) -> None:
+        self.platform, self.client = platform, self
+        self.platform_version = version
+
+
+@pytest.mark.parametrize(
+    ("platform", "version", "expected"),
+    [
+        ("cpu", "", "cpu"),
+        ("gpu", "cuda 13000", "cuda"),
+        ("gpu", "rocm 70000", "rocm"),
+        ("tpu", "", "tpu"),
+    ],
+)
+def test_platforms_are_told_apart(platform: str, version: str, expected: str) -> None:
+    assert adapter._platform([_Device(platform, version)]) == expected
