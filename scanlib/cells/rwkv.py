@@ -226,14 +226,14 @@ class WKV(Cell):
     def scan(
         self, update: Any, memory: State | None, axis: int, reset: Array | None
     ) -> tuple[Array, State]:
-        y, final = wkv(*update[:4], memory, axis=axis, reset=reset)
+        y, final = wkv(update.w, update.u, update.k, update.v, memory, axis=axis, reset=reset)
         return update.read(y), final
 
     def scan_step(
         self, update: Any, memory: State | None, reset: Array | None
     ) -> tuple[Array, State]:
         memory = _nothing(update.k) if memory is None else memory
-        y, final = wkv_step(*update[:4], memory, reset)
+        y, final = wkv_step(update.w, update.u, update.k, update.v, memory, reset)
         return update.read(y), final
 
     def initial_memory(self, x: Array, input_size: int, hidden_size: int) -> State:
