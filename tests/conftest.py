@@ -31,10 +31,21 @@ def chosen(config: pytest.Config) -> list[Backend]:
     return [backend for backend in Backend if backend.value in names]
 
 
+def lacking(backend: Backend, members: list[Backend]) -> str:
+    """Why a member does not run beside these; empty if it does."""
+    on_gpu = any(CAPABILITIES[other].gpu and not missing(other) for other in members)
+    if backend is Backend.EMULATED and on_gpu:
+        return (
+            "a process has one CUDA driver, and the GPU's is in use; run it by --backends emulated"
+        )
+    return missing(backend)
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
     members = chosen(config)
-    runs = [backend.value for backend in members if not missing(backend)]
-    skipped = [f"{backend.value} ({missing(backend)})" for backend in members if missing(backend)]
+    reasons = {backend: lacking(backend, members) for backend in members}
+    runs = [backend.value for backend, reason in reasons.items() if not reason]
+    skipped = [f"{backend.value} ({reason})" for backend, reason in reasons.items() if reason]
     left = [backend.value for backend in Backend if backend not in members]
     isa = native.library().scanlib_cpu_isa().decode()
     return [
@@ -51,12 +62,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     needs = [mark.args[0] for mark in metafunc.definition.iter_markers("needs")]
     thorough = metafunc.definition.get_closest_marker("thorough") is not None
     params = []
-    for backend in chosen(metafunc.config):
+    members = chosen(metafunc.config)
+    for backend in members:
         capability = CAPABILITIES[backend]
         if thorough and not capability.thorough:
             continue
-        lacking = [name for name in needs if not getattr(capability, name)]
-        reason = missing(backend) or (f"{backend.value} has no {lacking[0]}" if lacking else "")
+        absent = [name for name in needs if not getattr(capability, name)]
+        reason = lacking(backend, members)
+        reason = reason or (f"{backend.value} has no {absent[0]}" if absent else "")
         # A member that cannot run shows up once, in test_member, rather than in every test.
         if reason and metafunc.function.__name__ != "test_member":
             continue
