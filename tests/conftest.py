@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from capabilities import CAPABILITIES, Backend
+from fake_driver import driver, driver_path  # noqa: F401, fixtures
 from matrix import MEMBERS, Member, missing
 
 from scanlib import native

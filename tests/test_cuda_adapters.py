@@ -1,0 +1,249 @@
+"""What PyTorch's adapter and JAX's handlers hand to the CUDA launcher, without a GPU.
+
+The emulated kernels (tests/emulated.py) compute what torch asks for; the handlers are called as XLA calls them
+and a driver that computes nothing writes down what arrives.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import emulated
+import numpy as np
+import pytest
+from fake_driver import Fake
+from helpers import decay, normal, rng_for
+from native_build import ROOT, run
+
+from scanlib import gpu, native
+
+torch = pytest.importorskip("torch")
+from scanlib.backends import _torch_cuda, _torch_run  # noqa: E402
+
+STREAM = 1 * 256 + 7
+
+
+# ---- torch
+
+
+class OnGpu(torch.Tensor):  # type: ignore[misc]
+    """A tensor that says it is in a GPU's memory; what is made from it says so too."""
+
+    is_cuda = property(lambda self: True)  # type: ignore[assignment]
+
+
+@pytest.fixture
+def emulated_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Tensors on the "GPU" run on the emulated kernels; returns the sizes of scratch memory that were asked for."""
+    emulated.adapter()
+    emulated.start()
+    sizes: list[int] = []
+    empty = torch.empty
+
+    def aligned(size: Any, **options: Any) -> Any:
+        """As torch's CUDA allocator aligns; filled, since only what a launch zeroes itself may be relied on."""
+        if options.get("dtype") is not torch.uint8:
+            return empty(size, **options)
+        sizes.append(size)
+        memory = torch.full((size + gpu.ALIGNMENT,), 255, dtype=torch.uint8)
+        return memory[-memory.data_ptr() % gpu.ALIGNMENT :][:size]
+
+    monkeypatch.setattr(_torch_cuda, "_stream", lambda index: 0)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: -1)  # what a CPU tensor says
+    monkeypatch.setattr(torch, "empty", aligned)
+    return sizes
+
+
+CASES = [
+    ((3, 40, 5), 1, (3, 40, 5), "float32"),
+    ((3, 40, 5), 1, (5,), "float32"),
+    ((6000,), 0, (6000,), "float64"),
+    ((6000, 2), 0, (1, 2), "complex64"),
+    ((4, 3000), 1, (4, 1), "bfloat16"),
+]
+
+
+@pytest.mark.parametrize(("shape", "axis", "a_shape", "dtype"), CASES, ids=str)
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_torch_hands_everything_over(
+    emulated_gpu: list[int],
+    shape: tuple[int, ...],
+    axis: int,
+    a_shape: tuple[int, ...],
+    dtype: str,
+    reverse: bool,
+) -> None:
+    rng = rng_for(shape, dtype, reverse)
+    wide = "float32" if dtype == "bfloat16" else dtype
+
+    def tensor(values: Any) -> Any:
+        return torch.from_numpy(values).to(getattr(torch, dtype))
+
+    states = tuple(np.delete(shape, axis))
+    a, x = tensor(decay(rng, a_shape, wide)), tensor(normal(rng, shape, wide))
+    h0, grad_final = (tensor(normal(rng, states, wide)) for _ in range(2))
+    grad_h = tensor(normal(rng, shape, wide))
+    results = []
+    for kind in (torch.Tensor, OnGpu):
+        given = [t.as_subclass(kind) for t in (a, x, h0, grad_h, grad_final)]
+        h, final = _torch_run.forward(*given[:3], axis, reverse, True)
+        grads = _torch_run.backward(
+            given[3], given[4], given[0], h, given[2], axis, reverse, x.dtype
+        )
+        results.append([t.as_subclass(torch.Tensor) for t in (h, final, *grads)])
+    close = 3e-2 if dtype == "bfloat16" else 1e-4
+    for cpu, cuda in zip(*results, strict=True):
+        assert cpu.shape == cuda.shape
+        assert (cpu - cuda).abs().max() <= close * cpu.abs().max()
+
+
+def test_torch_brings_as_much_scratch_memory_as_is_needed(emulated_gpu: list[int]) -> None:
+    a, x = (torch.full((50_000,), 0.5).as_subclass(OnGpu) for _ in range(2))
+    plan = _torch_run.forward_plan(
+        *_torch_run.signature(a), *_torch_run.signature(x), None, 0, False, False, 1
+    )
+    assert gpu.scratch_bytes(plan.native) > 0
+    _torch_run.forward(a, x, None, 0, False, False)
+    assert emulated_gpu == [gpu.scratch_bytes(plan.native)]
+
+
+def test_torch_takes_the_current_stream_of_the_tensors_device(
+    driver: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(_torch_cuda, "_stream", lambda index: asked.append(index) or STREAM)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: -1)
+    a, x = (torch.full((8, 4), 0.5).as_subclass(OnGpu) for _ in range(2))
+    _torch_run.forward(a, x, None, 0, False, False)
+    assert asked == [-1]
+    (launch,) = (line for line in driver.lines() if line.startswith("cuLaunchKernel"))
+    assert f"stream {STREAM} context 1" in launch
+
+
+def test_torch_makes_another_device_current(driver: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = [0]
+
+    class Device:
+        def __init__(self, index: int) -> None:
+            self.index = index
+
+        def __enter__(self) -> None:
+            current.append(self.index)
+
+        def __exit__(self, *_: object) -> None:
+            current.pop()
+
+    seen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    monkeypatch.setattr(_torch_cuda, "_stream", lambda index: seen.append(current[-1]) or STREAM)
+    a = torch.full((8, 4), 0.5).as_subclass(OnGpu)  # of "device" -1
+    _torch_run.forward(a, a, None, 0, False, False)
+    assert seen == [-1]
+    assert current == [0]
+
+
+def test_torch_for_rocm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    a = torch.full((8, 4), 0.5).as_subclass(OnGpu)
+    with pytest.raises(ValueError, match="built for ROCm"):
+        _torch_run.forward(a, a, None, 0, False, False)
+
+
+# ---- XLA's handlers
+
+
+@pytest.fixture(scope="session")
+def frame(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """Calls handlers as XLA does (tests/native/xla_frame.c)."""
+    jax = pytest.importorskip("jax")
+    if not hasattr(gpu.library(), "scanlib_xla_cuda_forward"):
+        pytest.skip("libscanlib was built without JAX's entry points")
+    path = tmp_path_factory.mktemp("frame") / "libframe.so"
+    source = ROOT / "tests" / "native" / "xla_frame.c"
+    flags = "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"
+    run("cc", *flags, "-isystem", jax.ffi.include_dir(), source, "-o", path)
+    made = ctypes.CDLL(str(path))
+    made.frame_traits.argtypes = [ctypes.c_void_p]
+    made.frame_call.restype = ctypes.c_char_p
+    pointer, number = ctypes.c_void_p, ctypes.c_int
+    made.frame_call.argtypes = [
+        pointer,
+        pointer,
+        number,
+        number,
+        *[pointer] * 3,
+        ctypes.c_int64,
+        ctypes.c_bool,
+    ]
+    return made
+
+
+def handler(name: str) -> Any:
+    return ctypes.cast(getattr(gpu.library(), f"scanlib_xla_{name}"), ctypes.c_void_p)
+
+
+def call(
+    frame: ctypes.CDLL, name: str, arguments: int, buffers: list[tuple[int, tuple[int, ...]]]
+) -> str:
+    """Call a handler on buffers of (address, extents); the error's text."""
+    data = (ctypes.c_void_p * len(buffers))(*(address for address, _ in buffers))
+    ranks = (ctypes.c_int64 * len(buffers))(*(len(dims) for _, dims in buffers))
+    flat = [n for _, dims in buffers for n in dims]
+    dims = (ctypes.c_int64 * len(flat))(*flat)
+    said = frame.frame_call(
+        handler(name), STREAM, arguments, len(buffers), data, ranks, dims, 0, False
+    )
+    return said.decode()
+
+
+SHAPE = (1 << 16, 2)
+
+
+def buffers(backward: bool, scratch: int | None = None) -> list[tuple[int, tuple[int, ...]]]:
+    roles = ("a", "h", "grad_h", "grad_a", "grad_x") if backward else ("a", "x", "h")
+    if scratch is None:
+        problem = native.prepare(SHAPE, 0, dict.fromkeys(roles, (3, (2, 1))))
+        scratch = gpu.scratch_bytes(problem)
+    full = [(4096 * (i + 1), SHAPE) for i in range(len(roles))]
+    return [*full, (1 << 20, (scratch,))]
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_handlers_may_be_recorded(frame: ctypes.CDLL, direction: str) -> None:
+    """XLA puts into a command buffer only what says that it may be."""
+    assert frame.frame_traits(handler(f"cuda_{direction}")) == 1
+    assert frame.frame_traits(handler(f"cpu_{direction}")) == 0
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_handlers_put_work_on_xlas_stream(frame: ctypes.CDLL, driver: Fake, direction: str) -> None:
+    backward = direction == "backward"
+    assert call(frame, f"cuda_{direction}", 3 if backward else 2, buffers(backward)) == ""
+    work = [line for line in driver.lines() if line.startswith(("cuLaunch", "cuMemset"))]
+    assert work
+    assert all(f"stream {STREAM}" in line for line in work)
+    assert any(line.startswith(f"cuMemsetD8Async {1 << 20} ") for line in work)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_handlers_refuse_too_little_scratch_memory(
+    frame: ctypes.CDLL, driver: Fake, direction: str
+) -> None:
+    backward = direction == "backward"
+    said = call(frame, f"cuda_{direction}", 3 if backward else 2, buffers(backward, 256))
+    assert "brings 256 bytes of scratch memory" in said
+    assert "export it again" in said
+    assert driver.calls() == []
+
+
+def test_handlers_say_what_the_driver_refused(frame: ctypes.CDLL, driver: Fake) -> None:
+    driver.refuse("cuLaunchKernel")
+    said = call(frame, "cuda_forward", 2, buffers(False))
+    assert "the CUDA driver refused a call: cuLaunchKernel returned FAKE_ERROR" in said
+
+
+def test_handlers_check_their_results(frame: ctypes.CDLL, driver: Fake) -> None:
+    assert "forward takes" in call(frame, "cuda_forward", 2, buffers(False)[:3])
+    assert driver.calls() == []
