@@ -31,13 +31,13 @@ SHARED = ("-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-ffp-contract=of
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized")
 
 
-def built(name: str, command: list[str], sources: list[Path]) -> Path:
+def built(name: str, command: list[str], sources: list[Path], folder: Path = KEPT) -> Path:
     """What g++ makes of a command, kept under a name that depends on everything that went into it."""
     parts = [platform.machine(), *command, *(path.read_text() for path in sources)]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-    target = KEPT / f"{name}-{key}.so"
+    target = folder / f"{name}-{key}.so"
     if not target.exists():
-        KEPT.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(f".{os.getpid()}")
         done = subprocess.run(
             [*command, "-o", str(partial)], capture_output=True, text=True, check=False
@@ -61,12 +61,14 @@ class Emulation:
     cuda: Path = CUDA
     emulation: Path = EMULATION
     flags: tuple[str, ...] = ()
+    kept: Path = KEPT
 
     def emulator(self) -> Path:
         """What libscanlib loads in place of the driver."""
         source = str(self.emulation / "emulator.cpp")
-        command = ["g++", "-O2", *WARNINGS, *SHARED, *self.flags, source, "-ldl"]
-        return built("emulator", command, _sources(self.emulation))
+        flags = [flag for flag in self.flags if flag != "-fsanitize=thread"]
+        command = ["g++", "-O2", *WARNINGS, *SHARED, *flags, source, "-ldl"]
+        return built("emulator", command, _sources(self.emulation), self.kept)
 
     def kernel(self, definitions: str) -> Path:
         """One specialisation of the device code, as a shared library."""
@@ -75,7 +77,7 @@ class Emulation:
                    "-x", "c++", "-include", str(self.emulation / "emulator.h"), *definitions.split(),
                    str(self.cuda / compiler.ENTRY), "-x", "none", str(self.emulator())]
         # fmt: on
-        return built("kernel", command, _sources(self.cuda) + _sources(self.emulation))
+        return built("kernel", command, _sources(self.cuda) + _sources(self.emulation), self.kept)
 
 
 # ---- in place of the driver and NVRTC
@@ -131,6 +133,17 @@ def running(emulation: Emulation) -> Iterator[None]:
 def schedule(seed: int, blocks: int) -> None:
     """So many blocks are in flight, and who goes on is drawn from this seed."""
     _driver(_running.emulator()).emulated_schedule(seed, blocks)
+
+
+#: Tiles of 64 threads with few steps each, bundles of 3 tiles, stacks of 9: look-back goes all its ways.
+SMALL = {
+    "row_threads": 64,
+    "column_threads": 64,
+    "run_bytes": 16,
+    "backward_run_bytes": 8,
+    "prefetch_run_bytes": 8,
+    "bundle": 3,
+}
 
 
 @contextmanager
@@ -207,8 +220,8 @@ class EmulatedCuda(StridedCuda):
         return 0
 
     def scratch(self, size: int) -> tuple[int, Any]:
-        """Poisoned: only what a launch zeroes itself may be relied on."""
-        memory = np.full(size + gpu.ALIGNMENT, 0xFF, np.uint8)
+        """Poisoned: only what a launch zeroes itself may be relied on. With numbers, for NaN would be healed."""
+        memory = np.full(size + gpu.ALIGNMENT, 0x3F, np.uint8)
         address = memory.ctypes.data
         return address + -address % gpu.ALIGNMENT, memory
 

@@ -11,6 +11,7 @@ import emulated
 import numpy as np
 import pytest
 from capabilities import Backend
+from emulated import SMALL
 from helpers import check_forward, check_gradients, decay, normal, rng_for, same_bits, state_shape
 from matrix import Emulated, missing
 from test_special_values import backward_agrees, forward_agrees
@@ -21,15 +22,6 @@ pytestmark = pytest.mark.skipif(
     bool(missing(Backend.EMULATED)), reason=missing(Backend.EMULATED) or "-"
 )
 
-#: Tiles of 64 threads with few steps each, bundles of 3 tiles, stacks of 9: look-back goes all its ways.
-SMALL = {
-    "row_threads": 64,
-    "column_threads": 64,
-    "run_bytes": 16,
-    "backward_run_bytes": 8,
-    "prefetch_run_bytes": 8,
-    "bundle": 3,
-}
 #: The table of native/cuda_plan.cpp: (what explain says, shape, axis, further numbers).
 PLANS: list[tuple[str, tuple[int, ...], int, dict[str, int]]] = [
     ("look-back over rows", (5003,), 0, {}),

@@ -3,6 +3,9 @@
 //
 // A launch has `residency` blocks in flight. Whenever threads wait, which warp of which block goes on is drawn from a seeded
 // generator. A launch in which everybody waits for good fails, as does one whose threads wait at different barriers.
+//
+// For the thread sanitizer a fiber is a thread and a switch orders nothing: only barriers, shuffles and publications do. This
+// file is the machine itself and is not instrumented.
 #include <dlfcn.h>
 #include <sys/mman.h>
 
@@ -105,6 +108,7 @@ namespace {
 
 constexpr size_t kStackBytes = 128 * 1024;
 constexpr size_t kExchanged = 64;
+constexpr int kPoison = 0x3f;  // as float 0.75, as double 0.0005: NaN would be taken for an overflow, and be healed
 constexpr int kWarp = 32;
 constexpr unsigned kNoSync = 1;  // switching fibers orders nothing between them
 
@@ -209,7 +213,7 @@ class Launch {
   void progress() { progress_ = true; }
   void wait() { pause(); }
   void meet() {
-    if (resident_.size() > 1 && random_.below(8) == 0) pause();
+    if (resident_.size() > 1 && random_.below(4) == 0) pause();
   }
 
   void barrier(int yes, int *any) {
@@ -264,10 +268,12 @@ class Launch {
     Block &block = *Launch::fiber().block;
     if (!block.shared) {
       block.shared.reset(new char[size]);
-      std::memset(block.shared.get(), 0xff, size);
+      std::memset(block.shared.get(), kPoison, size);
       block.shared_bytes = size;
     }
     if (block.shared_bytes != size) std::abort();
+    release(&block.shared);
+    acquire(&block.shared);
     return block.shared.get();
   }
 
@@ -283,6 +289,8 @@ class Launch {
     block.waiting = block.done = 0;
     block.barriers = 0;
     block.any[0] = block.any[1] = 0;
+    // To the thread sanitizer, giving memory back is a write to it, and what orders the blocks that had it must not be this.
+    if (__tsan_release && block.shared) retired_.push_back(std::move(block.shared));
     block.shared.reset();
     for (unsigned i = 0; i < threads_; ++i) {
       Fiber &fiber = block.fibers[i];
@@ -366,6 +374,7 @@ class Launch {
   unsigned blocks_, threads_;
   Random random_;
   std::vector<Block> resident_;
+  std::vector<std::unique_ptr<char[]>> retired_;
   void *scheduler_ = nullptr, *tsan_ = nullptr;
   const void *bottom_ = nullptr;
   size_t size_ = 0;
@@ -388,6 +397,7 @@ char failure[256];
 
 extern "C" {
 
+EmulatedThread *emulated_find_self() { return emulated_self; }
 void emulated_barrier() {
   int any;
   Launch::current().barrier(0, &any);

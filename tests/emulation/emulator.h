@@ -23,6 +23,7 @@ struct EmulatedThread {
   EmulatedIndex thread, block, grid;
 };
 extern EmulatedThread *emulated_self;
+EmulatedThread *emulated_find_self();
 
 // Of a block, of a warp; the second also tells whether any of the block said yes.
 void emulated_barrier();
@@ -30,7 +31,7 @@ int emulated_barrier_or(int yes);
 void emulated_warp_barrier();
 // Gives `size` bytes and takes those of another thread of the warp; all 32 take part.
 void emulated_exchange(const void *given, void *taken, size_t size, int from);
-// A block's memory, the same for all its threads, filled with NaN.
+// A block's memory, the same for all its threads, filled with what nobody wrote.
 void *emulated_shared(size_t size);
 // Lets others run: while waiting for them, and now and then anyway, where threads of different blocks meet.
 void emulated_wait();
@@ -39,9 +40,14 @@ void emulated_meet();
 void emulated_progress();
 }
 
-#define threadIdx (emulated_self->thread)
-#define blockIdx (emulated_self->block)
-#define gridDim (emulated_self->grid)
+#if defined(__SANITIZE_THREAD__)  // which would take the pointer for memory that threads share
+#define EMULATED_SELF emulated_find_self()
+#else
+#define EMULATED_SELF emulated_self
+#endif
+#define threadIdx (EMULATED_SELF->thread)
+#define blockIdx (EMULATED_SELF->block)
+#define gridDim (EMULATED_SELF->grid)
 
 inline void __syncthreads() { emulated_barrier(); }
 inline int __syncthreads_or(int yes) { return emulated_barrier_or(yes); }

@@ -1,0 +1,170 @@
+"""What the emulation is there to find, it finds: races and stray accesses by sanitizers, and kernels broken on purpose.
+
+A broken kernel is a copy of the source with one line changed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import emulated
+import numpy as np
+import pytest
+from capabilities import Backend
+from emulated import SMALL, Emulation
+from helpers import check_forward, check_gradients, decay, normal, rng_for
+from matrix import Emulated, missing
+from native_build import OPTIONS, sanitizer_prefix
+
+import scanlib
+from scanlib import native
+
+pytestmark = pytest.mark.skipif(
+    bool(missing(Backend.EMULATED)), reason=missing(Backend.EMULATED) or "-"
+)
+FRAMES = ("-g1", "-fno-omit-frame-pointer")
+
+
+def sanitized(folder: Path, sanitize: str, emulation: Emulation, problems: int) -> tuple[int, str]:
+    """Exit status and output of emulation/run.py under a sanitizer."""
+    library = {"thread": "libtsan.so"}.get(sanitize, "libasan.so")
+    prefix = sanitizer_prefix(sanitize, folder)
+    where = (
+        subprocess.run(
+            ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in (library, "libstdc++.so")
+    )
+    options = OPTIONS | {"ASAN_OPTIONS": "detect_leaks=0", "OPENBLAS_NUM_THREADS": "1"}
+    # fmt: off
+    command = [*prefix, sys.executable, Path(__file__).parent / "emulation" / "run.py", emulation.cuda,
+               emulation.emulation, emulation.kept, problems, *FRAMES, f"-fsanitize={sanitize}"]
+    # fmt: on
+    done = subprocess.run(
+        [str(part) for part in command],
+        env={**os.environ, **options, "LD_PRELOAD": " ".join(where)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def broken(folder: Path, name: str, before: str, after: str) -> Emulation:
+    """A copy of the source in which `before`, which is there once, is `after`."""
+    emulation = Emulation(folder / "cuda", folder / "emulation", (), folder / "kept")
+    for source, copy in (
+        (emulated.CUDA, emulation.cuda),
+        (emulated.EMULATION, emulation.emulation),
+    ):
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (path,) = (
+        path for path in (emulation.cuda / name, emulation.emulation / name) if path.exists()
+    )
+    text = path.read_text()
+    assert text.count(before) == 1, f"{name} has {text.count(before)} times: {before}"
+    path.write_text(text.replace(before, after))
+    return emulation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitize", ["address,undefined", "thread"])
+def test_sanitizers(sanitize: str, tmp_path: Path) -> None:
+    """No access outside an operand, no undefined arithmetic, nothing that barriers and publications leave unordered."""
+    status, output = sanitized(tmp_path, sanitize, Emulation(), 5)
+    assert status == 0, output[-4000:]
+    assert output.endswith("right\n")
+
+
+WRITE, MEET = "  if (slice() == 0) Record(records, number).write(summary);\n", "  __syncwarp();\n"
+PUBLISH = "  if (thread() == 0) publish(status, what);\n"
+LATER = """long long number = memory.ticket, all = p.tiles * p.groups;
+    if (number < all) number = all - 1 - number;"""
+WAIT = "    await(p.status + status + i * stride, what);\n"
+
+#: what is wrong -> (file, lines, the lines instead)
+WRONG = {
+    "an operand swapped": (
+        "summary.cuh",
+        "mul_add(second.product, first.local, second.local)",
+        "mul_add(first.product, second.local, first.local)",
+    ),
+    "a tail taken for whole": (
+        "walk.cuh",
+        "run.n = left < 0 ? 0 : left < kRun ? left : kRun;",
+        "run.n = left < 0 ? 0 : kRun;",
+    ),
+    "published before it is written": (
+        "lookback.cuh",
+        WRITE + MEET + PUBLISH,
+        PUBLISH + MEET + WRITE,
+    ),
+    "no waiting for what others publish": ("lookback.cuh", WAIT, WAIT.replace("what", "what * 0")),
+    "waiting for a later tile": ("lookback.cuh", "const long long number = memory.ticket;", LATER),
+}
+
+
+def runs_right(member: Emulated) -> None:
+    for seed in range(4):
+        rng = rng_for(seed)
+        a, x = decay(rng, (301, 8), "float32"), normal(rng, (301, 8), "float32")
+        emulated.schedule(seed, 3)
+        check_forward(member, a, x)
+        if seed == 3:
+            check_gradients(member, a, x, x[0])
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_broken_kernel_fails(fault: str, tmp_path: Path) -> None:
+    member = Emulated(Backend.EMULATED)
+    deadlock = fault == "waiting for a later tile"
+    with (
+        emulated.tuned(**SMALL),
+        emulated.running(broken(tmp_path, *WRONG[fault])),
+        np.errstate(all="ignore"),
+        pytest.raises(
+            native.NativeError if deadlock else AssertionError,
+            match="deadlock" if deadlock else None,
+        ),
+    ):
+        runs_right(member)
+    with emulated.tuned(**SMALL):
+        runs_right(member)
+
+
+#: Nothing of this shows in a value, or seldom: the thread sanitizer sees what is not ordered.
+UNORDERED = {
+    "a status word stored without release": ("emulator.h", "__ATOMIC_RELEASE", "__ATOMIC_RELAXED"),
+    "a record published before its writers met": ("lookback.cuh", WRITE + MEET, WRITE),
+    "a barrier too few": (
+        "scan.cuh",
+        "memory->of_warp[warp()][at] = mine;\n  __syncthreads();",
+        "memory->of_warp[warp()][at] = mine;",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", UNORDERED)
+def test_a_race_is_found(fault: str, tmp_path: Path) -> None:
+    status, output = sanitized(tmp_path, "thread", broken(tmp_path, *UNORDERED[fault]), 1)
+    assert status != 0
+    assert "ThreadSanitizer: data race" in output, output[-4000:]
+
+
+def test_a_failed_launch_is_an_error(tmp_path: Path) -> None:
+    """What the driver reports reaches the caller as scanlib's error, with the driver's words."""
+    barrier = "  __syncthreads();\n  if (in_warp == kWarpSlices - 1)"
+    fault = broken(tmp_path, "scan.cuh", barrier, "  if (warp() == 0)" + barrier)
+    x = Emulated(Backend.EMULATED).array(np.ones((300, 8), np.float32))
+    with (
+        emulated.tuned(**SMALL),
+        emulated.running(fault),
+        pytest.raises(native.NativeError, match="CUDA_ERROR_LAUNCH_FAILED"),
+    ):
+        scanlib.linear_recurrence(x, x, axis=0)
