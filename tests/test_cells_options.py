@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from helpers import rng_for
 
 import scanlib
 from scanlib import cells
-from scanlib.cells import Cell
+from scanlib.cells import Cell, surrogate
 
 Case = tuple[Cell, int, int]
 each_cell = pytest.mark.parametrize("case", CASES, ids=case_name)
@@ -180,13 +183,13 @@ def test_the_named_cells_are_linear_surrogates() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
-@pytest.mark.parametrize("surrogate", [cells.Recurrent(cells.GILR()), cells.Window(3)])
-def test_a_transition_without_memory(surrogate: cells.Surrogate) -> None:
+@pytest.mark.parametrize("stand_in", [cells.Recurrent(cells.GILR()), cells.Window(3)])
+def test_a_transition_without_memory(stand_in: cells.Surrogate) -> None:
     """Its output is f of the surrogate and the input: whole, in chunks and step by step."""
     m, n = 3, 4
     cell = cells.LinearSurrogate(
         lambda params, s, x: np.tanh(s @ params["U"] + x @ params["V"]),
-        surrogate=surrogate,
+        surrogate=stand_in,
         parameters=lambda m, n, k: {"U": (k, n), "V": (m, n)},
         sizes_from=lambda params: params["V"].shape,
     )
@@ -200,7 +203,7 @@ def test_a_transition_without_memory(surrogate: cells.Surrogate) -> None:
         outputs.append(output[:, None])
     np.testing.assert_allclose(np.concatenate(outputs, axis=1), wanted, rtol=1e-12)
     np.testing.assert_allclose(state[0], final[0], rtol=1e-12)
-    if isinstance(surrogate, cells.Window):
+    if isinstance(stand_in, cells.Window):
         padded = np.concatenate([np.zeros((2, 3, m)), x], axis=1)
         last = np.concatenate([padded[:, i : i + 8] for i in range(3)], axis=-1)
         np.testing.assert_allclose(wanted, np.tanh(last @ params["U"] + x @ params["V"]))
@@ -264,3 +267,15 @@ def test_bad_calls(case: Case) -> None:
     array = pytest.importorskip("array_api_strict").asarray
     with pytest.raises(scanlib.ArrayKindError, match=r"parameter .* of numpy"):
         cell(params, array(x))
+
+
+def test_examples_run() -> None:
+    """The code of the page about cells, and the docstrings' examples."""
+    page = (Path(__file__).resolve().parent.parent / "docs" / "cells.md").read_text()
+    namespace: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "cells.md", "exec"), namespace)
+    assert namespace["y"].shape == (8, 64)
+    assert namespace["output"].shape == (8, 1000, 64)
+    assert doctest.testmod(surrogate).failed == 0
+    assert doctest.testmod(surrogate).attempted > 5

@@ -118,17 +118,20 @@ def _before(largest: Array, reset: Array | None) -> Array:
 
 
 def _weights(w: Array, k: Array, before: Array, m: Array) -> tuple[Array, Array]:
-    """What a sum over e^before is multiplied with to be one over e^m, a step later, and the step's own weight."""
+    """What a sum over e^before is multiplied with to be one over e^m, a step later, and the step's own weight.
+
+    The difference of the large numbers comes first: it is exact where they are close, so that no error of their size
+    enters the decay, where it would add up over the steps a channel remembers.
+    """
     xp = namespace(k)
-    return xp.exp(before + w - m), xp.exp(k - m)
+    return xp.exp((before - m) + w), xp.exp(k - m)
 
 
 def _average(u: Array, k: Array, v: Array, before: Array, num: Array, den: Array) -> Array:
     """The sums so far and the present step, its exponent raised by u, over the larger of both exponents."""
     xp = namespace(k)
-    exponent = u + k
-    q = stop_gradient(xp.maximum(before, exponent))
-    past, present = xp.exp(before - q), xp.exp(exponent - q)
+    q = stop_gradient(xp.maximum(before, u + k))
+    past, present = xp.exp(before - q), xp.exp((k - q) + u)
     return (past * num + present * v) / (past * den + present)
 
 

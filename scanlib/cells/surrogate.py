@@ -29,7 +29,8 @@ class Recurrent(Surrogate):
     Attributes
     ----------
     cell
-        A cell of one plain recurrence, without a surrogate of its own. Its parameters are prefixed "surrogate_".
+        A cell of one plain recurrence, without a surrogate of its own. Its `weight` is called `surrogate_weight`, and
+        so on.
     delayed
         Whether step t sees the state after step t - 1, as the paper's equations have it, or after step t.
     """
