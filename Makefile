@@ -8,7 +8,8 @@ ARGS   ?=
 JOBS   ?= auto
 
 PACKAGE = pyproject.toml CMakeLists.txt $(wildcard cmake/* native/*)
-CXX_SOURCES = $(wildcard native/*.cpp native/*.h tests/native/*.cpp tests/native/*.h tests/native/*.c)
+CXX_SOURCES = $(wildcard native/*.cpp native/*.h cuda/*.cu cuda/*.cuh cuda/*.h bench/*.cu \
+                tests/native/*.cpp tests/native/*.h tests/native/*.c tests/emulation/*.cpp tests/emulation/*.h)
 
 .PHONY: help demo test lint bench gpu-check docs clean
 help:

@@ -8,13 +8,13 @@
 #include <cstdlib>
 #include <vector>
 
-#define CHECK(call)                                                             \
-  do {                                                                          \
-    cudaError_t error = (call);                                                 \
-    if (error != cudaSuccess) {                                                 \
-      std::fprintf(stderr, "%s: %s\n", #call, cudaGetErrorString(error));       \
-      std::exit(1);                                                             \
-    }                                                                           \
+#define CHECK(call)                                                       \
+  do {                                                                    \
+    cudaError_t error = (call);                                           \
+    if (error != cudaSuccess) {                                           \
+      std::fprintf(stderr, "%s: %s\n", #call, cudaGetErrorString(error)); \
+      std::exit(1);                                                       \
+    }                                                                     \
   } while (0)
 
 struct Step {
@@ -27,7 +27,8 @@ struct Combine {
 };
 
 __global__ void fill(Step *steps, long long count) {
-  for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < count; i += (long long)gridDim.x * blockDim.x)
+  for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < count;
+       i += (long long)gridDim.x * blockDim.x)
     steps[i] = {0.5f + 0.5f * ((i * 2654435761ll >> 8 & 1023) / 1024.f), float(i * 40503ll & 2047) / 1024.f - 1.f};
 }
 
@@ -65,9 +66,8 @@ int main(int, char **arguments) {
   CHECK(cudaGetLastError());
   CHECK(cub::DeviceScan::InclusiveScan(nullptr, scratch_bytes, in, out, Combine(), count));
   CHECK(cudaMalloc(&scratch, scratch_bytes));
-  float scan = median(
-      [&] { CHECK(cub::DeviceScan::InclusiveScan(scratch, scratch_bytes, in, out, Combine(), count)); }, flush,
-      flush_bytes);
+  float scan = median([&] { CHECK(cub::DeviceScan::InclusiveScan(scratch, scratch_bytes, in, out, Combine(), count)); },
+                      flush, flush_bytes);
   float copy = median([&] { CHECK(cudaMemcpyAsync(out, in, count * sizeof(Step), cudaMemcpyDeviceToDevice)); }, flush,
                       flush_bytes);
   const double moved = 2.0 * count * sizeof(Step);  // pairs in, pairs out: 4 words where a recurrence needs 3

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "gpu-check"
 NEEDED = ("numpy", "pytest", "pytest_timeout", "hypothesis", "ml_dtypes", "array_api_compat")
 COULD_NOT = 3
+NO_TESTS = 5  # of pytest
 
 
 @dataclasses.dataclass
@@ -173,8 +174,10 @@ def run(step: Step, environment: dict[str, str], log: Any) -> None:
     log.flush()
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     step.said += lines[-1][:160] if lines else ""
-    if step.name in ("tests", "large") and step.status in (0, 5) and "passed" not in step.said:
-        step.status = COULD_NOT  # all skipped, or none collected
+    if step.name in ("tests", "large") and step.status:
+        step.status = 1 if step.status != NO_TESTS else COULD_NOT
+    elif step.name in ("tests", "large") and "passed" not in step.said:
+        step.status = COULD_NOT  # all were skipped
 
 
 # ---- an environment in which `import scanlib` finds this checkout
