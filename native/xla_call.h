@@ -63,8 +63,7 @@ class Call {
       fail("scanlib: axis " + std::to_string(axis) + " is out of range for shape " + text_of(shape));
     for (size_t at = 0; at < views.size();) {
       const int64_t left = int64_t(views.size() - at), ndim = views[at];
-      if (view_count_ == kMostArguments || ndim < 0 || ndim > SCANLIB_MAX_DIMS || left < 2 + 2 * ndim)
-        break;
+      if (view_count_ == kMostArguments || ndim < 0 || ndim > SCANLIB_MAX_DIMS || left < 2 + 2 * ndim) break;
       const int64_t *extents = views.begin() + at + 2;
       views_[view_count_++] = {Dims(extents, size_t(ndim)), views[at + 1], extents + ndim};
       at += size_t(2 + 2 * ndim);
