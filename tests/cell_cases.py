@@ -44,7 +44,7 @@ CASES: list[tuple[Cell, int, int]] = [
 
 
 #: Members that spend a tenth of a second or more on each new shape.
-COMPILING = (Backend.JAX, Backend.JAX_JIT, Backend.TORCH_COMPILE)
+COMPILING = (Backend.JAX, Backend.JAX_JIT, Backend.JAX_CUDA, Backend.TORCH_COMPILE)
 
 
 def cases(lib: Member, few: int) -> list[tuple[Cell, int, int]]:
@@ -120,10 +120,11 @@ def _function(backend: Backend, cell: Cell, method: str, axis: int | None) -> An
     function = getattr(cell, method)
     if axis is not None:
         function = functools.partial(function, axis=axis)
-    if backend is Backend.JAX_JIT:
+    if backend.value.startswith("jax"):
         import jax
 
-        return jax.jit(function)
+        precise = jax.default_matmul_precision("highest")  # GPUs take fewer bits by default
+        return precise(jax.jit(function) if backend is Backend.JAX_JIT else function)
     if backend is Backend.TORCH_COMPILE:
         import torch
 

@@ -168,7 +168,12 @@ def check_dtype(lib: Member, case: Case, dtype: str) -> None:
     tolerance = {"float16": 0.01, "bfloat16": 0.08, "float32": 2e-5, "float64": 1e-11}[dtype]
     error = np.abs(lib.numpy(output).astype(float) - wanted)
     assert error.max() <= tolerance * np.abs(wanted).max(), (case_name(case), dtype)
-    for name, array in zip(cell.state, state, strict=True):
+    one, after = step(lib, cell, given, lib.array(x[:, 0].astype(kind)))
+    assert lib.dtype_name(one) == dtype
+    error = np.abs(lib.numpy(one).astype(float) - wanted[:, 0])
+    assert error.max() <= tolerance * np.abs(wanted).max(), (case_name(case), dtype)
+    for name, array, other in zip(cell.state, state, after, strict=True):
+        assert array.dtype == other.dtype
         if name != "inputs":
             wide = "64" if dtype == "float64" else "32"
             narrow = {"64": "128", "32": "64"}[wide]

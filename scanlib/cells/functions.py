@@ -225,11 +225,15 @@ def project_pair(s: Array, x: Array, weight: Array, bias: Array | None = None) -
     """[s, x] weight + bias, without writing s and x side by side. The first rows of `weight` are those of s."""
     size = s.shape[-1]
     if kind_of(x) == "torch" and s.shape[:-1] == x.shape[:-1]:
+        import torch
+
         y = project(x.reshape(-1, x.shape[-1]), weight[size:, :], bias)
         if y.dtype == s.dtype == weight.dtype:  # not so under autocast
             # The second product is added to the first in place, which nothing else reads; on matrices, because
-            # autograd copies where a view is written to.
-            y = y.addmm_(s.reshape(-1, size), weight[:size])
+            # autograd copies where a view is written to. Compilers see to that themselves, and vmap has no rule for it.
+            watched = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+            add = y.addmm if watched else y.addmm_
+            y = add(s.reshape(-1, size), weight[:size])
             return y.reshape(*x.shape[:-1], y.shape[-1])
     return project(x, weight[size:, :], bias) + project(s, weight[:size, :])
 
@@ -299,7 +303,7 @@ def running_maximum(v: Array, axis: int, start: Array | None = None) -> Array:
 
     Notes
     -----
-    NumPy, CuPy, torch and JAX have the plain one. Otherwise doubling: after the k-th pass each element has seen the 2^k
+    NumPy, torch and JAX have the plain one. Otherwise doubling: after the k-th pass each element has seen the 2^k
     last ones, in log2 T passes.
     """
     v, xp, kind = stop_gradient(v), namespace(v), kind_of(v)
@@ -314,7 +318,7 @@ def running_maximum(v: Array, axis: int, start: Array | None = None) -> Array:
                 import jax
 
                 return jax.lax.cummax(v, axis)
-            case "numpy" | "cupy":
+            case "numpy":
                 return xp.maximum.accumulate(v, axis=axis)
     reach = 1
     while reach < steps:
