@@ -87,9 +87,9 @@ __device__ __forceinline__ Summary<Value> folded(const ScanParams &p, char *reco
   return scanned(mine, &memory.scan).all;
 }
 
-// The state before a tile; `all` is what the tile itself does.
+// The state before a tile, which has published its partial.
 __device__ __forceinline__ Value look_back(const ScanParams &p, const Group &group, long long number, long long tile,
-                                           const Summary<Value> &all, BlockMemory &memory) {
+                                           BlockMemory &memory) {
   const long long bundle = tile / kBundle, stack = bundle / kBundle, own = number - tile * p.groups;
   const int tiles = int(tile % kBundle), bundles = int(bundle % kBundle);
   Summary<Value> since = nothing<Value>();
@@ -97,8 +97,12 @@ __device__ __forceinline__ Value look_back(const ScanParams &p, const Group &gro
     const long long first = number - tiles * p.groups;
     since = folded(p, p.partials, first, first, p.groups, tiles, kPartial, memory);
   }
-  if (tiles == kBundle - 1)
-    publish_summary(p.aggregates, bundle * p.groups + own, joined(since, all), p.status + number, kAggregate);
+  if (tiles == kBundle - 1 && warp() == 0) {
+    // Read back by the threads that wrote it, rather than kept in registers by all.
+    Summary<Value> aggregate = nothing<Value>();
+    if (slice() == 0) aggregate = joined(since, Record(p.partials, number).read());
+    publish_summary(p.aggregates, bundle * p.groups + own, aggregate, p.status + number, kAggregate);
+  }
   if (bundles > 0) {
     const long long first = (bundle - bundles) * p.groups + own;
     const long long last_tile = ((bundle - bundles) * kBundle + kBundle - 1) * p.groups + own;
@@ -115,19 +119,22 @@ __device__ __forceinline__ Value look_back(const ScanParams &p, const Group &gro
 __device__ __forceinline__ void walk_tiles(const ScanParams &p) {
   SCANLIB_SHARED(BlockMemory, memory);
   for (;;) {
-    if (thread() == 0) memory.ticket = (long long)atomicAdd(p.tickets, 1ull);
+    if (thread() == 0) {
+      long long tile = memory.ticket = (long long)atomicAdd(p.tickets, 1ull);
+      memory.group = group_at(p, divided(tile, p.groups));
+      memory.tile = tile;
+    }
     __syncthreads();
-    const long long number = memory.ticket;
-    if (number >= p.tiles * p.groups) return;
-    long long tile = number;
-    const Group group = group_at(p, divided(tile, p.groups));
+    const Group &group = memory.group;
+    const long long number = memory.ticket, tile = memory.tile;
+    if (tile >= p.tiles) return;
     Fetched fetched;
     Run run;
     fetch_tile(p, group, tile, fetched);
     arrange_tile(p, tile, fetched, run, memory);
     const Prefix<Value> prefix = scanned(summarized(run.a, run.x), &memory.scan);
     publish_summary(p.partials, number, prefix.all, p.status + number, kPartial);
-    const Value carry = look_back(p, group, number, tile, prefix.all, memory);
+    const Value carry = look_back(p, group, number, tile, memory);
     const Value before = carried_in(prefix, carry, run.a, run.x, run.n, &memory.scan).before;
     Sum sum{};
     const Value end = finish_tile(p, group, tile, run, before, sum, memory);

@@ -178,30 +178,34 @@ __device__ __forceinline__ int steps_below(long long end) {
   return int(end < 0 ? 0 : end < kTileSteps ? end : kTileSteps);
 }
 
-// A warp's part of the tile whose step 0 is at `first`, with `low` <= step < `high` and lane < `lanes`, in the order in which it
-// is moved; elsewhere `fill`. Only loads: whoever calls can have several under way.
-template <class E>
-__device__ __forceinline__ void fetch(E (&to)[kRun], const char *first, const Operand &operand, int low, int high,
-                                      int lanes, E fill) {
+// Calls use(i, address, exists) for each element of a thread's share of its warp's part of the tile, whose step 0 is at `first`:
+// it exists where `low` <= step < `high` and lane < `lanes`. One address is stepped along, which takes the fewest registers.
+template <class Use>
+__device__ __forceinline__ void each_moved(const char *first, const Operand &operand, int low, int high, int lanes, Use use) {
   const int step0 = warp_step() + moved_step(), lane0 = warp_lane() + moved_lane();
-  const char *mine = first + step0 * operand.step + lane0 * operand.lane;
+  const char *at = first + step0 * operand.step + lane0 * operand.lane;
 #pragma unroll
   for (int i = 0; i < kRun; ++i) {
-    const int step = step0 + step_of(i), at_lane = lane0 + lane_of(i);
-    to[i] = fill;
-    if (step >= low && step < high && at_lane < lanes)
-      to[i] = load_element<E>(mine + step_of(i) * operand.step + lane_of(i) * operand.lane);
+    const int step = step0 + step_of(i);
+    use(i, at, step >= low && step < high && lane0 + lane_of(i) < lanes);
+    at += (step_of(i + 1) - step_of(i)) * operand.step + (lane_of(i + 1) - lane_of(i)) * operand.lane;
   }
 }
 
+// Elements in the order in which they are moved, `fill` where there are none. Only loads: several can be under way.
+template <class E>
+__device__ __forceinline__ void fetch(E (&to)[kRun], const char *first, const Operand &operand, int low, int high,
+                                      int lanes, E fill) {
+  each_moved(first, operand, low, high, lanes, [&](int i, const char *at, bool exists) {
+    to[i] = fill;
+    if (exists) to[i] = load_element<E>(at);
+  });
+}
 template <class E>
 __device__ __forceinline__ void put_back(const E (&from)[kRun], char *first, const Operand &operand, int high, int lanes) {
-  const int step0 = warp_step() + moved_step(), lane0 = warp_lane() + moved_lane();
-  char *mine = first + step0 * operand.step + lane0 * operand.lane;
-#pragma unroll
-  for (int i = 0; i < kRun; ++i)
-    if (step0 + step_of(i) < high && lane0 + lane_of(i) < lanes)
-      store_element(mine + step_of(i) * operand.step + lane_of(i) * operand.lane, from[i]);
+  each_moved(first, operand, 0, high, lanes, [&](int i, const char *at, bool exists) {
+    if (exists) store_element(const_cast<char *>(at), from[i]);
+  });
 }
 
 // What a warp passes elements on through: one element left out after each run, so that 32 threads at the same place of

@@ -28,7 +28,8 @@ struct BlockMemory {
   ScanMemory<Value> scan;
   Exchange<Value> exchange;
   Sum sums[kSum == kSumSteps ? kWarps : 1][kWarpLanes];
-  long long ticket;
+  Group group;  // here it takes no registers
+  long long ticket, tile;
 };
 
 // ---------------------------------------------------------------------------------------------------------------- states
@@ -161,8 +162,11 @@ __device__ __forceinline__ void store_sum(const ScanParams &p, const Group &grou
 
 __device__ __forceinline__ void walk(const ScanParams &p) {
   SCANLIB_SHARED(BlockMemory, memory);
+  const Group &group = memory.group;
   for (long long number = blockIdx.x; number < p.groups; number += gridDim.x) {
-    const Group group = group_at(p, number);
+    __syncthreads();
+    if (thread() == 0) memory.group = group_at(p, number);
+    __syncthreads();
     Value carry = load_state(p, kEnters, group);
     if (p.steps == 0 && slice() == 0) store_state(p, kLeaves, group, carry);
     Sum sum{};

@@ -83,8 +83,10 @@ def test_sanitizers(sanitize: str, tmp_path: Path) -> None:
 
 WRITE, MEET = "  if (slice() == 0) Record(records, number).write(summary);\n", "  __syncwarp();\n"
 PUBLISH = "  if (thread() == 0) publish(status, what);\n"
-LATER = """long long number = memory.ticket, all = p.tiles * p.groups;
-    if (number < all) number = all - 1 - number;"""
+DRAW = "long long tile = memory.ticket = (long long)atomicAdd(p.tickets, 1ull);"
+LATER = """long long tile = (long long)atomicAdd(p.tickets, 1ull);
+      if (tile < p.tiles * p.groups) tile = p.tiles * p.groups - 1 - tile;
+      memory.ticket = tile;"""
 WAIT = "    await(p.status + status + i * stride, what);\n"
 
 #: what is wrong -> (file, lines, the lines instead)
@@ -105,7 +107,7 @@ WRONG = {
         PUBLISH + MEET + WRITE,
     ),
     "no waiting for what others publish": ("lookback.cuh", WAIT, WAIT.replace("what", "what * 0")),
-    "waiting for a later tile": ("lookback.cuh", "const long long number = memory.ticket;", LATER),
+    "waiting for a later tile": ("lookback.cuh", DRAW, LATER),
 }
 
 
