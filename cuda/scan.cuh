@@ -66,8 +66,8 @@ __device__ __forceinline__ bool any_slice(bool yes, ScanMemory<T> *memory) {
 // Brings in the carry. In lanes where a parallel combination cannot be relied on, slices are walked one after the other.
 // `n`: the thread's steps.
 template <class T>
-__device__ __forceinline__ Carried<T> carried_in(const Prefix<T> &prefix, T carry, const T (&a)[kRun], const T (&x)[kRun],
-                                                 int n, ScanMemory<T> *memory) {
+__device__ __forceinline__ Carried<T> carried_in(const Prefix<T> &prefix, T carry, const T (&a)[kRun],
+                                                 const T (&x)[kRun], int n, ScanMemory<T> *memory) {
   // A prefix is joined in another order than the whole, and may overflow where that does not.
   const bool doubtful = !(safe(prefix.all) && safe(prefix.before) && safe_carry(carry));
   Carried<T> state{slice() > 0 ? mul_add(prefix.before.product, carry, prefix.before.local) : carry,

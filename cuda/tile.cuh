@@ -87,23 +87,35 @@ __device__ __forceinline__ E narrowed(T value) {
 template <class T>
 __device__ T load_value(int dtype, const char *at) {
   switch (dtype) {
-    case 1: return widened<T>(load_element<Half>(at));
-    case 2: return widened<T>(load_element<Brain>(at));
-    case 3: return widened<T>(load_element<float>(at));
-    case 4: return widened<T>(load_element<double>(at));
-    case 5: return widened<T>(load_element<Complex<float>>(at));
-    default: return widened<T>(load_element<Complex<double>>(at));
+    case 1:
+      return widened<T>(load_element<Half>(at));
+    case 2:
+      return widened<T>(load_element<Brain>(at));
+    case 3:
+      return widened<T>(load_element<float>(at));
+    case 4:
+      return widened<T>(load_element<double>(at));
+    case 5:
+      return widened<T>(load_element<Complex<float>>(at));
+    default:
+      return widened<T>(load_element<Complex<double>>(at));
   }
 }
 template <class T>
 __device__ void store_value(int dtype, char *at, T value) {
   switch (dtype) {
-    case 1: return store_element(at, narrowed<Half>(value));
-    case 2: return store_element(at, narrowed<Brain>(value));
-    case 3: return store_element(at, narrowed<float>(value));
-    case 4: return store_element(at, narrowed<double>(value));
-    case 5: return store_element(at, narrowed<Complex<float>>(value));
-    default: return store_element(at, narrowed<Complex<double>>(value));
+    case 1:
+      return store_element(at, narrowed<Half>(value));
+    case 2:
+      return store_element(at, narrowed<Brain>(value));
+    case 3:
+      return store_element(at, narrowed<float>(value));
+    case 4:
+      return store_element(at, narrowed<double>(value));
+    case 5:
+      return store_element(at, narrowed<Complex<float>>(value));
+    default:
+      return store_element(at, narrowed<Complex<double>>(value));
   }
 }
 
@@ -181,7 +193,8 @@ __device__ __forceinline__ int steps_below(long long end) {
 // Calls use(i, address, exists) for each element of a thread's share of its warp's part of the tile, whose step 0 is at `first`:
 // it exists where `low` <= step < `high` and lane < `lanes`. One address is stepped along, which takes the fewest registers.
 template <class Use>
-__device__ __forceinline__ void each_moved(const char *first, const Operand &operand, int low, int high, int lanes, Use use) {
+__device__ __forceinline__ void each_moved(const char *first, const Operand &operand, int low, int high, int lanes,
+                                           Use use) {
   const int step0 = warp_step() + moved_step(), lane0 = warp_lane() + moved_lane();
   const char *at = first + step0 * operand.step + lane0 * operand.lane;
 #pragma unroll
@@ -202,7 +215,8 @@ __device__ __forceinline__ void fetch(E (&to)[kRun], const char *first, const Op
   });
 }
 template <class E>
-__device__ __forceinline__ void put_back(const E (&from)[kRun], char *first, const Operand &operand, int high, int lanes) {
+__device__ __forceinline__ void put_back(const E (&from)[kRun], char *first, const Operand &operand, int high,
+                                         int lanes) {
   each_moved(first, operand, 0, high, lanes, [&](int i, const char *at, bool exists) {
     if (exists) store_element(const_cast<char *>(at), from[i]);
   });

@@ -96,8 +96,8 @@ __device__ __forceinline__ void arrange_tile(const ScanParams &p, long long tile
 
 // Walks a thread's run from the true state before it, stores the results, and returns the state after it. Sums of grad_a over
 // the run are added to `sum`.
-__device__ __forceinline__ Value finish_tile(const ScanParams &p, const Group &group, long long tile, Run &run, Value state,
-                                             Sum &sum, BlockMemory &memory) {
+__device__ __forceinline__ Value finish_tile(const ScanParams &p, const Group &group, long long tile, Run &run,
+                                             Value state, Sum &sum, BlockMemory &memory) {
   const long long k0 = tile * kTileSteps;
   const int high = steps_below(p.steps - k0);
   const bool owns_last = run.n > 0 && k0 + slice() * kRun + run.n == p.steps;

@@ -19,6 +19,7 @@
 #include "cuda_driver.h"
 #include "cuda_plan.h"
 #include "pointers.h"
+#include "problem.h"
 #include "scanlib.h"
 
 namespace scanlib {
@@ -220,6 +221,11 @@ int run(const scanlib_problem *problem, scanlib_role needed, CudaStream stream, 
   last_error[0] = 0;
   if (!valid(problem) || problem->operand[needed].dtype == SCANLIB_ABSENT) return SCANLIB_E_ARGUMENT;
   if (int status = resolve_pointers(*problem, pointers.of)) return status;
+  // Kernels access an element at once, complex ones too.
+  for (int role = 0; role < SCANLIB_ROLES; ++role)
+    if (pointers.of[role] &&
+        reinterpret_cast<uintptr_t>(pointers.of[role]) % uintptr_t(dtype_size(problem->operand[role].dtype)))
+      return SCANLIB_E_ALIGNMENT;
   try {
     return launch(*problem, stream, scratch, pointers);
   } catch (const std::bad_alloc &) {

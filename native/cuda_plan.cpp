@@ -36,7 +36,7 @@ enum Layout { kColumns = 0, kRows = 1, kNarrow = 2 };
 enum SumKind { kSumNone = 0, kSumSteps = 1, kSumLanes = 2 };
 
 constexpr int kWarp = 32;
-constexpr int kWide = 128;         // lanes of a tile that has one slice only
+constexpr int kWide = 128;  // lanes of a tile that has one slice only
 constexpr int kReduceThreads = 256;
 constexpr int64_t kMostBlocks = (int64_t(1) << 31) - 1;
 constexpr int64_t kMostBytes = int64_t(1) << 60;
@@ -211,8 +211,8 @@ bool launches_walk(const scanlib_problem &p, const Cut &cut) {
   return p.time > 0 || p.operand[cut.backward ? SCANLIB_GRAD_H0 : SCANLIB_FINAL].dtype != SCANLIB_ABSENT;
 }
 
-void write_options(char *to, size_t size, Kernel kernel, const Cut &cut, int32_t a, int32_t x, int32_t h, int32_t grad_a,
-                   int32_t grad_x) {
+void write_options(char *to, size_t size, Kernel kernel, const Cut &cut, int32_t a, int32_t x, int32_t h,
+                   int32_t grad_a, int32_t grad_x) {
   std::snprintf(to, size,
                 "-DSCANLIB_KERNEL=%d -DSCANLIB_BACKWARD=%d -DSCANLIB_VALUE=%d -DSCANLIB_A=%d -DSCANLIB_X=%d "
                 "-DSCANLIB_H=%d -DSCANLIB_GRAD_A=%d -DSCANLIB_GRAD_X=%d -DSCANLIB_LAYOUT=%d -DSCANLIB_THREADS=%d "
@@ -229,7 +229,8 @@ void describe(const scanlib_problem &p, const Cut &cut, const Parts &parts, char
                 "each, %d threads%s",
                 cut.backward ? "backward" : "forward", cut.kernel == kWalk ? "walk" : "look-back", kLayouts[cut.layout],
                 kDtypes[cut.value], (long long)lane_count(p), (long long)p.time, (long long)cut.groups, cut.width,
-                (long long)cut.tiles, cut.slices() * cut.run, cut.threads, parts.needed ? "; grad_a in two stages" : "");
+                (long long)cut.tiles, cut.slices() * cut.run, cut.threads,
+                parts.needed ? "; grad_a in two stages" : "");
 }
 
 }  // namespace

@@ -154,3 +154,14 @@ def test_strides(member: Emulated) -> None:
                 expected = scanlib.linear_recurrence(np.array(a), np.array(x), axis=axis)
                 assert np.allclose(out[..., 0], expected, rtol=1e-5, atol=1e-5)
                 assert np.isnan(out[..., 1]).all()
+
+
+def test_complex_elements_across_their_alignment(member: Emulated) -> None:
+    """The CPU core takes them; a GPU would fault, so they are refused, and copied by the adapter."""
+    memory = np.zeros(2 * 41, np.float64)
+    x = memory[1:-1].view(complex)[:40]
+    x[...] = np.arange(40)
+    h = scanlib.linear_recurrence(
+        member.array(np.full(40, 0.5 + 0j)), x.view(emulated.EmulatedArray)
+    )
+    assert np.allclose(h, scanlib.linear_recurrence(np.full(40, 0.5 + 0j), x))

@@ -328,8 +328,10 @@ class Launch {
       // Whoever was released by the last of them goes on now, or later.
       again = again && random_.below(4) != 0;
       for (unsigned i = 0; i < kWarp && again; ++i)
-        if (fibers[i].state == State::kReady) break;
-        else if (i + 1 == kWarp) again = false;
+        if (fibers[i].state == State::kReady)
+          break;
+        else if (i + 1 == kWarp)
+          again = false;
     }
   }
 
@@ -355,8 +357,7 @@ class Launch {
 
   [[noreturn]] static void main() {
     Launch &launch = current();
-    if (__sanitizer_finish_switch_fiber)
-      __sanitizer_finish_switch_fiber(nullptr, &launch.bottom_, &launch.size_);
+    if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(nullptr, &launch.bottom_, &launch.size_);
     launch.acquire(&launch);
     launch.kernel_(launch.params_);
     Fiber &fiber = Launch::fiber();
@@ -477,8 +478,8 @@ int cuMemsetD8Async(unsigned long long address, unsigned char value, size_t coun
   std::memset(reinterpret_cast<void *>(address), value, count);
   return 0;
 }
-int cuLaunchKernel(void *kernel, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned, void *,
-                   void **params, void **) {
+int cuLaunchKernel(void *kernel, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned,
+                   void *, void **params, void **) {
   return *emulated_launch(kernel, params[0], blocks, threads) ? 719 : 0;
 }
 }
