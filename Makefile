@@ -11,13 +11,14 @@ PACKAGE = pyproject.toml CMakeLists.txt $(wildcard cmake/* native/*)
 CXX_SOURCES = $(wildcard native/*.cpp native/*.h cuda/*.cu cuda/*.cuh cuda/*.h bench/*.cu \
                 tests/native/*.cpp tests/native/*.h tests/native/*.c tests/emulation/*.cpp tests/emulation/*.h)
 
-.PHONY: help demo test lint bench gpu-check docs clean
+.PHONY: help demo test lint bench gpu-check gpu-table2 gpu-million gpu-paper docs clean
 help:
-	@echo "make demo    the same recurrence on every library, and smoothing constants fitted through it"
+	@echo "make demo    the same recurrence on every library, and models trained through it; two minutes"
 	@echo "make test    all tests"
 	@echo "make lint    ruff, clang-format and mypy"
 	@echo "make bench   the price of an add, and peers; JSON and a plot in bench/results"
 	@echo "make gpu-check   with a GPU, in ten minutes: tests, sanitizer, benchmarks; JSON in bench/results"
+	@echo "make gpu-paper   the paper's Table 2 and million-step task: gpu-table2, gpu-million, ten minutes each"
 	@echo "make docs    HTML in docs/_build"
 	@echo "make clean   remove the environment and everything built"
 
@@ -42,6 +43,14 @@ bench: $(VENV)/.torchlpc
 # In the Python that is there, with its torch, JAX and CuPy: nothing is installed or downloaded.
 gpu-check:
 	$(PYTHON) bench/gpu_check.py $(ARGS)
+
+gpu-paper: gpu-table2 gpu-million
+
+gpu-table2:
+	$(PYTHON) bench/gpu_paper.py table2 $(ARGS)
+
+gpu-million:
+	$(PYTHON) bench/gpu_paper.py million $(ARGS)
 
 docs: $(VENV)/.extra-docs
 	$(BIN)/sphinx-build -W -q docs docs/_build

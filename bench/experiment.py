@@ -9,12 +9,13 @@ import importlib.util
 import json
 import os
 import pickle
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import machine
+from bench import gpu_report, machine
 
 Row = dict[str, Any]
 
@@ -25,10 +26,15 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--output", type=Path, default=default_folder(), help="folder for results (default %(default)s)"
+        "--output",
+        type=Path,
+        default=default_folder(),
+        help="folder for results (default %(default)s)",
     )
     parser.add_argument(
-        "--fresh", action="store_true", help="run again what the results already hold, from the start"
+        "--fresh",
+        action="store_true",
+        help="run again what the results already hold, from the start",
     )
     parser.add_argument(
         "--budget",
@@ -40,8 +46,10 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def default_folder() -> Path:
-    """Where this machine's results are kept."""
-    return machine.ROOT / "bench" / "results" / machine.device_name() / "paper"
+    """Where this machine's results are kept: by its GPU if it has one."""
+    gpu = gpu_report.gpu()["name"]
+    name = machine.device_name() if gpu is None else re.sub(r"[^a-z0-9]+", "-", gpu.lower())
+    return machine.ROOT / "bench" / "results" / name.strip("-") / "paper"
 
 
 class Results:
@@ -57,7 +65,11 @@ class Results:
         self.report: dict[str, Any] = {"schema": 1, "experiment": name, "rows": []}
         if self.path.exists():
             self.report = json.loads(self.path.read_text())
-        self.report |= {"machine": machine.machine(), "versions": machine.versions()}
+        self.report |= {
+            "machine": machine.machine(),
+            "gpu": gpu_report.gpu(),
+            "versions": machine.versions(),
+        }
         self._made: list[Row] = []
 
     @property
@@ -71,7 +83,7 @@ class Results:
 
     def add(self, key: Row, result: Row) -> Row:
         """Keep a row, in the place of an older one with its settings, and write the file."""
-        commit, dirty = machine.commit()
+        commit, dirty = gpu_report.commit()
         date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         row = {"key": key, **result, "commit": commit, "dirty": dirty, "date": date}
         others = [other for other in self.report["rows"] if other["key"] != key]

@@ -49,9 +49,9 @@ def _backward(grad, a, h, first, grad_a, grad_x, steps, channels, last, THREADS:
         state = tl.load(grad + place, mask=inside) + carry
         tl.store(grad_x + place, state, mask=inside)
         carry = state * tl.load(a + place, mask=inside)
-        if t < steps - 1:
-            before = tl.load(h + place - channels, mask=inside)
-        else:
-            before = tl.load(first + channel, mask=inside)
+        # Before the first step lies `first`; its other loads are masked out, so nothing outside h is read.
+        early = inside & (t == steps - 1)
+        before = tl.load(h + place - channels, mask=inside & (t < steps - 1), other=0.0)
+        before += tl.load(first + channel, mask=early, other=0.0)
         tl.store(grad_a + place, state * before, mask=inside)
         place -= channels

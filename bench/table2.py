@@ -4,8 +4,8 @@ Two layers of 256 units on 4 inputs, b * T = 65,536 steps a minibatch, T from 16
 parameters, data already on the device. The same layer runs with three scans:
 
     parallel   scanlib.linear_recurrence
-    serial     a compiled loop over time, side by side over batch and units only: numba on a CPU (one core, vectorised over
-               units), Triton on a GPU (a thread for each unit), as the paper's serial kernel
+    serial     a compiled loop over time, side by side over batch and units only: numba on a CPU (one core, vectorised
+               over units), Triton on a GPU (a thread for each unit), as the paper's serial kernel
     steps      the same loop in PyTorch operations, one fused multiply-add for each step
 
 and PyTorch's own LSTM (cuDNN's on a GPU) runs beside them. The authors' released benchmark differs from what the paper
@@ -31,9 +31,9 @@ import torch
 from torch import Tensor
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
-from bench import experiment, serial_scan  # noqa: E402
-from bench.timing import Budget, interleaved  # noqa: E402
-from scanlib.layers import torch as layers  # noqa: E402
+from bench import experiment, serial_scan
+from bench.timing import Budget, interleaved
+from scanlib.layers import torch as layers
 
 INPUTS, LAYERS = 4, 2
 MODELS: dict[str, Callable[..., torch.nn.Module]] = {
@@ -90,7 +90,7 @@ def _parse() -> argparse.Namespace:
     options = parser.parse_args()
     large = options.full or options.device != "cpu"
     options.units = options.units or (256 if large else 64)
-    options.lengths = [T for T in (16, 256, 4096, 65536) if T <= options.steps]
+    options.lengths = [T for T in (16, 256, 4096, 65536) if options.steps >= T]
     return options
 
 
@@ -139,7 +139,11 @@ def replaced(scan: Any) -> Iterator[None]:
     """The cells with another scan; None leaves them as they are."""
     with contextlib.ExitStack() as stack:
         for name, module in list(sys.modules.items()):
-            if scan is not None and name.startswith("scanlib.cells.") and hasattr(module, "linear_recurrence"):
+            if (
+                scan is not None
+                and name.startswith("scanlib.cells.")
+                and hasattr(module, "linear_recurrence")
+            ):
                 stack.enter_context(mock.patch.object(module, "linear_recurrence", scan))
         yield
 

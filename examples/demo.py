@@ -159,7 +159,9 @@ LIBRARIES = [
 
 def language_models(seconds: float, folder: Path) -> None:
     """Run a short version of language_model.py."""
-    print("\n3. Language models: 4,096 characters of Python's documentation at a time, from scratch\n")
+    print(
+        "\n3. Language models: 4,096 characters of Python's documentation at a time, from scratch\n"
+    )
     if importlib.util.find_spec("torch") is None:
         print("   skipped: PyTorch is not installed")
         return

@@ -2,8 +2,8 @@
 
 The text is that of `help()` for Python's topics, which every Python brings along (`pydoc_data.topics`, about half a
 megabyte). Each model has two recurrent layers, the same number of parameters and the same time to train: GILR-LSTM,
-minGRU and SRU from scanlib, and PyTorch's own LSTM. At the end the best model writes a few lines, one character at a time
-through the layers' `step`.
+minGRU and SRU from scanlib, and PyTorch's own LSTM. At the end the best model writes a few lines, one character at a
+time through the layers' `step`.
 
     python examples/language_model.py                  three minutes for each model
     python examples/language_model.py --seconds 12     what `make demo` runs
@@ -28,8 +28,8 @@ from torch import Tensor
 from torch_training import Training, arrays, mapped, tensors
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
-from bench import experiment  # noqa: E402
-from scanlib.layers import torch as layers  # noqa: E402
+from bench import experiment
+from scanlib.layers import torch as layers
 
 LENGTH, EMBEDDING, LAYERS = 4096, 64, 2
 HELD_OUT = 0.05  # of the text, at its end
@@ -68,7 +68,7 @@ class Model(torch.nn.Module):
         self.layers = MODELS[name](EMBEDDING, units, LAYERS, **where)
         self.readout = torch.nn.Linear(units, alphabet, **where)
         # The same for every model: the published initial values of some are small, which a short training feels.
-        for name, weight in self.layers.named_parameters():
+        for weight in self.layers.parameters():
             if weight.ndim == 2 and not weight.is_meta:
                 torch.nn.init.xavier_uniform_(weight)
 
@@ -198,11 +198,15 @@ def main(arguments: list[str] | None = None) -> int:
     rows, best = [], None
     for name in options.models.split(","):
         fields = ("seconds", "units", "batch", "rate", "device")
-        key = {"model": name, "length": LENGTH} | {field: getattr(options, field) for field in fields}
+        key = {"model": name, "length": LENGTH} | {
+            field: getattr(options, field) for field in fields
+        }
         row = results.find(key)
         if row is None:
             path = options.output / "checkpoints" / f"language-model-{name}.pickle"
-            trained = train(name, text, options, experiment.Checkpoint(path, options.fresh), deadline)
+            trained = train(
+                name, text, options, experiment.Checkpoint(path, options.fresh), deadline
+            )
             if trained is None:
                 print("\nThe budget is used up; the same command goes on from here.")
                 break
@@ -214,7 +218,9 @@ def main(arguments: list[str] | None = None) -> int:
             best = row
     print(f"\n{table(rows)}")
     if best is not None:
-        print(f"\n   {best['key']['model']} writes, after the first 200 characters of the held-out text:\n")
+        print(
+            f"\n   {best['key']['model']} writes, after the first 200 characters of the held-out text:\n"
+        )
         print("\n".join(f"   | {line}" for line in best["sample"].splitlines()))
     if (target := plot(rows, options.output)) is not None:
         print(f"\n   Plot: {target}")
@@ -256,7 +262,9 @@ def plot(rows: list[experiment.Row], folder: Path) -> Path | None:
         panel.plot(seconds, bits, color=COLOURS[name], label=name, linewidth=1.2)
     panel.set_xlabel("seconds of training")
     panel.set_ylabel("bits per character")
-    panel.set_title(f"sequences of {LENGTH:,} characters, equal parameters", loc="left", fontsize=10)
+    panel.set_title(
+        f"sequences of {LENGTH:,} characters, equal parameters", loc="left", fontsize=10
+    )
     panel.legend(frameon=False)
     panel.grid(color="#dddddd", linewidth=0.6)
     target = folder / "language-model.png"

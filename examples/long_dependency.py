@@ -30,7 +30,7 @@ from typing import Any, Protocol
 import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
-from bench import experiment  # noqa: E402
+from bench import experiment
 
 SYMBOLS = 128
 IN_A_ROW = 5
@@ -113,7 +113,6 @@ def main() -> int:
     options = _parse()
     deadline = time.monotonic() + options.budget
     results = experiment.Results(options.output, f"long-dependency-{options.length}", options.fresh)
-    rows = []
     for settings in _runs(options):
         row = results.find(_key(settings))
         if row is None or (not row["converged"] and row["time_limit"] < options.time_limit):
@@ -121,7 +120,8 @@ def main() -> int:
         if row is None:
             print("\nThe budget is used up; the same command goes on from here.")
             break
-        rows.append(row)
+    shared = {name: getattr(options, name) for name in ("length", "units", "batch", "rate")}
+    rows = [row for row in results.rows if shared.items() <= row["key"].items()]
     print(f"\n{table(rows)}")
     if (target := plot(rows, options.output)) is not None:
         print(f"\nPlot: {target}")
@@ -132,17 +132,25 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = experiment.arguments(__doc__)
     parser.add_argument("--library", default="torch,jax", help="torch, jax or both (default)")
-    parser.add_argument("--model", default=",".join(MODELS), help="gilr_lstm, lstm or both (default)")
+    parser.add_argument(
+        "--model", default=",".join(MODELS), help="gilr_lstm, lstm or both (default)"
+    )
     parser.add_argument("--length", type=int, default=1024, help="T (default 1024)")
-    parser.add_argument("--units", type=int, default=64, help="of each layer (default 64; the paper's: 512)")
+    parser.add_argument(
+        "--units", type=int, default=64, help="of each layer (default 64; the paper's: 512)"
+    )
     parser.add_argument("--batch", type=int, default=8, help="sequences in a minibatch (default 8)")
-    parser.add_argument("--rate", type=float, default=1e-2, help="Adam's learning rate (default 0.01)")
+    parser.add_argument(
+        "--rate", type=float, default=1e-2, help="Adam's learning rate (default 0.01)"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="runs of each model (default 5)")
     parser.add_argument("--iterations", type=int, default=20_000, help="the most a run may take")
     parser.add_argument(
         "--time-limit", type=float, default=120, help="seconds a run may take (default 120)"
     )
-    parser.add_argument("--held-out", type=int, default=256, help="held-out sequences (default 256)")
+    parser.add_argument(
+        "--held-out", type=int, default=256, help="held-out sequences (default 256)"
+    )
     parser.add_argument("--device", default="", help="torch's cpu or cuda (default: cuda if there)")
     options = parser.parse_args()
     if options.length < 2:

@@ -59,9 +59,7 @@ class Learner:
 
 def gilr_lstm(settings: Settings, key: jax.Array) -> tuple[Tree, Any]:
     """Parameters, and the function from them and x to the last output."""
-    layer = GILRLSTM(
-        SYMBOLS, settings.units, settings.layers, forget_bias=settings.forget_bias
-    )
+    layer = GILRLSTM(SYMBOLS, settings.units, settings.layers, forget_bias=settings.forget_bias)
     return layer.init(key), lambda params, x: layer.apply(params, x)[0][-1]
 
 

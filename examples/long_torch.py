@@ -53,9 +53,7 @@ class Learner:
         model = Classifier(settings).to(self.where)
         self.training = Training(model, settings.rate, settings.clip)
         self.parameters = sum(p.numel() for p in model.parameters())
-        self.device = (
-            torch.cuda.get_device_name(self.where) if self.where.type == "cuda" else "cpu"
-        )
+        self.device = torch.cuda.get_device_name(self.where) if self.where.type == "cuda" else "cpu"
 
     def learn(self, symbols: Array, signs: Array) -> tuple[float, float]:
         x, sign = self._inputs(symbols, signs)

@@ -28,9 +28,7 @@ class Training:
 
     def state(self) -> Any:
         """Everything that learning changes, torch's generator among it."""
-        return arrays(
-            [self.model.state_dict(), self.optimizer.state_dict(), torch.get_rng_state()]
-        )
+        return arrays([self.model.state_dict(), self.optimizer.state_dict(), torch.get_rng_state()])
 
     def restore(self, state: Any) -> None:
         model, optimizer, generator = tensors(state)

@@ -20,7 +20,11 @@ X = jnp.asarray(np.random.default_rng(1).standard_normal((T, BATCH, M)), jnp.flo
 
 def test_every_pure_layer_has_a_module() -> None:
     def found(module: Any) -> set[str]:
-        return {name for name, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__}
+        return {
+            name
+            for name, v in vars(module).items()
+            if isinstance(v, type) and v.__module__ == module.__name__
+        }
 
     assert found(layers) == found(pure)
     for name in found(layers) - {"Layer"}:
@@ -48,6 +52,6 @@ def test_streams_and_drops() -> None:
     module.eval()
     whole, _ = module(X)
     assert np.array_equal(whole, module(X)[0])
-    start, state = module(X[:-1])
+    _, state = module(X[:-1])
     last, _ = module.step(X[-1], state)
     np.testing.assert_allclose(last, whole[-1], rtol=1e-5, atol=1e-6)

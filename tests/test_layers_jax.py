@@ -50,7 +50,9 @@ def test_same_weights_same_numbers_in_numpy_torch_and_jax(name: str) -> None:
     count = 1 if name in SQUARE else 2
     layer, params, x = make(name, count, bidirectional=True)
     random = np.random.default_rng(2)  # some published initial values are zero
-    arrays = {key: np.asarray(v) + 0.3 * random.standard_normal(v.shape) for key, v in params.items()}
+    arrays = {
+        key: np.asarray(v) + 0.3 * random.standard_normal(v.shape) for key, v in params.items()
+    }
     params = jax.tree.map(jnp.asarray, arrays)
     kind = getattr(torch_layers, LAYERS[name].__name__)
     twin = kind(x.shape[-1], N, count, bidirectional=True, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Layers for PyTorch: against their cells on NumPy, composed by hand, and what users of torch.nn.LSTM expect of them."""
+"""Layers for PyTorch: against their cells on NumPy, composed by hand, and as a torch.nn.LSTM is used."""
 
 from __future__ import annotations
 
@@ -152,7 +152,9 @@ def test_gradients(name: str) -> None:
         given, weights = iter(arrays[: len(leaves)]), arrays[len(leaves) :]
         start = tuple(tuple(next(given) for _ in one) for one in state)
         call = torch.func.functional_call(layer, dict(zip(names, weights, strict=True)), (x, start))
-        if name == "wkv":  # its state's scale is a constant to derivatives, which cancels in outputs alone
+        if (
+            name == "wkv"
+        ):  # its state's scale is a constant to derivatives, which cancels in outputs alone
             return call[0]
         return call[0], *(array for one in call[1] for array in one)
 
@@ -209,7 +211,10 @@ def test_initial_values_follow_the_seed_and_the_length() -> None:
 
 
 def test_options_for_each_layer() -> None:
-    assert [c.lower_bound for c in make("hgrn", M, N, 2, lower_bound=[0.0, 0.5]).stack.cells] == [0, 0.5]
+    assert [c.lower_bound for c in make("hgrn", M, N, 2, lower_bound=[0.0, 0.5]).stack.cells] == [
+        0,
+        0.5,
+    ]
     assert [(c.layer, c.layers) for c in make("wkv", M, N, 2).stack.cells] == [(0, 2), (1, 2)]
     with pytest.raises(ShapeError, match="lower_bound has 2 values"):
         make("hgrn", M, N, 3, lower_bound=[0.0, 0.5])

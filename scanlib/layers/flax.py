@@ -162,6 +162,6 @@ class S5(Layer):
 
 
 class HGRN(Layer):
-    """Hierarchically gated recurrent network: `scanlib.cells.HGRN`; give `lower_bound` as a list, one for each layer."""
+    """Hierarchically gated recurrent network: `scanlib.cells.HGRN`; `lower_bound` may be a list, one a layer."""
 
     layer_type = pure.HGRN
