@@ -19,12 +19,20 @@ Array = Any
 
 def namespace(array: Array) -> Any:
     """The array API namespace of an array."""
-    if kind_of(array) == "torch":
-        from array_api_compat import (
-            torch as xp,
-        )  # array_namespace cannot be traced by torch.compile
+    # As array_api_compat.array_namespace, in a way that torch.compile can trace, and in a fraction of the time.
+    match kind_of(array):
+        case "torch":
+            from array_api_compat import torch
 
-        return xp
+            return torch
+        case "numpy":
+            from array_api_compat import numpy
+
+            return numpy
+        case "jax":
+            import jax.numpy
+
+            return jax.numpy
     return array_api_compat.array_namespace(array)
 
 
