@@ -104,6 +104,18 @@ Case decode(Bytes &in) {
   return c;
 }
 
+// What a GPU would be given is worked out without one.
+void plan(const scanlib_problem &problem) {
+  char text[64];
+  int64_t bytes = -1;
+  const int status = scanlib_cuda_scratch_bytes(&problem, &bytes);
+  if (status != SCANLIB_OK && status != SCANLIB_E_OVERFLOW) std::abort();
+  if (status == SCANLIB_OK && bytes < 0) std::abort();
+  const bool described = scanlib_cuda_describe(&problem, text, sizeof text) > 0;
+  if (described != (status == SCANLIB_OK)) std::abort();
+  scanlib_cuda_programs(&problem, text, sizeof text);
+}
+
 // Any extents, strides and dtypes: most of what such a call could mean no memory could hold.
 void unshaped(Bytes &in) {
   const int64_t giants[] = {in.wide(), INT64_MAX, INT64_MIN, int64_t(1) << 58, int64_t(1) << (in.next() % 63)};
@@ -129,7 +141,9 @@ void unshaped(Bytes &in) {
   const int status = scanlib_problem_init(&problem, int32_t(in.below(garbled ? 6 : 4)), ndim, shape, axis, operands);
   if (status < SCANLIB_OK || status > SCANLIB_E_OVERFLOW) std::abort();
   char text[64];
-  if (status == SCANLIB_OK) scanlib_cpu_describe(&problem, text, sizeof text);
+  if (status != SCANLIB_OK) return;
+  scanlib_cpu_describe(&problem, text, sizeof text);
+  plan(problem);
 }
 
 }  // namespace
