@@ -256,6 +256,8 @@ def test_bad_calls(case: Case) -> None:
         (params, x.astype(int), {}, scanlib.DTypeError, "int64"),
         (params, x.astype(complex), {}, scanlib.DTypeError, "complex128"),
         (params, x, {"state": (x,) * 7}, scanlib.ShapeError, "7 arrays"),
+        (params, x, {"reset": np.zeros((2, 5, 1), bool)}, scanlib.ShapeError, "reset has shape"),
+        (params, x, {"reset": np.zeros((5, 2), bool)}, scanlib.ShapeError, "reset has shape"),
         ({k: v for k, v in params.items() if k != name}, x, {}, scanlib.ShapeError, name),
         ({**params, name: params[name][..., None]}, x, {}, scanlib.ShapeError, name),
     ]

@@ -189,13 +189,14 @@ class Cell(ABC):
         axis : int
             The axis of time.
         reset : boolean array, broadcastable to x without its last axis, optional
-            True where a segment starts: nothing from before that step is seen from there on.
+            True where a segment starts: nothing from before that step is seen from there on. (The decay is 0 there; a
+            NaN or infinity before it passes, since 0 times that is NaN.)
 
         Returns
         -------
         output : array, shape (..., T, ..., output_size)
         state : tuple of arrays
-            Without an axis of time; in float32 or wider.
+            Without an axis of time; sums in float32 or wider, inputs as they came.
 
         Raises
         ------
@@ -294,7 +295,12 @@ class Cell(ABC):
                 f"{', '.join(self.state)}. Pass on what the cell returned, or None."
             )
         if reset is not None:
-            xp = namespace(reset)
+            xp, given = namespace(reset), tuple(reset.shape)
+            steps = zip(reversed(given), reversed(shape[:-1]), strict=False)
+            if len(given) >= len(shape) or any(length not in (1, other) for length, other in steps):
+                raise ShapeError(
+                    f"reset has shape {given}; it must be x's without the features, {shape[:-1]}, or broadcast to it."
+                )
             reset = xp.broadcast_to(xp.astype(reset, xp.bool, copy=False), shape[:-1])
         return axis, reset
 

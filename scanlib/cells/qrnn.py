@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scanlib.cells.base import Cell, CellError, Params, Surrogate, Update, check_choice
-from scanlib.cells.functions import convex, project, project_pair, sigmoid, split, tanh, wide
+from scanlib.cells.functions import convex, parts, project, project_pair, sigmoid, split, tanh, wide
 from scanlib.cells.initial import blocks, glorot
 from scanlib.cells.surrogate import Window
 from scanlib.problem import Shape
@@ -90,6 +90,7 @@ class QRNN(Cell):
         weight, bias = params["weight"], params["bias"]
         y = wide(project(x, weight, bias) if s is None else project_pair(s, x, weight, bias))
         n = y.shape[-1] // self._blocks
-        z, (f, *others) = tanh(y[..., :n]), split(sigmoid(y[..., n:]), self._blocks - 1)
+        z, gates = parts(y, n, (self._blocks - 1) * n)
+        z, (f, *others) = tanh(z), split(sigmoid(gates), self._blocks - 1)
         entering = others[1] * z if self.pooling == "ifo" else convex(f, z)
         return Update(f, entering, lambda c: others[0] * c if others else c)

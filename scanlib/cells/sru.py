@@ -13,6 +13,7 @@ from scanlib.cells.functions import (
     ACTIVATIONS,
     convex,
     namespace,
+    parts,
     project,
     sigmoid,
     split,
@@ -85,9 +86,10 @@ class SRU(Cell):
         around = [zeros((n,), bias)] * (weight.shape[-1] // n - 2)
         bias = namespace(bias).concat([around[0], bias, *around[1:]])
         y = wide(project(x, weight, bias))
-        f, r = split(sigmoid(y[..., n : 3 * n]), 2)
-        through = y[..., 3 * n :] if around[1:] else wide(x)
+        candidate, gates, *highway = parts(y, n, 2 * n, *[n] * len(around[1:]))
+        f, r = split(sigmoid(gates), 2)
+        through = highway[0] if highway else wide(x)
         if self.rescale:
             through = math.sqrt(1 + 2 * math.exp(self.highway_bias)) * through
         g, passed = ACTIVATIONS[self.activation], convex(r, through)
-        return Update(f, convex(f, y[..., :n]), lambda c: r * g(c) + passed)
+        return Update(f, convex(f, candidate), lambda c: r * g(c) + passed)
