@@ -1,16 +1,16 @@
 """The long-dependency task: remember the sign of the first of T random symbols until after the last.
 
-Problem 2b of Hochreiter and Schmidhuber (1997) as Martin and Cundy (2018) ran it. Every element of a sequence is a random
-one-hot vector of 128 numbers; the first is (1, 0, ..., 0) or (-1, 0, ..., 0), and its sign has to be told from the last
-output of two layers. Sequences are always fresh. A run has converged when five minibatches in a row are all right and
-so are at least 95 % of held-out sequences, which the paper does not ask for; both moments are recorded.
+Problem 2b of Hochreiter and Schmidhuber (1997) as Martin and Cundy (2018) ran it. Every element of a sequence is a
+random one-hot vector of 128 numbers; the first is (1, 0, ..., 0) or (-1, 0, ..., 0), and its sign has to be told from
+the last output of two layers. Sequences are always fresh. A run has converged when five minibatches in a row are all
+right and so are at least 95 % of held-out sequences, which the paper does not ask for; both moments are recorded.
 
     python examples/long_dependency.py                                      T = 1,024, minutes on a CPU
     python examples/long_dependency.py --length 8192
     python examples/long_dependency.py --length 1048576 --units 64 --batch 1
 
-The library's own LSTM runs beside GILR-LSTM with the same number of units, optimiser and forget bias. A run that was stopped
-goes on where it was.
+The library's own LSTM runs beside GILR-LSTM with the same number of units, optimiser and forget bias. A run that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 from bench import experiment
+from scanlib.cells import forget_bias
 
 SYMBOLS = 128
 IN_A_ROW = 5
@@ -67,8 +68,8 @@ class Settings:
 
     @property
     def forget_bias(self) -> float:
-        """So large that a share of 1 / e of the state is left after T steps: sigmoid(b) ** T is about exp(-T exp(-b))."""
-        return math.log(self.length) + 1
+        """So large that most of a state is left after T steps; see `scanlib.cells.forget_bias`."""
+        return forget_bias(self.length)
 
     @property
     def title(self) -> str:
@@ -266,8 +267,7 @@ def _held_out(learner: Learner, settings: Settings, count: int) -> float:
 def table(rows: list[experiment.Row]) -> str:
     """Markdown: a line for each library and model, beside the paper's numbers."""
     lines = [
-        "| library | model | parameters | converged | iterations | seconds | ms an iteration | held-out | "
-        "the paper, 512 units on a K80 |",
+        "| library | model | parameters | converged | iterations | seconds | ms each | held-out | paper's, on a K80 |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     groups: dict[tuple[str, str], list[experiment.Row]] = {}

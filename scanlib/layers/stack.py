@@ -67,7 +67,8 @@ class Stack:
     """The shape of a stack and how it runs.
 
     Parameters of all cells are one flat dictionary, as torch.nn.LSTM names them: a cell's own name, then `_l0`,
-    `_l0_reverse`, `_l1` and so on. States are a tuple with what each cell carries, layer by layer, forward before reverse.
+    `_l0_reverse`, `_l1` and so on. States are a tuple with what each cell carries, layer by layer, forward before
+    reverse.
     """
 
     def __init__(

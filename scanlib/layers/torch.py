@@ -32,8 +32,8 @@ class Layer(torch.nn.Module):
     device, dtype
         Of the parameters: torch's defaults if not given.
     **options
-        The cell's own, described in `scanlib.cells`, or for each a list with one value a layer. `sequence_length` in the
-        place of a forget bias sets that for memories which have to last so many steps.
+        The cell's own, described in `scanlib.cells`, or for each a list with one value a layer. `sequence_length` in
+        the place of a forget bias sets that for memories which have to last so many steps.
 
     Notes
     -----
