@@ -54,6 +54,10 @@ class Strided:
     def writable(self, array: Any) -> bool:
         return True
 
+    def alignment(self, dtype: np.dtype[Any]) -> int:
+        """What an address has to be a multiple of."""
+        return dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
+
     def device(self, array: Any) -> str:
         """Where `array` is, for `scanlib.explain`."""
         raise NotImplementedError
@@ -172,7 +176,7 @@ class Strided:
         """Why libscanlib cannot read this memory as it lies; empty if it can."""
         if not array.dtype.isnative:
             return "its byte order is not the machine's"
-        if self.address(array) % _alignment(array.dtype):
+        if self.address(array) % self.alignment(array.dtype):
             return "its address is not a multiple of its element size"
         if any(stride % array.itemsize for stride in array.strides):
             return "its strides are no multiples of its element size"
@@ -269,7 +273,3 @@ def _present(a: Any, x: Any, h0: Any) -> dict[str, Any]:
 
 def _signature(array: Any) -> Signature:
     return array.shape, array.strides, array.dtype
-
-
-def _alignment(dtype: np.dtype[Any]) -> int:
-    return dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize

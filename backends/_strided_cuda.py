@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from scanlib import gpu, native
 from scanlib.backends._strided import Strided
 from scanlib.backends._strided_plans import Plan
@@ -21,6 +23,9 @@ class StridedCuda(Strided):
     def scratch(self, size: int) -> tuple[int, Any]:
         """The address of so many bytes, aligned to `gpu.ALIGNMENT`, and what keeps them until the call returns."""
         raise NotImplementedError
+
+    def alignment(self, dtype: np.dtype[Any]) -> int:
+        return dtype.itemsize  # the kernels access a complex element at once
 
     def describe(self, problem: native.NativeProblem) -> str:
         return gpu.describe(problem)

@@ -221,7 +221,8 @@ def _awkward(tensor: Tensor) -> str:
 
 
 def _alignment(tensor: Tensor) -> int:
-    return tensor.element_size() // (2 if tensor.is_complex() else 1)
+    # CUDA kernels access a complex element at once.
+    return tensor.element_size() // (2 if tensor.is_complex() and not tensor.is_cuda else 1)
 
 
 # ---- writing into `out`

@@ -114,7 +114,20 @@ def gpu_name() -> str:
 def plan(options: argparse.Namespace) -> list[Step]:
     python = [sys.executable, "-P", "-m"]
     out, log2 = options.output, str(options.log2)
-    tests = [*python, "pytest", "-q", "-p", "no:cacheprovider", "--timeout=150", "tests", "-m"]
+    # Array libraries of other versions than the tests' own may deprecate things; that is no fault here.
+    kinds = "DeprecationWarning", "PendingDeprecationWarning", "FutureWarning", "UserWarning"
+    lenient = [part for kind in kinds for part in ("-W", f"default::{kind}")]
+    tests = [
+        *python,
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--timeout=150",
+        *lenient,
+        "tests",
+        "-m",
+    ]
     parallel = ["-n", str(options.workers)] if importlib.util.find_spec("xdist") else []
     sanitizer = find_sanitizer()
     watched = [*python, "bench.gpu_short_list"]

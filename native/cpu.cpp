@@ -65,7 +65,7 @@ int run(const scanlib_problem *problem, scanlib_role needed, void **of) {
     return SCANLIB_E_ARGUMENT;
   const scanlib_problem &p = *problem;
   const bool empty = p.time == 0 || lane_count(p) == 0;
-  if (int status = resolve_pointers(p, of)) return status;
+  if (int status = resolve_pointers(p, Alignment::Number, of)) return status;
   Pointers data;
   for (int role = 0; role < SCANLIB_ROLES; ++role) data.of[role] = static_cast<char *>(of[role]);
   IeeeArithmetic ieee;

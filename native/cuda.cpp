@@ -19,7 +19,6 @@
 #include "cuda_driver.h"
 #include "cuda_plan.h"
 #include "pointers.h"
-#include "problem.h"
 #include "scanlib.h"
 
 namespace scanlib {
@@ -220,12 +219,7 @@ bool valid(const scanlib_problem *problem) { return problem && problem->abi_vers
 int run(const scanlib_problem *problem, scanlib_role needed, CudaStream stream, void *scratch, CudaPointers &pointers) {
   last_error[0] = 0;
   if (!valid(problem) || problem->operand[needed].dtype == SCANLIB_ABSENT) return SCANLIB_E_ARGUMENT;
-  if (int status = resolve_pointers(*problem, pointers.of)) return status;
-  // Kernels access an element at once, complex ones too.
-  for (int role = 0; role < SCANLIB_ROLES; ++role)
-    if (pointers.of[role] &&
-        reinterpret_cast<uintptr_t>(pointers.of[role]) % uintptr_t(dtype_size(problem->operand[role].dtype)))
-      return SCANLIB_E_ALIGNMENT;
+  if (int status = resolve_pointers(*problem, Alignment::Element, pointers.of)) return status;
   try {
     return launch(*problem, stream, scratch, pointers);
   } catch (const std::bad_alloc &) {

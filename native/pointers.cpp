@@ -20,7 +20,7 @@ void *writable(const void *pointer) { return const_cast<void *>(pointer); }
 
 }  // namespace
 
-int resolve_pointers(const scanlib_problem &p, void **of) {
+int resolve_pointers(const scanlib_problem &p, Alignment alignment, void **of) {
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
     void *&pointer = of[role];
     if (pointer && p.holder_offset)
@@ -29,9 +29,9 @@ int resolve_pointers(const scanlib_problem &p, void **of) {
     const bool given = dtype != SCANLIB_ABSENT;
     if (given != (pointer != nullptr) && !(given && !has_elements(p, role))) return SCANLIB_E_ARGUMENT;
     if (!given || !pointer) continue;
-    const bool complex = dtype == SCANLIB_C64 || dtype == SCANLIB_C128;
+    const bool pair = alignment == Alignment::Number && (dtype == SCANLIB_C64 || dtype == SCANLIB_C128);
     const int64_t size = dtype_size(dtype);
-    if (reinterpret_cast<uintptr_t>(pointer) % uintptr_t(complex ? size / 2 : size)) return SCANLIB_E_ALIGNMENT;
+    if (reinterpret_cast<uintptr_t>(pointer) % uintptr_t(pair ? size / 2 : size)) return SCANLIB_E_ALIGNMENT;
   }
   return SCANLIB_OK;
 }

@@ -4,9 +4,12 @@
 
 namespace scanlib {
 
+// What an address has to be a multiple of: a number's size, or for kernels that access complex elements at once, theirs.
+enum class Alignment { Number, Element };
+
 // Follows holder_offset, then checks that a pointer is there exactly where its operand has elements and that it is aligned:
 // SCANLIB_OK, SCANLIB_E_ARGUMENT or SCANLIB_E_ALIGNMENT. `of` has SCANLIB_ROLES entries.
-int resolve_pointers(const scanlib_problem &problem, void **of);
+int resolve_pointers(const scanlib_problem &problem, Alignment alignment, void **of);
 
 // The pointers of a call, in the order of the C interface.
 void forward_pointers(const void *a, const void *x, const void *h0, void *h, void *final_state, void **of);

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from scanlib import compiler, native
+from scanlib.errors import MissingLibraryError
 
 #: Every environment variable scanlib reads, and what it does.
 ENVIRONMENT = {
@@ -164,10 +165,17 @@ def _cuda() -> Section:
         **_driver(),
         "GPUs": _gpus(),
         "NVRTC": f"{nvrtc} {_installed_version((nvrtc,))}" if nvrtc else "a CUDA toolkit's, if any",
-        "device code": str(compiler.source_folder()),
+        "device code": _device_code(),
         "cache": str(compiler.cache_folder()),
         "cache state": _cache_state(compiler.cache_folder()),
     }
+
+
+def _device_code() -> str:
+    try:
+        return str(compiler.source_folder())
+    except MissingLibraryError as error:
+        return str(error)
 
 
 def _driver() -> Section:
