@@ -156,6 +156,34 @@ def test_strides(member: Emulated) -> None:
                 assert np.isnan(out[..., 1]).all()
 
 
+def test_as_the_cpu_core(member: Emulated) -> None:
+    """Problems drawn at random, empty ones among them, with a repeated along any axes: the CPU core says the same."""
+    rng = rng_for("as the CPU core")
+    options: dict[str, Any]
+    with emulated.tuned(**SMALL):
+        for _ in range(60):
+            shape = tuple(int(rng.choice(n)) for n in ((0, 1, 2), (0, 1, 5, 40), (0, 1, 3, 9)))
+            axis = int(rng.integers(3))
+            a_shape = tuple(1 if rng.integers(3) == 0 else n for n in shape)
+            a, x, g = (
+                make(rng, s, "float32")
+                for make, s in ((decay, a_shape), (normal, shape), (normal, shape))
+            )
+            state = normal(rng, state_shape(shape, axis), "float32") if rng.integers(2) else None
+            given = [None if v is None else member.array(v) for v in (a, x, g, state)]
+            options = {"axis": axis, "reverse": bool(rng.integers(2))}
+            results = []
+            for b, y, grad, h0 in (given, (a, x, g, state)):
+                h, final = scanlib.linear_recurrence(b, y, h0, return_final=True, **options)
+                grads = scanlib.linear_recurrence_vjp(grad, b, h, h0, grad_final=final, **options)
+                results.append((h, final, *grads))
+            for one, other in zip(*results, strict=True):
+                assert (one is None) == (other is None)
+                if one is not None:
+                    assert one.shape == other.shape
+                    assert np.allclose(one, other, rtol=1e-4, atol=1e-4), (shape, a_shape, options)
+
+
 def test_complex_elements_across_their_alignment(member: Emulated) -> None:
     """The CPU core takes them; a GPU would fault, so they are refused, and copied by the adapter."""
     memory = np.zeros(2 * 41, np.float64)
