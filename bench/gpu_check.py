@@ -139,6 +139,7 @@ def plan(options: argparse.Namespace) -> list[Step]:
 
     return [
         Step("config", [*python, "scanlib"], 30),
+        Step("programs", [*python, "bench.gpu_programs", "--log2", log2], 60),
         Step("tests", [*tests, "gpu and not slow", *parallel], 210),
         Step("large", [*tests, "gpu and slow"], 60),
         Step("memcheck", [*watch, "memcheck", *watched] if sanitizer else [], 75),
