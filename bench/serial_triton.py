@@ -45,13 +45,13 @@ def _backward(grad, a, h, first, grad_a, grad_x, steps, channels, last, THREADS:
     inside = channel < channels
     place = channel.to(tl.int64) + last
     carry = tl.zeros((THREADS,), tl.float32)  # a_{t+1} grad_x_{t+1}
-    for t in range(steps):
+    for _ in range(steps):
         state = tl.load(grad + place, mask=inside) + carry
         tl.store(grad_x + place, state, mask=inside)
         carry = state * tl.load(a + place, mask=inside)
-        # Before the first step lies `first`; its other loads are masked out, so nothing outside h is read.
-        early = inside & (t == steps - 1)
-        before = tl.load(h + place - channels, mask=inside & (t < steps - 1), other=0.0)
-        before += tl.load(first + channel, mask=early, other=0.0)
+        # Before the first step lies `first`.
+        later, first_step = inside & (place >= channels), inside & (place < channels)
+        before = tl.load(h + place - channels, mask=later, other=0.0)
+        before += tl.load(first + channel, mask=first_step, other=0.0)
         tl.store(grad_a + place, state * before, mask=inside)
         place -= channels

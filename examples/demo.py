@@ -167,7 +167,8 @@ def language_models(seconds: float, folder: Path) -> None:
         return
     import language_model
 
-    language_model.main(["--seconds", str(seconds), "--output", str(folder), "--fresh"])
+    options = ["--seconds", str(seconds), "--units", "64", "--output", str(folder), "--fresh"]
+    language_model.main(options)
 
 
 if __name__ == "__main__":
