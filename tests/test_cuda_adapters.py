@@ -1,4 +1,4 @@
-"""What PyTorch's adapter and JAX's handlers hand to the CUDA launcher, without a GPU.
+"""What the adapters of PyTorch and CuPy and JAX's handlers hand to the CUDA launcher, without a GPU.
 
 The emulated kernels (tests/emulated.py) compute what torch asks for; the handlers are called as XLA calls them
 and a driver that computes nothing writes down what arrives.
@@ -7,7 +7,11 @@ and a driver that computes nothing writes down what arrives.
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+import importlib.util
+import sys
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
 
 import emulated
 import numpy as np
@@ -16,7 +20,8 @@ from fake_driver import Fake
 from helpers import decay, normal, rng_for
 from native_build import ROOT, run
 
-from scanlib import gpu, native
+import scanlib
+from scanlib import dispatch, gpu, native
 
 torch = pytest.importorskip("torch")
 from scanlib.backends import _torch_cuda, _torch_run  # noqa: E402
@@ -149,6 +154,93 @@ def test_torch_for_rocm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     a = torch.full((8, 4), 0.5).as_subclass(OnGpu)
     with pytest.raises(ValueError, match="built for ROCm"):
         _torch_run.forward(a, a, None, 0, False, False)
+
+
+# ---- CuPy: what the adapter asks of it, as far as that can be shown without it
+
+
+class _Device:
+    """cupy.cuda.Device: a number, and a context in which it is current."""
+
+    entered: ClassVar[list[int]] = []
+
+    def __init__(self, number: int) -> None:
+        self.id = number
+
+    def __enter__(self) -> None:
+        self.entered.append(self.id)
+
+    def __exit__(self, *_: object) -> None:
+        self.entered.append(-1)
+
+
+class _Array(np.ndarray[Any, Any]):
+    """An array that says it is CuPy's, on device 0 or another."""
+
+    number = 0
+    device = property(lambda self: _Device(self.number))
+    data = property(lambda self: SimpleNamespace(ptr=self.ctypes.data))  # type: ignore[assignment]
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The adapter, imported over a stand-in; puts everything back."""
+    if importlib.util.find_spec("cupy") is not None:
+        pytest.skip("CuPy itself is here")
+    blocks: list[Any] = []
+
+    def alloc(size: int) -> Any:
+        memory = np.full(size + 512, 255, np.uint8)
+        address = memory.ctypes.data + -memory.ctypes.data % 512
+        blocks.append(SimpleNamespace(ptr=address, size=size, memory=memory))
+        return blocks[-1]
+
+    runtime = SimpleNamespace(is_hip=False)
+    stream = SimpleNamespace(ptr=STREAM)
+    module: Any = ModuleType("cupy")
+    module.ndarray = _Array
+    module.empty = lambda shape, dtype: np.empty(shape, dtype).view(_Array)
+    module.asarray = lambda value: value
+    module.full = lambda shape, value, dtype: np.full(shape, value, dtype).view(_Array)
+    module.cuda = SimpleNamespace(
+        runtime=runtime, alloc=alloc, get_current_stream=lambda: stream, blocks=blocks
+    )
+    _Device.entered.clear()
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setitem(dispatch._kinds, _Array, "cupy")
+    yield module
+    sys.modules.pop("scanlib.backends.cupy", None)
+    dispatch._pairs.pop((_Array, _Array), None)
+
+
+def test_cupy_takes_the_current_stream_and_its_pool(cupy: Any, driver: Fake) -> None:
+    a = cupy.full((1 << 17,), 0.5, np.float32)
+    h, final = scanlib.linear_recurrence(a, a, return_final=True)
+    assert (type(h), type(final)) == (_Array, _Array)
+    (block,) = cupy.cuda.blocks
+    work = [line for line in driver.lines() if line.startswith(("cuLaunch", "cuMemset"))]
+    assert all(f"stream {STREAM}" in line for line in work)
+    assert any(line.startswith(f"cuMemsetD8Async {block.ptr} ") for line in work)
+    assert _Device.entered == [0, -1]
+
+
+def test_cupy_works_on_the_arrays_device(cupy: Any, driver: Fake) -> None:
+    a, b = (cupy.full((8, 4), 0.5, np.float32) for _ in range(2))
+    a.number = b.number = 3
+    scanlib.linear_recurrence(a, b, axis=0)
+    scanlib.linear_recurrence_vjp(a, b, b, axis=0)
+    assert scanlib.explain(0.5, b, axis=0).path == "libscanlib (cuda)"
+    assert _Device.entered == [3, -1] * 3
+    b.number = 1
+    with pytest.raises(scanlib.DeviceError, match="must be on one device, but a on"):
+        scanlib.linear_recurrence(a, b, axis=0)
+
+
+def test_cupy_for_rocm_is_refused(cupy: Any) -> None:
+    cupy.cuda.runtime.is_hip = True
+    a = cupy.full((8,), 0.5, np.float32)
+    with pytest.raises(scanlib.DeviceError, match="built for ROCm"):
+        scanlib.linear_recurrence(a, a)
 
 
 # ---- XLA's handlers
