@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from scanlib.backends import Adapter
-from scanlib.errors import ArrayKindError, MissingLibraryError
+from scanlib.errors import ArrayKindError
 
 ACCEPTED = "NumPy, CuPy, PyTorch, JAX or other array-API arrays"
 
@@ -108,16 +108,7 @@ def load(kind: str) -> Adapter:
         from scanlib.backends import torch as adapter
 
         return cast(Adapter, adapter)
-    module = f"scanlib.backends.{kind}"
-    try:
-        return cast(Adapter, importlib.import_module(module))
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise MissingLibraryError(
-            f"This version of scanlib has no adapter for {kind} arrays yet. Convert them to another library's, for "
-            "example with numpy.asarray or torch.from_dlpack."
-        ) from None
+    return cast(Adapter, importlib.import_module(f"scanlib.backends.{kind}"))
 
 
 def kind_of(value: Any, name: str = "the argument") -> str:
