@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cell_cases import CASES as ALL_CASES
 from cell_cases import case_name, expected, inputs, random_params
 
 from scanlib import cells
@@ -91,3 +92,20 @@ def test_a_constant_decay_is_not_repeated(cell: Cell) -> None:
     update = cell.update(random_params(cell, m, n), None, inputs(m, (BATCH, STEPS)), None)
     assert update.decay.shape == (n,)
     assert update.input.shape == (BATCH, STEPS, n)
+
+
+@pytest.mark.parametrize("case", ALL_CASES, ids=case_name)
+def test_torch_autocast(case: Case) -> None:
+    """Projections in bfloat16, all else in float32: close to float64, with gradients and a float32 state."""
+    torch = pytest.importorskip("torch")
+    cell, m, _ = case
+    params, x = random_params(*case), inputs(m, (BATCH, STEPS))
+    given = {k: torch.tensor(v, dtype=torch.float32, requires_grad=True) for k, v in params.items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        output, state = cell(given, torch.tensor(x, dtype=torch.float32))
+    wanted = expected(cell, params, x)
+    error = np.abs(output.detach().float().numpy() - wanted).max()
+    assert 1e-5 < error / np.abs(wanted).max() < 0.08
+    assert all(array.dtype in (torch.float32, torch.complex64) for array in state)
+    output.float().square().sum().backward()
+    assert all(torch.isfinite(value.grad).all() for value in given.values())
