@@ -151,6 +151,20 @@ struct Block {
   size_t shared_bytes = 0;
 };
 
+// Stacks are used again: system calls for each would take longer than many a launch.
+std::vector<void *> spare_stacks;
+
+void *take_stack() {
+  if (spare_stacks.empty()) {
+    void *stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (stack == MAP_FAILED) std::abort();
+    return stack;
+  }
+  void *stack = spare_stacks.back();
+  spare_stacks.pop_back();
+  return stack;
+}
+
 using Kernel = void (*)(const void *params);
 
 class Launch {
@@ -162,8 +176,7 @@ class Launch {
       block.fibers = std::vector<Fiber>(threads);
       block.warps = std::vector<Warp>(threads / kWarp);
       for (Fiber &fiber : block.fibers) {
-        fiber.stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (fiber.stack == MAP_FAILED) std::abort();
+        fiber.stack = take_stack();
         fiber.block = &block;
       }
     }
@@ -173,7 +186,7 @@ class Launch {
       for (Fiber &fiber : block.fibers) {
         if (fiber.tsan) __tsan_destroy_fiber(fiber.tsan);
         if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(fiber.stack, kStackBytes);
-        munmap(fiber.stack, kStackBytes);
+        spare_stacks.push_back(fiber.stack);
       }
   }
 
