@@ -135,6 +135,20 @@ def test_special_values_where_a_block_walks(member: Emulated) -> None:
             backward_agrees(member, shape, axis, "float32", False)
 
 
+@pytest.mark.parametrize("number", [0, 2, 4, 5, 8, 9])
+def test_in_place(number: int, member: Emulated) -> None:
+    """Every element is read before it is overwritten, by whichever block."""
+    _, shape, axis, numbers = PLANS[number]
+    a, x, h0 = arrays(shape, axis, "float32")
+    expected = np.asarray(scanlib.linear_recurrence(a, x, h0, axis=axis))
+    with emulated.tuned(**SMALL, **numbers):
+        for seed in range(3):
+            emulated.schedule(seed, 5)
+            out = member.array(x.copy())
+            member.scan(member.array(a), out, member.array(h0), axis=axis, out=out)
+            assert np.allclose(out, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_strides(member: Emulated) -> None:
     """Views of all kinds, written to and read from where they lie."""
     rng = rng_for("strides")
