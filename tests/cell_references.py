@@ -174,24 +174,25 @@ def min_lstm(p: Params, x: Array, past: Past, first: bool, options: Any) -> Arra
     return past["h"]
 
 
-def _complex(parts: Array) -> Array:
-    real, imaginary = np.split(parts, 2)
-    return real + 1j * imaginary
-
-
 def lru(p: Params, x: Array, past: Past, first: bool, options: Any) -> Array:
     a = np.exp(-np.exp(p["nu"]) + 1j * np.exp(p["theta"]))
-    b, c = _complex(p["input"].T), _complex(p["output"])
+    b, c = _matrices(p)
     past["h"] = a * past.get("h", 0) + np.exp(p["gamma"]) * (b @ x)
-    return (past["h"] @ c).real + p["skip"] * x
+    return (c @ past["h"]).real + p["skip"] * x
+
+
+def _matrices(p: Params) -> tuple[Array, Array]:
+    """B (n, m) and C (m, n)."""
+    b, c = p["input"], p["output"]
+    return (b[:, :, 0] + 1j * b[:, :, 1]).T, (c[:, 0] + 1j * c[:, 1]).T
 
 
 def s5(p: Params, x: Array, past: Past, first: bool, options: Any) -> Array:
-    values, step = _complex(p["eigenvalues"]).reshape(-1), np.exp(p["log_step"])
+    values, step = p["eigenvalues"][0] + 1j * p["eigenvalues"][1], np.exp(p["log_step"])
     a = np.exp(values * step)
-    b, c = _complex(p["input"].T), _complex(p["output"])
+    b, c = _matrices(p)
     past["h"] = a * past.get("h", 0) + (a - 1) / values * (b @ x)
-    y = (past["h"] @ c).real
+    y = (c @ past["h"]).real
     return (2 * y if options.get("conjugate", True) else y) + p["skip"] * x
 
 

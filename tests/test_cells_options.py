@@ -133,10 +133,8 @@ def test_s5_pairs_stand_for_their_conjugates() -> None:
         "log_step": np.tile(half["log_step"], 2),
         "skip": half["skip"],
     }
-    real, imaginary = np.split(half["input"], 2, axis=1)
-    both["input"] = np.concatenate([real, real, imaginary, -imaginary], axis=1)
-    real, imaginary = np.split(half["output"], 2)
-    both["output"] = np.concatenate([real, real, imaginary, -imaginary])
+    both["input"] = np.concatenate([half["input"], half["input"] * [1, -1]], axis=1)
+    both["output"] = np.concatenate([half["output"], half["output"] * [[1], [-1]]])
     x = rng.standard_normal((2, 9, m))
     one, _ = cells.S5()(half, x)
     other, _ = cells.S5(conjugate=False)(both, x)

@@ -181,8 +181,8 @@ def test_s5_pytorch() -> None:
         params = {
             "eigenvalues": torch.stack([layer.Lambda.real, layer.Lambda.imag]),
             "log_step": layer.log_step.reshape(-1),
-            "input": torch.cat([layer.B[..., 0], layer.B[..., 1]]).mT.contiguous(),
-            "output": torch.cat([layer.C.real, layer.C.imag], 1).mT.contiguous(),
+            "input": layer.B.transpose(0, 1).contiguous(),
+            "output": torch.stack([layer.C.real.mT, layer.C.imag.mT], 1),
             "skip": layer.D,
         }
         assert cell.sizes(params) == (m, n)

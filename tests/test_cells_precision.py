@@ -161,8 +161,8 @@ def test_zero_order_hold_at_small_eigenvalues(size: float) -> None:
     params = {
         "eigenvalues": np.array([[value.real], [value.imag]]),
         "log_step": np.log([0.5]),
-        "input": np.array([[1.0, 0.5]]),
-        "output": np.array([[1.0], [-2.0]]),
+        "input": np.array([[[1.0, 0.5]]]),
+        "output": np.array([[[1.0], [-2.0]]]),
         "skip": np.zeros(1),
     }
     y, _ = cells.S5(conjugate=False)(params, np.ones((3, 1)))

@@ -246,6 +246,38 @@ def project_pair(s: Array, x: Array, weight: Array, bias: Array | None = None) -
     return project(x, weight[size:, :], bias) + project(s, weight[:size, :])
 
 
+def project_to_complex(x: Array, weight: Array) -> Array:
+    """x times a complex matrix (m, n, 2), real and imaginary parts side by side: a complex array of n features.
+
+    As one multiplication of real matrices. Where a library can see pairs of real numbers as complex ones, nothing is
+    copied after it.
+    """
+    xp, kind, (m, n, _) = namespace(x), kind_of(x), weight.shape
+    if kind not in ("torch", "numpy"):
+        blocks = xp.concat([weight[:, :, 0], weight[:, :, 1]], axis=-1)
+        return complex_of(*split(wide(project(x, blocks)), 2))
+    y = wide(project(x, xp.reshape(weight, (m, 2 * n))))
+    if kind == "numpy":
+        return y.view(xp.result_type(y.dtype, xp.complex64))
+    import torch
+
+    return torch.view_as_complex(y.unflatten(-1, (n, 2)))
+
+
+def project_to_real(h: Array, weight: Array) -> Array:
+    """The real part of complex h times a complex matrix (n, 2, m), real above imaginary parts: m real features."""
+    xp, kind, (n, _, m) = namespace(h), kind_of(h), weight.shape
+    if kind not in ("torch", "numpy"):
+        real, imaginary = weight[:, 0, :], weight[:, 1, :]
+        return project(xp.real(h), real) - project(xp.imag(h), imaginary)
+    rows = xp.reshape(xp.stack([weight[:, 0, :], -weight[:, 1, :]], axis=1), (2 * n, m))
+    if kind == "numpy":
+        return project(xp.ascontiguousarray(h).view(weight.dtype), rows)
+    import torch
+
+    return project(torch.view_as_real(h).flatten(-2), rows)
+
+
 def project_heads(x: Array, weight: Array, bias: Array) -> tuple[Array, Array]:
     """x times two block-diagonal matrices at once, plus their biases.
 

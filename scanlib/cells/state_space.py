@@ -1,9 +1,8 @@
 """Diagonal complex state spaces: LRU (Orvieto et al., arXiv 2303.06349) and S5 (Smith et al., arXiv 2208.04933), 2023.
 
 Their decay is one complex number per state, the same at every step: it is handed to the recurrence without axes for
-batch and time, and never repeated in memory. Input and output are real, so complex matrices are kept as their real and
-imaginary parts side by side and multiplied as real ones; what only scales a matrix is multiplied into it once, not into
-every step.
+batch and time, and never repeated in memory. Input and output are real, so complex matrices are kept and multiplied as
+pairs of real ones; what only scales a matrix is multiplied into it once, not into every step.
 """
 
 from __future__ import annotations
@@ -15,7 +14,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scanlib.cells.base import Cell, CellError, Params, State, Update
-from scanlib.cells.functions import complex_of, namespace, narrow, project, split, wide, zeros
+from scanlib.cells.functions import (
+    complex_of,
+    namespace,
+    narrow,
+    project_to_complex,
+    project_to_real,
+    wide,
+    zeros,
+)
 from scanlib.cells.initial import hippo, truncated_normal
 from scanlib.problem import Shape
 
@@ -26,8 +33,8 @@ Array = Any
 class _Diagonal(Cell):
     """h_t = a h_{t-1} + B x_t, y_t = Re(C h_t) + D x_t with complex h.
 
-    Parameters of both: `input` (m, 2n) = [Re B, Im B] transposed, `output` (2n, m) = [Re C, Im C] transposed, `skip`
-    (m,) = D. State: h, complex. Output: y, of m features.
+    Parameters of both: `input` (m, n, 2) = B transposed, real and imaginary parts last; `output` (n, 2, m) = C
+    transposed, real and imaginary parts in the middle; `skip` (m,) = D. State: h, complex. Output: y, of m features.
     """
 
     def output_size(self, input_size: int, hidden_size: int) -> int:
@@ -35,11 +42,11 @@ class _Diagonal(Cell):
 
     def shapes(self, input_size: int, hidden_size: int) -> dict[str, Shape]:
         m, n = input_size, hidden_size
-        return {"input": (m, 2 * n), "output": (2 * n, m), "skip": (m,)}
+        return {"input": (m, n, 2), "output": (n, 2, m), "skip": (m,)}
 
     def sizes(self, params: Params) -> tuple[int, int]:
-        m, columns = params["input"].shape
-        return m, columns // 2
+        m, n, _ = params["input"].shape
+        return m, n
 
     def initial_memory(self, x: Array, input_size: int, hidden_size: int) -> State:
         part = zeros((*x.shape[:-1], hidden_size), wide(x[..., :0]))
@@ -49,23 +56,16 @@ class _Diagonal(Cell):
         self, params: Params, x: Array, decay: Array, scale: tuple[Array, Array], factor: float
     ) -> Update:
         """The update for a decay, rows of B scaled by complex numbers (their parts), and C by a factor."""
-        n = decay.shape[0]
-        real, imaginary = split(wide(params["input"]), 2)
-        weight = namespace(x).concat(
-            [
-                real * scale[0] - imaginary * scale[1],
-                real * scale[1] + imaginary * scale[0],
-            ],
-            axis=-1,
-        )
-        y = wide(project(x, narrow(weight, x)))
+        weight = wide(params["input"])
+        real, imaginary = weight[:, :, 0], weight[:, :, 1]
+        parts = real * scale[0] - imaginary * scale[1], real * scale[1] + imaginary * scale[0]
+        weight = narrow(namespace(x).stack(parts, axis=-1), x)
 
         def read(h: Array) -> Array:
-            xp, output = namespace(h), factor * wide(params["output"])
             through = wide(params["skip"]) * wide(x)
-            return project(xp.real(h), output[:n, :]) - project(xp.imag(h), output[n:, :]) + through
+            return project_to_real(h, factor * wide(params["output"])) + through
 
-        return Update(decay, complex_of(*split(y, 2)), read)
+        return Update(decay, project_to_complex(x, weight), read)
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class LRU(_Diagonal):
             "nu": nu,
             "theta": np.log(self.max_phase * (1 - rng.uniform(size=n))),
             "gamma": 0.5 * np.log(-np.expm1(-2 * np.exp(nu))),
-            "input": rng.standard_normal((m, 2 * n)) / math.sqrt(2 * m),
-            "output": rng.standard_normal((2 * n, m)) / math.sqrt(n),
+            "input": rng.standard_normal((m, n, 2)) / math.sqrt(2 * m),
+            "output": rng.standard_normal((n, 2, m)) / math.sqrt(n),
             "skip": rng.standard_normal(m),
         }
 
@@ -169,8 +169,8 @@ class S5(_Diagonal):
         return {
             "eigenvalues": np.stack([values.real, values.imag]),
             "log_step": rng.uniform(math.log(self.dt_min), math.log(self.dt_max), n),
-            "input": np.concatenate([b.real, b.imag]).T.copy(),
-            "output": np.concatenate([c.real, c.imag], axis=1).T.copy(),
+            "input": np.stack([b.real.T, b.imag.T], axis=-1),
+            "output": np.stack([c.real.T, c.imag.T], axis=1),
             "skip": rng.standard_normal(m),
         }
 
