@@ -366,9 +366,12 @@ def test_devices() -> None:
     with pytest.raises(DeviceError, match="a on cpu, x on meta"):
         linear_recurrence(x, x.to("meta"))
     with torch._subclasses.FakeTensorMode():
-        fake = torch.empty(3, device="cuda")
-        with pytest.raises(DeviceError, match="a is on cuda:0, for which"):
+        fake = torch.empty(3, device="xla")
+        with pytest.raises(DeviceError, match=r"a is on xla.*for which.*cpu, cuda, meta"):
             linear_recurrence(fake, fake)
+        on_gpu = torch.empty(3, 4, device="cuda")  # shapes are worked out without one
+        h = linear_recurrence(on_gpu, on_gpu, axis=0)
+        assert (h.device, h.shape) == (on_gpu.device, on_gpu.shape)
 
 
 def test_shapes_and_axes() -> None:
