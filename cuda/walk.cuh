@@ -188,7 +188,8 @@ __device__ __forceinline__ void walk(const ScanParams &p) {
         finish_tile(p, group, tile, run, carried.before, sum, memory);
         carry = carried.after;
       }
-      if constexpr (kPrefetch) now = next;
+      if constexpr (!kPrefetch) break;  // there is only one
+      now = next;
     }
     if constexpr (kSum == kSumSteps) store_sum(p, group, 0, sum, memory);
   }
