@@ -89,8 +89,16 @@ class Results:
         others = [other for other in self.report["rows"] if other["key"] != key]
         self.report["rows"] = [*others, row]
         self._made.append(row)
-        replace(self.path, (json.dumps(self.report, indent=1) + "\n").encode())
+        self._write()
         return row
+
+    def summarize(self, table: str) -> None:
+        """Keep the table that the rows make, in Markdown, for the documentation."""
+        self.report["table"] = table
+        self._write()
+
+    def _write(self) -> None:
+        replace(self.path, (json.dumps(self.report, indent=1) + "\n").encode())
 
 
 class Checkpoint:

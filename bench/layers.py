@@ -50,24 +50,40 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=15, help="for one case (default 15)")
     options = parser.parse_args()
     results = experiment.Results(options.output, "layers", options.fresh)
+    rows = []
     for length, batch, inputs, units in CASES:
         key = {"length": length, "batch": batch, "inputs": inputs, "units": units}
-        row = results.find(key) or results.add(key, measure(*key.values(), options.seconds))
-        print(
-            f"\nT={length}, batch {batch}, {inputs} inputs, {row['parameters']['LSTM']:,} parameters"
-        )
-        own = row["seconds"]["LSTM"]["median"]
-        for name, seconds in row["seconds"].items():
-            words = row["words"].get(name)
-            moved = (
-                "" if words is None else f"{words['forward']:6.1f} + {words['backward']:.1f} words"
-            )
-            print(
-                f"   {name:10} {row['units'][name]:5} units  {seconds['median'] * 1e3:9.1f} ms  "
-                f"{own / seconds['median']:6.2f}x the LSTM's speed  {moved}"
-            )
+        rows.append(results.find(key) or results.add(key, measure(*key.values(), options.seconds)))
+        print(table(rows[-1:]), flush=True)
+    results.summarize(table(rows))
     print(f"\nResults: {results.path}")
     return 0
+
+
+def table(rows: list[experiment.Row]) -> str:
+    """Markdown: milliseconds of the LSTM, how many times its speed the others have, and GILR-LSTM's words."""
+    head = (
+        "T",
+        "batch",
+        "inputs",
+        "parameters",
+        "LSTM",
+        *(name for name in MODELS if name != "LSTM"),
+    )
+    lines = [head, ("---",) * len(head)]
+    for row in rows:
+        key, seconds = row["key"], {k: v["median"] for k, v in row["seconds"].items()}
+        lines.append(
+            (
+                f"{key['length']:,}",
+                str(key["batch"]),
+                str(key["inputs"]),
+                f"{row['parameters']['LSTM']:,}",
+                f"{seconds['LSTM'] * 1e3:.1f} ms",
+                *(f"{seconds['LSTM'] / seconds[name]:.2f}x" for name in MODELS if name != "LSTM"),
+            )
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def measure(length: int, batch: int, inputs: int, units: int, seconds: float) -> experiment.Row:

@@ -72,6 +72,7 @@ def main() -> int:
                 row = results.add(key, measure(model, length, options))
             rows.append(row)
             bar.advance(f"{model} T={length}")
+    results.summarize(table(rows))
     print(f"\n{table(rows)}")
     if (target := plot(rows, options.output)) is not None:
         print(f"\nPlot: {target}")
@@ -117,6 +118,7 @@ def measure(model: str, length: int, options: argparse.Namespace) -> experiment.
     times = interleaved(calls, Budget(options.seconds, 3, 51))
     return {
         "seconds": {name: summary.as_json() for name, summary in times.items()},
+        "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in layer.parameters()),
         "steps_per_second": {
             name: length * batch / summary.median for name, summary in times.items()

@@ -1,6 +1,6 @@
 """A character-level language model of Python's own documentation, trained on sequences of 4,096 characters.
 
-The text is that of `help()` for Python's topics, which every Python brings along (`pydoc_data.topics`, about half a
+The text is that of `help()` for Python's topics, which every Python brings along (`pydoc_data.topics`, close to half a
 megabyte). Each model has two recurrent layers, the same number of parameters and the same time to train: GILR-LSTM,
 minGRU and SRU from scanlib, and PyTorch's own LSTM. At the end the best model writes a few lines, one character at a
 time through the layers' `step`.
@@ -17,7 +17,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -32,7 +32,7 @@ from bench import experiment
 from scanlib.layers import torch as layers
 
 LENGTH, EMBEDDING, LAYERS = 4096, 64, 2
-HELD_OUT = 0.05  # of the text, at its end
+TEMPERATURE = 0.7  # of what is written
 MODELS: dict[str, Callable[..., torch.nn.Module]] = {
     "GILR-LSTM": lambda *sizes, **where: layers.GILRLSTM(*sizes, forget_bias=2.0, **where),
     "minGRU": layers.MinGRU,
@@ -52,11 +52,21 @@ class Text:
 
 
 def load_text() -> Text:
-    text = "\n".join(topics[name] for name in sorted(topics))
-    alphabet = "".join(sorted(set(text)))
-    numbers = torch.tensor([alphabet.index(character) for character in text])
-    cut = int(len(numbers) * (1 - HELD_OUT))
-    return Text(alphabet, numbers[:cut], numbers[cut:])
+    """Every twelfth topic is held out. Topics quote each other, so every paragraph is taken only once."""
+    names, seen = sorted(topics), set[str]()
+
+    def paragraphs(chosen: list[str]) -> Iterator[str]:
+        for paragraph in "\n\n".join(topics[name] for name in chosen).split("\n\n"):
+            if paragraph not in seen:
+                seen.add(paragraph)
+                yield paragraph
+
+    held_out = "\n\n".join(paragraphs(names[4::12]))
+    train = "\n\n".join(paragraphs([name for n, name in enumerate(names) if n % 12 != 4]))
+    alphabet = "".join(sorted(set(train + held_out)))
+    place = {character: number for number, character in enumerate(alphabet)}
+    parts = (torch.tensor([place[character] for character in part]) for part in (train, held_out))
+    return Text(alphabet, *parts)
 
 
 class Model(torch.nn.Module):
@@ -184,7 +194,7 @@ def sample(model: Model, text: Text, length: int, device: str) -> str:
     logits, state = model(text.held_out[:200, None].to(device), state)
     logits = logits[-1]
     for _ in range(length):
-        likely = torch.softmax(logits[0].float().cpu() / 0.6, 0)
+        likely = torch.softmax(logits[0].float().cpu() / TEMPERATURE, 0)
         written.append(int(torch.multinomial(likely, 1, generator=generator)))
         logits, state = model.step(torch.tensor([written[-1]], device=device), state)
     return "".join(text.alphabet[number] for number in written)
@@ -216,7 +226,8 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append(row)
         if best is None or row["bits_per_character"] < best["bits_per_character"]:
             best = row
-    print(f"\n{table(rows)}")
+    results.summarize(table(rows))
+    print("\n" + "\n".join(f"   {line}" for line in table(rows).splitlines()))
     if best is not None:
         print(
             f"\n   {best['key']['model']} writes, after the first 200 characters of the held-out text:\n"
@@ -240,15 +251,27 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def table(rows: list[experiment.Row]) -> str:
-    """A line for each model."""
+    """Markdown that is easy to read as it is: a line for each model."""
     heading = ("model", "units", "parameters", "characters/s", "characters seen", "bits/character")
-    lines = ["   {:10} {:>6} {:>11} {:>13} {:>16} {:>15}".format(*heading)]
+    widths = (10, 5, 10, 12, 15, 14)
+    lines = [heading, tuple("-" * width for width in widths)]
     lines += [
-        f"   {row['key']['model']:10} {row['units']:6} {row['parameters']:11,} "
-        f"{row['characters_per_second']:13,.0f} {row['characters']:16,} {row['bits_per_character']:15.3f}"
+        (
+            row["key"]["model"],
+            str(row["units"]),
+            f"{row['parameters']:,}",
+            f"{row['characters_per_second']:,.0f}",
+            f"{row['characters']:,}",
+            f"{row['bits_per_character']:.3f}",
+        )
         for row in rows
     ]
-    return "\n".join(lines)
+    return "\n".join(
+        "| "
+        + " | ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in lines
+    )
 
 
 def plot(rows: list[experiment.Row], folder: Path) -> Path | None:

@@ -123,6 +123,7 @@ def main() -> int:
             break
     shared = {name: getattr(options, name) for name in ("length", "units", "batch", "rate")}
     rows = [row for row in results.rows if shared.items() <= row["key"].items()]
+    results.summarize(table(rows))
     print(f"\n{table(rows)}")
     if (target := plot(rows, options.output)) is not None:
         print(f"\nPlot: {target}")
@@ -319,6 +320,7 @@ def plot(rows: list[experiment.Row], folder: Path) -> Path | None:
                     style = {"markersize": 8, "markerfacecolor": face, "markeredgecolor": colour}
                     panel.plot(row[quantity], height, "o", **style)
         panel.set_xscale("log")
+        panel.xaxis.set_minor_formatter(lambda value, place: "")
         panel.set_xlabel({"iteration": "iterations", "seconds": "seconds"}[quantity])
         panel.grid(axis="x", color="#dddddd", linewidth=0.6)
         panel.set_axisbelow(True)

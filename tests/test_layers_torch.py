@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -238,3 +240,12 @@ def test_says_what_is_wrong() -> None:
         make("gilr_lstm", forgetbias=1.0)
     with pytest.raises(TypeError, match="sequence_length"):
         make("min_gru", sequence_length=10)
+
+
+def test_documented_code_runs() -> None:
+    pytest.importorskip("jax")
+    page = Path(__file__).resolve().parent.parent / "docs" / "layers.md"
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        names: dict[str, Any] = {}
+        exec(compile(block, str(page), "exec"), names)
+        assert names["output"].shape == (4096, 8, 64)
