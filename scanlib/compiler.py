@@ -137,6 +137,15 @@ _images: dict[str, bytes] = {}
 _lock = threading.Lock()
 
 
+def _after_fork() -> None:
+    """Another thread of the parent may have been compiling."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def program(definitions: str, architecture: int) -> bytes:
     """The compiled program, from memory or disk if it was made before."""
     key = _key(definitions, architecture)

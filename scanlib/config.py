@@ -12,7 +12,6 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal, overload
 
 from scanlib import compiler, native
@@ -165,17 +164,18 @@ def _cuda() -> Section:
         **_driver(),
         "GPUs": _gpus(),
         "NVRTC": f"{nvrtc} {_installed_version((nvrtc,))}" if nvrtc else "a CUDA toolkit's, if any",
-        "device code": _device_code(),
-        "cache": str(compiler.cache_folder()),
-        "cache state": _cache_state(compiler.cache_folder()),
+        "device code": _told(compiler.source_folder),
+        "cache": _told(compiler.cache_folder),
+        "cache state": _told(_cache_state),
     }
 
 
-def _device_code() -> str:
+def _told(function: Callable[[], Any]) -> str:
+    """What it returns, or why it cannot: a folder may be missing, or a user have no home."""
     try:
-        return str(compiler.source_folder())
-    except MissingLibraryError as error:
-        return str(error)
+        return str(function())
+    except (MissingLibraryError, OSError, RuntimeError) as error:
+        return f"unknown: {error}"
 
 
 def _driver() -> Section:
@@ -218,9 +218,10 @@ def _gpu(nvml: ctypes.CDLL, index: int) -> str:
     return f"{name.value.decode(errors='replace')} (sm_{major.value}{minor.value})"
 
 
-def _cache_state(folder: Path) -> str:
+def _cache_state() -> str:
     if problem := compiler.cache_problem():
         return f"not used: {problem}"
+    folder = compiler.cache_folder()
     if not folder.exists():
         return "not made yet"
     sizes = [path.stat().st_size for path in folder.glob("entries/*/*")]
