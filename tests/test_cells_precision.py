@@ -183,6 +183,18 @@ def test_constant_candidate_is_a_fixed_point() -> None:
     assert np.abs(output - 1.5).max() < 2e-5
 
 
+def test_complement_is_that_of_the_rounded_decay(lib: Member) -> None:
+    """Exactly, from 1/2 up, and to a rounding below."""
+    rng = rng_for("complement")
+    decay = rng.uniform(0, 1, 1000).astype(np.float32)
+    decay[:500] = 1 - decay[:500] * np.float32(1e-6)
+    candidate = rng.standard_normal(1000).astype(np.float32)
+    found = lib.numpy(functions.convex(lib.array(decay), lib.array(candidate)))
+    exact = (1 - decay.astype(float)) * candidate
+    np.testing.assert_allclose(found, exact, rtol=3e-7)
+    assert np.array_equal(found[:500], exact[:500].astype(np.float32))
+
+
 def test_activations_at_extremes(lib: Member) -> None:
     """No overflow, no warning, and full relative precision in the tails."""
     values = np.array([-800.0, -100.0, -1.0, 0.0, 1.0, 100.0, 800.0])

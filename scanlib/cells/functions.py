@@ -118,6 +118,10 @@ def convex(decay: Array, candidate: Array) -> Array:
     The complement is that of the rounded decay, which is exact from 1/2 up. So a constant candidate stays a fixed
     point of the recurrence, however close to 1 the decay is.
     """
+    if kind_of(decay) == "torch" and decay.dtype == candidate.dtype:
+        return candidate.lerp(
+            candidate.new_zeros(()), decay
+        )  # that product from 1/2 up, in one pass
     return (1 - decay) * candidate
 
 
