@@ -37,6 +37,7 @@ __device__ __forceinline__ Prefix<T> scanned(Summary<T> mine, ScanMemory<T> *mem
   if (in_warp == kWarpSlices - 1) memory->of_warp[warp()][at] = mine;
   __syncthreads();
   Summary<T> all = memory->of_warp[0][at], warps = nothing<T>();
+#pragma unroll 2  // in full, the summaries of all warps would be in registers at once
   for (int w = 1; w < kWarps; ++w) {
     if (w == warp()) warps = all;
     all = joined(all, memory->of_warp[w][at]);

@@ -294,7 +294,7 @@ void fill_cuda_params(const scanlib_problem &p, const CudaPlan &, const CudaPoin
     if (cut.against && p.time > 0 && operand.first) operand.first += (p.time - 1) * step;
     operand.step = cut.against ? -step : step;
     operand.lane = layout.inner * size;
-    operand.chunk = operand.lane * cut.width;
+    operand.chunk = cut.chunks > 1 ? operand.lane * cut.width : 0;
     for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) operand.outer[d] = layout.outer[d] * size;
   }
   for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) scan.extent[d] = p.outer[d];

@@ -170,6 +170,22 @@ def test_strides(member: Emulated) -> None:
                 assert np.isnan(out[..., 1]).all()
 
 
+def test_addresses_past_32_bits(member: Emulated) -> None:
+    """Neighbours that lie gigabytes apart, in time and across sequences; only the pages in between them exist."""
+    try:
+        memory = np.empty((3, 600_000_000), np.float32)
+    except MemoryError:
+        pytest.skip("no address space to reserve")
+    for axis, shape in ((0, (3, 7)), (1, (3, 70))):
+        x = memory[:, : shape[1]]
+        x[...] = normal(rng_for(shape), shape, "float32")
+        expected = scanlib.linear_recurrence(np.float32(0.5), np.array(x), axis=axis)
+        with emulated.tuned(**SMALL):
+            a, out = member.array(np.float32(0.5)), member.array(x)
+            scanlib.linear_recurrence(a, out, axis=axis, out=out)
+        assert np.allclose(x, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_as_the_cpu_core(member: Emulated) -> None:
     """Problems drawn at random, empty ones among them, with a repeated along any axes: the CPU core says the same."""
     rng = rng_for("as the CPU core")
