@@ -119,9 +119,8 @@ def convex(decay: Array, candidate: Array) -> Array:
     point of the recurrence, however close to 1 the decay is.
     """
     if kind_of(decay) == "torch" and decay.dtype == candidate.dtype:
-        return candidate.lerp(
-            candidate.new_zeros(()), decay
-        )  # that product from 1/2 up, in one pass
+        # From 1/2 up the same product, in one pass.
+        return candidate.lerp(candidate.new_zeros(()), decay)
     return (1 - decay) * candidate
 
 
