@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +281,12 @@ def test_examples_run() -> None:
     assert namespace["output"].shape == (8, 1000, 64)
     assert doctest.testmod(surrogate).failed == 0
     assert doctest.testmod(surrogate).attempted > 5
+
+
+def test_import_loads_no_array_library_but_numpy() -> None:
+    code = (
+        "import scanlib, sys; assert 'scanlib.cells' not in sys.modules; import scanlib.cells; "
+        "print(sorted({'torch', 'jax', 'cupy', 'array_api_strict'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
