@@ -97,3 +97,11 @@ def lib(request: pytest.FixtureRequest) -> Member:
 def numpy() -> Member:
     """The NumPy member, for tests of libscanlib that one library is enough for."""
     return MEMBERS[Backend.NUMPY](Backend.NUMPY)
+
+
+@pytest.fixture(scope="session")
+def member(request: pytest.FixtureRequest) -> Member:
+    """The EMULATED member, for tests of the CUDA kernels alone; skips where it cannot run."""
+    if reason := lacking(Backend.EMULATED, chosen(request.config)):
+        pytest.skip(reason)
+    return MEMBERS[Backend.EMULATED](Backend.EMULATED)

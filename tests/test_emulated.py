@@ -10,17 +10,12 @@ from typing import Any
 import emulated
 import numpy as np
 import pytest
-from capabilities import Backend
 from emulated import SMALL
 from helpers import check_forward, check_gradients, decay, normal, rng_for, same_bits, state_shape
-from matrix import Emulated, missing
+from matrix import Member
 from test_special_values import backward_agrees, forward_agrees
 
 import scanlib
-
-pytestmark = pytest.mark.skipif(
-    bool(missing(Backend.EMULATED)), reason=missing(Backend.EMULATED) or "-"
-)
 
 #: The table of native/cuda_plan.cpp: (what explain says, shape, axis, further numbers).
 PLANS: list[tuple[str, tuple[int, ...], int, dict[str, int]]] = [
@@ -39,11 +34,6 @@ PLANS: list[tuple[str, tuple[int, ...], int, dict[str, int]]] = [
 ]
 THOROUGH = [PLANS[0], PLANS[2], PLANS[5], PLANS[9]]
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
-
-
-@pytest.fixture(scope="module")
-def member() -> Emulated:
-    return Emulated(Backend.EMULATED)
 
 
 def arrays(
@@ -65,7 +55,7 @@ def arrays(
         for name in (DTYPES if plan in THOROUGH else ("float32", "bfloat16"))
     ],
 )
-def test_every_plan(number: int, dtype_name: str, member: Emulated) -> None:
+def test_every_plan(number: int, dtype_name: str, member: Member) -> None:
     """Forward and backward, both directions, with and without states, against the serial loop."""
     words, shape, axis, numbers = PLANS[number]
     a, x, h0 = arrays(shape, axis, dtype_name)
@@ -81,7 +71,7 @@ def test_every_plan(number: int, dtype_name: str, member: Emulated) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 3, 4, 5, 6, 8, 9])
-def test_sums_for_a_repeated_a(number: int, member: Emulated) -> None:
+def test_sums_for_a_repeated_a(number: int, member: Member) -> None:
     """Along time, along sequences, along both: two stages, in every plan."""
     _, shape, axis, numbers = PLANS[number]
     along_time = tuple(1 if d == axis else n for d, n in enumerate(shape))
@@ -94,7 +84,7 @@ def test_sums_for_a_repeated_a(number: int, member: Emulated) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 3, 5])
-def test_no_schedule_changes_a_bit(number: int, member: Emulated) -> None:
+def test_no_schedule_changes_a_bit(number: int, member: Member) -> None:
     """One block after the other, or many at once in any order."""
     _, shape, axis, numbers = PLANS[number]
     a, x, g = (member.array(v) for v in (*arrays(shape, axis, "float32")[:2], np.ones(shape, "f4")))
@@ -113,9 +103,7 @@ def test_no_schedule_changes_a_bit(number: int, member: Emulated) -> None:
 
 @pytest.mark.parametrize(("shape", "axis"), [((700, 5), 0), ((33, 700), 1), ((3001,), 0)])
 @pytest.mark.parametrize("dtype_name", ["bfloat16", "float32", "float64"])
-def test_special_values(
-    shape: tuple[int, ...], axis: int, dtype_name: str, member: Emulated
-) -> None:
+def test_special_values(shape: tuple[int, ...], axis: int, dtype_name: str, member: Member) -> None:
     """NaN, Inf and overflow travel as in a serial loop, across tiles, bundles and stacks."""
     with emulated.tuned(**SMALL):
         emulated.schedule(7, 3)
@@ -124,7 +112,7 @@ def test_special_values(
         backward_agrees(member, shape, axis, dtype_name, not reverse)
 
 
-def test_special_values_where_a_block_walks(member: Emulated) -> None:
+def test_special_values_where_a_block_walks(member: Member) -> None:
     for shape, axis, numbers in [
         ((33, 700), 1, {"enough_groups": 1}),
         ((300, 70), 0, {"enough_groups": 1}),
@@ -136,7 +124,7 @@ def test_special_values_where_a_block_walks(member: Emulated) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 2, 4, 5, 8, 9])
-def test_in_place(number: int, member: Emulated) -> None:
+def test_in_place(number: int, member: Member) -> None:
     """Every element is read before it is overwritten, by whichever block."""
     _, shape, axis, numbers = PLANS[number]
     a, x, h0 = arrays(shape, axis, "float32")
@@ -149,7 +137,7 @@ def test_in_place(number: int, member: Emulated) -> None:
             assert np.allclose(out, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_strides(member: Emulated) -> None:
+def test_strides(member: Member) -> None:
     """Views of all kinds, written to and read from where they lie."""
     rng = rng_for("strides")
     with emulated.tuned(**SMALL):
@@ -170,7 +158,7 @@ def test_strides(member: Emulated) -> None:
                 assert np.isnan(out[..., 1]).all()
 
 
-def test_addresses_past_32_bits(member: Emulated) -> None:
+def test_addresses_past_32_bits(member: Member) -> None:
     """Neighbours that lie gigabytes apart, in time and across sequences; only the pages in between them exist."""
     try:
         memory = np.empty((3, 600_000_000), np.float32)
@@ -186,7 +174,7 @@ def test_addresses_past_32_bits(member: Emulated) -> None:
         assert np.allclose(x, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_as_the_cpu_core(member: Emulated) -> None:
+def test_as_the_cpu_core(member: Member) -> None:
     """Problems drawn at random, empty ones among them, with a repeated along any axes: the CPU core says the same."""
     rng = rng_for("as the CPU core")
     options: dict[str, Any]
@@ -214,7 +202,7 @@ def test_as_the_cpu_core(member: Emulated) -> None:
                     assert np.allclose(one, other, rtol=1e-4, atol=1e-4), (shape, a_shape, options)
 
 
-def test_complex_elements_across_their_alignment(member: Emulated) -> None:
+def test_complex_elements_across_their_alignment(member: Member) -> None:
     """The CPU core takes them; a GPU would fault, so they are refused, and copied by the adapter."""
     memory = np.zeros(2 * 41, np.float64)
     x = memory[1:-1].view(complex)[:40]

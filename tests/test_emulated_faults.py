@@ -17,7 +17,7 @@ import pytest
 from capabilities import Backend
 from emulated import SMALL, Emulation
 from helpers import check_forward, check_gradients, decay, normal, rng_for
-from matrix import Emulated, missing
+from matrix import Member, missing
 from native_build import OPTIONS, sanitizer_prefix
 
 import scanlib
@@ -111,7 +111,7 @@ WRONG = {
 }
 
 
-def runs_right(member: Emulated) -> None:
+def runs_right(member: Member) -> None:
     for seed in range(4):
         rng = rng_for(seed)
         a, x = decay(rng, (301, 8), "float32"), normal(rng, (301, 8), "float32")
@@ -122,8 +122,7 @@ def runs_right(member: Emulated) -> None:
 
 
 @pytest.mark.parametrize("fault", WRONG)
-def test_a_broken_kernel_fails(fault: str, tmp_path: Path) -> None:
-    member = Emulated(Backend.EMULATED)
+def test_a_broken_kernel_fails(fault: str, tmp_path: Path, member: Member) -> None:
     deadlock = fault == "waiting for a later tile"
     with (
         emulated.tuned(**SMALL),
@@ -159,11 +158,11 @@ def test_a_race_is_found(fault: str, tmp_path: Path) -> None:
     assert "ThreadSanitizer: data race" in output, output[-4000:]
 
 
-def test_a_failed_launch_is_an_error(tmp_path: Path) -> None:
+def test_a_failed_launch_is_an_error(tmp_path: Path, member: Member) -> None:
     """What the driver reports reaches the caller as scanlib's error, with the driver's words."""
     barrier = "  __syncthreads();\n  if (in_warp == kWarpSlices - 1)"
     fault = broken(tmp_path, "scan.cuh", barrier, "  if (warp() == 0)" + barrier)
-    x = Emulated(Backend.EMULATED).array(np.ones((300, 8), np.float32))
+    x = member.array(np.ones((300, 8), np.float32))
     with (
         emulated.tuned(**SMALL),
         emulated.running(fault),
