@@ -139,7 +139,7 @@ __device__ __forceinline__ void walk_tiles(const ScanParams &p) {
     Sum sum{};
     const Value end = finish_tile(p, group, tile, run, before, sum, memory);
     if (tile + 1 < p.tiles) publish_end(p, number, end);
-    if constexpr (kSum == kSumSteps) store_sum(p, group, tile, sum, memory);
+    if constexpr (kSumSteps) store_sum(p, group, tile, sum, memory);
     __syncthreads();
   }
 }

@@ -24,6 +24,7 @@ __device__ __forceinline__ void add_up(const ReduceParams &p) {
     Sum sum{};
     if (output < p.outputs) {
       const char *from = p.from + offset_along(p.kept, p.kept_rank, output, &ReduceParams::Axis::from);
+#pragma unroll 4
       for (long long term = slice(); term < p.terms; term += kSlices)
         add(sum, widened<Sum>(load_element<Part>(
                      from + offset_along(p.summed, p.summed_rank, term, &ReduceParams::Axis::from))));

@@ -9,7 +9,7 @@
 //   SCANLIB_THREADS, SCANLIB_WIDTH, SCANLIB_RUN   the tile: threads of a block, lanes, steps a thread
 //   SCANLIB_BUNDLE    tiles of a bundle, bundles of a stack (lookback.cuh)
 //   SCANLIB_PREFETCH  1: the walk loads a tile ahead; 0: it has one tile at most
-//   SCANLIB_SUM       what is summed of grad_a: 0 nothing, 1 steps, 2 the lanes of a tile
+//   SCANLIB_SUM       what is summed of grad_a inside a tile: 0 nothing, 1 steps, 2 lanes, 3 both
 #if SCANLIB_KERNEL == 2
 #include "reduce.cuh"
 #else

@@ -13,8 +13,8 @@ namespace scanlib {
 
 constexpr bool kBackward = SCANLIB_BACKWARD;
 constexpr bool kPrefetch = SCANLIB_PREFETCH;
-constexpr int kSumNone = 0, kSumSteps = 1, kSumLanes = 2;  // of grad_a, where `a` was broadcast
-constexpr int kSum = SCANLIB_SUM;
+// What is summed of grad_a inside a tile, where `a` was broadcast.
+constexpr bool kSumSteps = SCANLIB_SUM & 1, kSumLanes = SCANLIB_SUM & 2;
 
 using Value = ElementOf<SCANLIB_VALUE>::type;  // what is computed in
 using Sum = SumOf<Value>::type;
@@ -27,7 +27,7 @@ using ElementGradX = ElementOf<SCANLIB_GRAD_X>::type;
 struct BlockMemory {
   ScanMemory<Value> scan;
   Exchange<Value> exchange;
-  Sum sums[kSum == kSumSteps ? kWarps : 1][kWarpLanes];
+  Sum sums[kSumSteps ? kWarps : 1][kWarpLanes];
   Group group;  // here it takes no registers
   long long ticket, tile;
 };
@@ -128,9 +128,9 @@ __device__ __forceinline__ Value finish_tile(const ScanParams &p, const Group &g
     store_run<ElementGradX>(run.x, first_of(p, grad_x, group) + k0 * grad_x.step, grad_x, high, group.lanes,
                             memory.exchange);
     char *first = first_of(p, grad_a, group) + k0 * grad_a.step;
-    if constexpr (kSum == kSumNone) {
+    if constexpr (!kSumSteps && !kSumLanes) {
       store_run<ElementGradA>(run.h, first, grad_a, high, group.lanes, memory.exchange);
-    } else if constexpr (kSum == kSumSteps) {
+    } else if constexpr (kSumSteps) {
       Value over_run{};
 #pragma unroll
       for (int i = 0; i < kRun; ++i)
@@ -149,13 +149,26 @@ __device__ __forceinline__ Value finish_tile(const ScanParams &p, const Group &g
   return state;
 }
 
-// The sum of grad_a over the steps that the block has walked of a group since: part number `part` of it.
+// The sum of grad_a over the steps that the block has walked of a group since, and perhaps over its lanes: part number `part` of
+// it.
 __device__ __forceinline__ void store_sum(const ScanParams &p, const Group &group, long long part, Sum sum,
                                           BlockMemory &memory) {
   sum = summed_slices(sum, memory.sums);
   const Operand &grad_a = p.operand[kGradA];
-  if (slice() == 0 && lane() < group.lanes)
-    store_element(first_of(p, grad_a, group) + part * grad_a.step + lane() * grad_a.lane, sum);
+  char *at = first_of(p, grad_a, group) + part * grad_a.step;
+  if constexpr (!kSumLanes) {
+    if (slice() == 0 && lane() < group.lanes) store_element(at + lane() * grad_a.lane, sum);
+  } else {
+    if (lane() >= group.lanes) sum = Sum{};
+#pragma unroll
+    for (int bits = 1; bits < kWarpLanes; bits *= 2) add(sum, shuffle_xor(sum, bits));
+    if constexpr (kWidth > 32) {
+      if (thread() % 32 == 0) memory.sums[warp()][0] = sum;
+      __syncthreads();
+      for (int w = 1; w < kWarps && thread() == 0; ++w) add(sum, memory.sums[w][0]);
+    }
+    if (thread() == 0) store_element(at, sum);
+  }
 }
 
 // ------------------------------------------------------------------------------------------------------------------ walk
@@ -191,7 +204,7 @@ __device__ __forceinline__ void walk(const ScanParams &p) {
       if constexpr (!kPrefetch) break;  // there is only one
       now = next;
     }
-    if constexpr (kSum == kSumSteps) store_sum(p, group, 0, sum, memory);
+    if constexpr (kSumSteps) store_sum(p, group, 0, sum, memory);
   }
 }
 

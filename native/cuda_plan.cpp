@@ -33,11 +33,11 @@ CudaTuning g_tuning;
 
 enum Kernel { kWalk = 0, kLookBack = 1, kAddUp = 2 };
 enum Layout { kColumns = 0, kRows = 1, kNarrow = 2 };
-enum SumKind { kSumNone = 0, kSumSteps = 1, kSumLanes = 2 };
+enum : int { kSumSteps = 1, kSumLanes = 2 };  // of grad_a, inside a tile
 
 constexpr int kWarp = 32;
 constexpr int kWide = 128;  // lanes of a tile that has one slice only
-constexpr int kReduceThreads = 256;
+constexpr int kReduceThreads = 256, kReduceTerms = 8;
 constexpr int64_t kMostBlocks = (int64_t(1) << 31) - 1;
 constexpr int64_t kMostBytes = int64_t(1) << 60;
 
@@ -54,7 +54,7 @@ struct Cut {
   int32_t value;           // the dtype computed in
   Kernel kernel;
   Layout layout;
-  SumKind sum;
+  int sum;
   bool prefetch;
   int threads, width, run;
   int64_t chunks, groups, tiles;
@@ -109,7 +109,7 @@ Cut cut_problem(const scanlib_problem &p) {
   cut.layout = time_nearest ? kRows : kColumns;
   const scanlib_layout &grad_a = p.operand[SCANLIB_GRAD_A];
   if (cut.backward && p.time > 0)
-    cut.sum = summed(grad_a.time, p.time) ? kSumSteps : summed(grad_a.inner, p.inner) ? kSumLanes : kSumNone;
+    cut.sum = (summed(grad_a.time, p.time) ? kSumSteps : 0) | (summed(grad_a.inner, p.inner) ? kSumLanes : 0);
 
   choose_tile(p, cut.backward ? g_tuning.backward_run_bytes : g_tuning.run_bytes, &cut);
   if (cut.tiles > 1 && cut.slices() > 1 && cut.groups < g_tuning.enough_groups) {
@@ -119,7 +119,7 @@ Cut cut_problem(const scanlib_problem &p) {
     cut.prefetch = cut.tiles > 1;
     if (cut.prefetch) choose_tile(p, g_tuning.prefetch_run_bytes, &cut);
   }
-  if (cut.width == 1 && cut.sum == kSumLanes) cut.sum = kSumNone;  // nothing to add up inside a tile
+  if (cut.width == 1) cut.sum &= ~kSumLanes;  // nothing to add up inside a tile
   if (cut.layout == kColumns && cut.width * dtype_size(lead.dtype) < 32) cut.layout = kNarrow;
   return cut;
 }
@@ -138,10 +138,10 @@ Parts parts_of(const scanlib_problem &p, const Cut &cut) {
   const scanlib_layout &grad_a = p.operand[SCANLIB_GRAD_A];
   if (!cut.backward) return parts;
   const bool complex = cut.value == SCANLIB_C64 || cut.value == SCANLIB_C128;
-  parts.dtype = cut.sum != kSumSteps ? cut.value : complex ? SCANLIB_C128 : SCANLIB_F64;
+  parts.dtype = !(cut.sum & kSumSteps) ? cut.value : complex ? SCANLIB_C128 : SCANLIB_F64;
   const int64_t size = dtype_size(grad_a.dtype);
-  const int64_t times = cut.sum != kSumSteps ? p.time : cut.kernel == kLookBack ? cut.tiles : 1;
-  const int64_t lanes = cut.sum == kSumLanes ? cut.chunks : p.inner;
+  const int64_t times = !(cut.sum & kSumSteps) ? p.time : cut.kernel == kLookBack ? cut.tiles : 1;
+  const int64_t lanes = cut.sum & kSumLanes ? cut.chunks : p.inner;
 
   // Axes from near to far, each with its stride in `parts`.
   int64_t stride = dtype_size(parts.dtype);
@@ -264,8 +264,11 @@ int plan_cuda(const scanlib_problem &p, const CudaDevice &device, CudaPlan *plan
     reduce.value = cut.value;
     reduce.threads = kReduceThreads;
     reduce.run = 1;
-    const bool few_terms = parts.reduce.terms <= 32 && parts.reduce.outputs >= kReduceThreads;
-    reduce.width = few_terms ? kReduceThreads : int(std::min<int64_t>(kWarp, power_of_two(parts.reduce.outputs)));
+    // Outputs side by side in a block, so that each thread has about kReduceTerms terms, and reads whole sectors.
+    int64_t width = kReduceThreads / std::min<int64_t>(kReduceThreads, power_of_two(parts.reduce.terms / kReduceTerms));
+    if (width < kReduceThreads) width = std::min<int64_t>(kWarp, std::max<int64_t>(4, width));
+    reduce.width = int(std::min(width, power_of_two(parts.reduce.outputs)));
+    if (reduce.width > kWarp && reduce.width < kReduceThreads) reduce.width = kWarp;
     write_options(launch.options, sizeof launch.options, kAddUp, reduce, parts.dtype, cut.value, cut.value,
                   p.operand[SCANLIB_GRAD_A].dtype, cut.value);
     launch.threads = kReduceThreads;
@@ -320,8 +323,8 @@ void fill_cuda_params(const scanlib_problem &p, const CudaPlan &, const CudaPoin
     grad_a.first = params.reduce.from;
     grad_a.dtype = parts.dtype;
     grad_a.step = parts.time;
-    grad_a.lane = cut.sum == kSumLanes ? 0 : parts.lane;
-    grad_a.chunk = cut.sum == kSumLanes ? parts.lane : parts.lane * cut.width;
+    grad_a.lane = cut.sum & kSumLanes ? 0 : parts.lane;
+    grad_a.chunk = cut.sum & kSumLanes ? parts.lane : parts.lane * cut.width;
     for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) grad_a.outer[d] = parts.outer[d];
   }
   std::memcpy(out->bytes, &params, sizeof params);
