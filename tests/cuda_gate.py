@@ -2,8 +2,8 @@
 
     python tests/cuda_gate.py [--record FILE] [--architectures 75,80,...]
 
-compiles every program below for every architecture, which takes half an hour on one core, and writes one line of JSON
-for each; test_cuda_compile.py takes a share of them. NVRTC needs neither a GPU nor a driver.
+compiles every program below for every architecture, which takes half an hour on one core, and records what they need;
+test_cuda_compile.py takes a share of them. NVRTC needs neither a GPU nor a driver.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from scanlib import compiler, gpu, native
 from scanlib.problem import DTYPES
 
 ARCHITECTURES = (75, 80, 90, 100, 120)
+KERNELS = ("walk", "look-back", "sums")
+LAYOUTS = ("columns", "rows", "narrow columns")
 
 #: shape and axis: short and long, few and many, rows, columns and narrow ones
 SHAPES = [
@@ -138,7 +140,8 @@ def main() -> int:
             f"\r{count} of {len(every)}, {time.monotonic() - began:.0f} s", end="", file=sys.stderr
         )
     print(file=sys.stderr)
-    text = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+    record = {"nvrtc": ".".join(map(str, compiler._nvrtc()[1])), "programs": summary(rows)}
+    text = json.dumps(record, indent=1) + "\n"
     if options.record:
         options.record.parent.mkdir(parents=True, exist_ok=True)
         options.record.write_text(text)
@@ -146,6 +149,26 @@ def main() -> int:
         print(text)
     print(f"{len(rows)} cubins, {spilled} with spills", file=sys.stderr)
     return 1 if spilled else 0
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The most that a program needs, for each architecture, kernel, direction, dtype computed in and layout."""
+    names = {code: name for name, (code, _) in DTYPES.items()}
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        given = dict(part.split("=") for part in row["definitions"].split())
+        kind = KERNELS[int(given["KERNEL"])], "backward" if given["BACKWARD"] == "1" else "forward"
+        key = row["sm"], *kind, names[int(given["VALUE"])], LAYOUTS[int(given["LAYOUT"])]
+        groups.setdefault(key, []).append(row)
+    return [
+        dict(zip(("sm", "kernel", "direction", "dtype", "layout"), key, strict=True))
+        | {"programs": len(group), "spilling": sum(row["spilled"] > 0 for row in group)}
+        | {
+            name: max(row[name] for row in group)
+            for name in ("registers", "shared", "stack", "spilled")
+        }
+        for key, group in sorted(groups.items())
+    ]
 
 
 def _short(definitions: str) -> str:

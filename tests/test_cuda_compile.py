@@ -71,6 +71,18 @@ def test_a_spill_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.registers == 32
 
 
+def test_the_record_has_the_most_of_each_kind() -> None:
+    rows = []
+    for definitions in (SMALL, SMALL.replace("THREADS=256", "THREADS=128")):
+        rows.append({"sm": 90, **cuda_gate.use(definitions, 90)._asdict()})
+        rows[-1]["definitions"] = cuda_gate._short(definitions)
+    rows[1]["spilled"] = 8
+    (kind,) = cuda_gate.summary(rows)
+    assert (kind["sm"], kind["kernel"], kind["direction"]) == (90, "sums", "backward")
+    assert (kind["programs"], kind["spilling"], kind["spilled"]) == (2, 1, 8)
+    assert kind["registers"] == max(row["registers"] for row in rows) > 0
+
+
 # ---- compiling
 
 
