@@ -68,6 +68,7 @@ class Results:
         self.report |= {
             "machine": machine.machine(),
             "gpu": gpu_report.gpu(),
+            "libscanlib": machine.libscanlib(),
             "versions": machine.versions(),
         }
         self._made: list[Row] = []

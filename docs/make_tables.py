@@ -1,7 +1,7 @@
-"""Fills the tables of README.md from the places where their facts are kept; `--check` only says whether they agree.
+"""Fills the tables of README.md and docs/paper.md from where their facts are kept; `--check` says whether they agree.
 
 A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. `support` comes from tests/capabilities.py,
-`environment` from `scanlib.config`, the others from the newest file under bench/results.
+`environment` from `scanlib.config`, the others from the newest files under bench/results.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md",)
+PAGES = (ROOT / "README.md", ROOT / "docs" / "paper.md")
 NAMES = {"numpy": "NumPy", "torch": "PyTorch", "jax": "JAX"}
 Report = dict[str, Any]
 Row = dict[str, Any]
@@ -125,7 +125,27 @@ def peers() -> str:
     return _table(("peer", "shapes it runs", "its time / ours"), lines)
 
 
+def _paper(name: str) -> Callable[[], str]:
+    """The table an experiment made of its newest results, and what they were measured on."""
+
+    def table() -> str:
+        reports = [
+            json.loads(path.read_text())
+            for path in (ROOT / "bench" / "results").glob(f"*/paper/{name}.json")
+        ]
+        report: Report = max(reports, key=lambda report: max(row["date"] for row in report["rows"]))
+        threads = f"{report['libscanlib']['threads']} of {_machine(report)}"
+        where = report["gpu"]["name"] or threads
+        return f"Measured on {where}:\n\n{report['table']}"
+
+    return table
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "long_dependency": _paper("long-dependency-1024"),
+    "table2": _paper("table2"),
+    "language_model": _paper("language-model"),
+    "layers": _paper("layers"),
     "support": support,
     "environment": environment,
     "timing": timing,

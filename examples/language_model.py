@@ -232,7 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(
             f"\n   {best['key']['model']} writes, after the first 200 characters of the held-out text:\n"
         )
-        print("\n".join(f"   | {line}" for line in best["sample"].splitlines()))
+        print("\n".join(f"   | {line[:100].rstrip()}" for line in best["sample"].splitlines()))
     if (target := plot(rows, options.output)) is not None:
         print(f"\n   Plot: {target}")
     return 0
@@ -253,8 +253,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def table(rows: list[experiment.Row]) -> str:
     """Markdown that is easy to read as it is: a line for each model."""
     heading = ("model", "units", "parameters", "characters/s", "characters seen", "bits/character")
-    widths = (10, 5, 10, 12, 15, 14)
-    lines = [heading, tuple("-" * width for width in widths)]
+    lines = [heading, tuple("-" * width for width in (10, 5, 10, 12, 15, 14))]
     lines += [
         (
             row["key"]["model"],
@@ -266,12 +265,8 @@ def table(rows: list[experiment.Row]) -> str:
         )
         for row in rows
     ]
-    return "\n".join(
-        "| "
-        + " | ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
-        + " |"
-        for line in lines
-    )
+    form = "| {:10} | {:>5} | {:>10} | {:>12} | {:>15} | {:>14} |"
+    return "\n".join(form.format(*line) for line in lines)
 
 
 def plot(rows: list[experiment.Row], folder: Path) -> Path | None:
