@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -171,8 +172,18 @@ def train(
         "characters": characters,
         "characters_per_second": characters / progress.seconds,
         "bits_per_character": bits_per_character(model, text.held_out.to(options.device)),
-        "curve": progress.curve[:: max(1, len(progress.curve) // 200)],
+        "curve": thinned(progress.curve, 80),
     }
+
+
+def thinned(curve: list[tuple[float, float]], count: int) -> list[tuple[float, float]]:
+    """At most `count` points, each the mean of its neighbours."""
+    size = math.ceil(len(curve) / count)
+    pieces = [curve[start : start + size] for start in range(0, len(curve), size)]
+    return [
+        (round(statistics.mean(seconds), 3), round(statistics.mean(bits), 4))
+        for seconds, bits in (zip(*piece, strict=True) for piece in pieces)
+    ]
 
 
 @torch.no_grad()
