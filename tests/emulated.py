@@ -65,9 +65,9 @@ class Emulation:
 
     def emulator(self) -> Path:
         """What libscanlib loads in place of the driver."""
-        source = str(self.emulation / "emulator.cpp")
+        files = [str(self.emulation / name) for name in ("emulator.cpp", "driver.cpp")]
         flags = [flag for flag in self.flags if flag != "-fsanitize=thread"]
-        command = ["g++", "-O2", *WARNINGS, *SHARED, *flags, source, "-ldl"]
+        command = ["g++", "-O2", *WARNINGS, *SHARED, *flags, *files, "-ldl"]
         return built("emulator", command, _sources(self.emulation), self.kept)
 
     def kernel(self, definitions: str) -> Path:

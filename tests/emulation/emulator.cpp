@@ -1,16 +1,12 @@
-// Runs emulated kernels, behind the few functions of NVIDIA's driver that libscanlib calls: given this library in place of
-// libcuda.so.1, and the path of a compiled kernel in place of a cubin, everything else runs as on a GPU, on the CPU's memory.
-//
-// A launch has `residency` blocks in flight. Whenever threads wait, which warp of which block goes on is drawn from a seeded
-// generator. A launch in which everybody waits for good fails, as does one whose threads wait at different barriers.
+// Runs emulated kernels. A launch has `residency` blocks in flight. Whenever threads wait, which warp of which block goes on is
+// drawn from a seeded generator. A launch in which everybody waits for good fails, as does one whose threads wait at
+// different barriers.
 //
 // For the thread sanitizer a fiber is a thread and a switch orders nothing: only barriers, shuffles and publications do. This
 // file is the machine itself and is not instrumented.
-#include <dlfcn.h>
 #include <sys/mman.h>
 
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -18,6 +14,7 @@
 #include <vector>
 
 #include "emulator.h"
+#include "stack.h"
 #undef threadIdx
 #undef blockIdx
 #undef gridDim
@@ -34,73 +31,6 @@ __attribute__((weak)) void __tsan_acquire(void *address);
 __attribute__((weak)) void __tsan_release(void *address);
 __attribute__((weak)) void __asan_unpoison_memory_region(void const volatile *address, size_t size);
 }
-
-// emulated_switch(&from, to): pushes what a call preserves, leaves the stack pointer in `from`, takes up `to`.
-#if defined(__x86_64__)
-asm(R"(
-.text
-.globl emulated_switch
-.hidden emulated_switch
-.type emulated_switch, @function
-emulated_switch:
-  push %rbp
-  push %rbx
-  push %r12
-  push %r13
-  push %r14
-  push %r15
-  mov %rsp, (%rdi)
-  mov %rsi, %rsp
-  pop %r15
-  pop %r14
-  pop %r13
-  pop %r12
-  pop %rbx
-  pop %rbp
-  ret
-.size emulated_switch, .-emulated_switch
-)");
-constexpr int kSaved = 6, kReturn = 6, kFrame = 8;  // words: those pushed, the return address, all of a new stack
-#elif defined(__aarch64__)
-asm(R"(
-.text
-.globl emulated_switch
-.hidden emulated_switch
-.type emulated_switch, %function
-emulated_switch:
-  sub sp, sp, #160
-  stp x19, x20, [sp, #0]
-  stp x21, x22, [sp, #16]
-  stp x23, x24, [sp, #32]
-  stp x25, x26, [sp, #48]
-  stp x27, x28, [sp, #64]
-  stp x29, x30, [sp, #80]
-  stp d8, d9, [sp, #96]
-  stp d10, d11, [sp, #112]
-  stp d12, d13, [sp, #128]
-  stp d14, d15, [sp, #144]
-  mov x2, sp
-  str x2, [x0]
-  mov sp, x1
-  ldp x19, x20, [sp, #0]
-  ldp x21, x22, [sp, #16]
-  ldp x23, x24, [sp, #32]
-  ldp x25, x26, [sp, #48]
-  ldp x27, x28, [sp, #64]
-  ldp x29, x30, [sp, #80]
-  ldp d8, d9, [sp, #96]
-  ldp d10, d11, [sp, #112]
-  ldp d12, d13, [sp, #128]
-  ldp d14, d15, [sp, #144]
-  add sp, sp, #160
-  ret
-.size emulated_switch, .-emulated_switch
-)");
-constexpr int kSaved = 20, kReturn = 11, kFrame = 22;
-#else
-#error "the emulator switches stacks on x86-64 and aarch64"
-#endif
-extern "C" void emulated_switch(void **from, void *to);
 
 EmulatedThread *emulated_self = nullptr;
 
@@ -405,7 +335,6 @@ Launch *Launch::current_ = nullptr;
 std::mutex launching;
 uint64_t seed = 1;
 unsigned residency = 3;
-char failure[256];
 
 }  // namespace
 
@@ -436,9 +365,6 @@ void emulated_schedule(uint64_t new_seed, unsigned blocks_in_flight) {
   seed = new_seed;
   residency = blocks_in_flight ? blocks_in_flight : 1;
 }
-// Why the last launch that failed did.
-const char *emulated_failure() { return failure; }
-
 // "" or why it failed.
 const char *emulated_launch(void *kernel, const void *params, unsigned blocks, unsigned threads) {
   std::lock_guard<std::mutex> lock(launching);
@@ -446,53 +372,6 @@ const char *emulated_launch(void *kernel, const void *params, unsigned blocks, u
   Launch launch(reinterpret_cast<Kernel>(kernel), params, blocks, threads, residency, seed++);
   const char *wrong = launch.run();
   launch.finished();
-  if (*wrong) std::snprintf(failure, sizeof failure, "%s", wrong);
   return wrong;
-}
-
-// ---- the driver. One device, the CPU; one context; every stream runs at once.
-
-int cuInit(unsigned) { return 0; }
-int cuDriverGetVersion(int *version) { return *version = 13000, 0; }
-int cuGetErrorName(int error, const char **text) {
-  *text = error == 719 ? "CUDA_ERROR_LAUNCH_FAILED" : "CUDA_ERROR_INVALID_VALUE";
-  return 0;
-}
-int cuGetErrorString(int, const char **text) { return *text = failure, 0; }
-int cuDeviceGetCount(int *count) { return *count = 1, 0; }
-int cuDeviceGetAttribute(int *value, int attribute, int) {
-  *value = attribute == 75 ? 9 : attribute == 16 ? 4 : 0;  // sm_90 with few multiprocessors
-  return 0;
-}
-static int context;
-int cuStreamGetCtx(void *, void **out) { return *out = &context, 0; }
-int cuCtxGetCurrent(void **out) { return *out = &context, 0; }
-int cuCtxPushCurrent_v2(void *) { return 0; }
-int cuCtxPopCurrent_v2(void **out) { return *out = &context, 0; }
-int cuCtxGetDevice(int *device) { return *device = 0; }
-int cuDevicePrimaryCtxRetain(void **out, int) { return *out = &context, 0; }
-int cuPointerGetAttribute(void *value, int, unsigned long long) { return *static_cast<int *>(value) = 0; }
-int cuThreadExchangeStreamCaptureMode(int *) { return 0; }
-int cuStreamIsCapturing(void *, int *capturing) { return *capturing = 0; }
-
-// An image is the path of a shared library.
-int cuLibraryLoadData(void **library, const void *image, int *, void **, unsigned, int *, void **, unsigned) {
-  *library = dlopen(static_cast<const char *>(image), RTLD_NOW | RTLD_LOCAL);
-  if (!*library) std::snprintf(failure, sizeof failure, "%s", dlerror());
-  return *library ? 0 : 1;
-}
-int cuLibraryUnload(void *) { return 0; }
-int cuLibraryGetKernel(void **kernel, void *library, const char *name) {
-  *kernel = dlsym(library, name);
-  return *kernel ? 0 : 1;
-}
-int cuKernelGetFunction(void **function, void *kernel) { return *function = kernel, 0; }
-int cuMemsetD8Async(unsigned long long address, unsigned char value, size_t count, void *) {
-  std::memset(reinterpret_cast<void *>(address), value, count);
-  return 0;
-}
-int cuLaunchKernel(void *kernel, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned,
-                   void *, void **params, void **) {
-  return *emulated_launch(kernel, params[0], blocks, threads) ? 719 : 0;
 }
 }
