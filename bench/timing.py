@@ -59,7 +59,7 @@ def interleaved(calls: Mapping[str, Call], budget: Budget, inner: int = 1) -> di
 
 
 def settle(longest: float = 0.25) -> None:
-    """Wait until the threads of the candidate before have gone to sleep: thread pools spin for a while after their work."""
+    """Wait until the threads of the candidate before sleep: thread pools spin for a while after their work."""
     end = time.perf_counter() + longest
     while time.perf_counter() < end:
         busy, start = time.process_time(), time.perf_counter()
