@@ -72,8 +72,10 @@ bool summed(int64_t stride, int64_t extent) { return stride == 0 && extent != 1;
 void choose_tile(const scanlib_problem &p, int run_bytes, Cut *cut) {
   const int64_t inner = std::max<int64_t>(1, p.inner), size = dtype_size(cut->value);
   const bool rows = cut->layout == kRows;
-  // Elements of 16 bytes take so many registers that large blocks would leave no room for a second.
-  const int most = rows || size == 16 ? g_tuning.row_threads : g_tuning.column_threads;
+  // Elements of 16 bytes, and of 8 that are added up as well, take so many registers that large blocks would leave no room
+  // for a second.
+  const bool wide = size == 16 || (size == 8 && (cut->sum & kSumLanes));
+  const int most = rows || wide ? g_tuning.row_threads : g_tuning.column_threads;
   cut->run = int(std::max<int64_t>(2, run_bytes / size));
   const int64_t slices = std::min<int64_t>(most, power_of_two(ceil_div(std::max<int64_t>(1, p.time), cut->run)));
   const bool alone = slices == 1 || (!rows && lane_count(p) >= g_tuning.many_lanes);
