@@ -7,7 +7,7 @@ BIN     = $(VENV)/bin
 ARGS   ?=
 JOBS   ?= auto
 
-PACKAGE = pyproject.toml CMakeLists.txt $(wildcard cmake/* native/*)
+PACKAGE = pyproject.toml CMakeLists.txt $(wildcard cmake/* native/* cuda/*.h)
 CXX_SOURCES = $(wildcard native/*.cpp native/*.h cuda/*.cu cuda/*.cuh cuda/*.h bench/*.cu \
                 tests/native/*.cpp tests/native/*.h tests/native/*.c tests/emulation/*.cpp tests/emulation/*.h)
 
