@@ -154,6 +154,7 @@ struct Expected {
   struct Entry {
     Number value;
     Real error = 0;
+    Real total = 0;  // of the magnitudes added up
     bool element = false;  // else a hole that must stay as it was
     bool any = false;      // complex arithmetic on NaN and Inf: no pattern is promised
   };
@@ -200,6 +201,8 @@ struct Run {
     Expected::Entry &entry = expected[role].entries[size_t(memory[role].slot(offset))];
     entry.value = add(entry.value, value);
     entry.error += error;
+    if (entry.element) entry.error += 0x1p-53L * (entry.total + magnitude(value));  // sums are kept in doubles
+    entry.total += magnitude(value);
     entry.any |= any;
     entry.element = true;
   }
