@@ -6,8 +6,6 @@
 // carry on, and only then walks the segment again from the true carry. Items are handed out in order of time, so whoever waits
 // waits for one that is already running. Carries are combined one by one, in order: the bits do not depend on who was first.
 #pragma once
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -414,11 +412,7 @@ class Run : Operands<T> {
   }
   void receive(int64_t group, int64_t segment, int64_t lanes, T *carry) {
     int64_t at = group * s_.segments + segment;
-    for (int spins = 0; !ready_[at].load(std::memory_order_acquire);)
-      if (++spins < 1000)
-        pause();
-      else
-        sched_yield();
+    for (Patience patience; !ready_[at].load(std::memory_order_acquire);) patience.wait();
     std::memcpy(static_cast<void *>(carry), carries_ + at * s_.lanes, size_t(lanes) * sizeof(T));
   }
 

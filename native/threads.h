@@ -1,5 +1,7 @@
 // A small pool of threads: one job at a time, safe after fork, no exceptions.
 #pragma once
+#include <sched.h>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -14,11 +16,23 @@ int default_threads();
 // another caller's job, or threads cannot be had).
 void run_on_threads(int threads, void (*work)(void *), void *context);
 
-// To be called in a loop that waits for another thread.
-inline void pause() {
+// For a loop that waits for another thread of the same call: spins at first, then lets others run, who may be keeping that
+// thread from its core.
+class Patience {
+ public:
+  void wait() {
+    if (++spins_ < kSpins) {
 #if defined(__x86_64__)
-  _mm_pause();
+      _mm_pause();
 #endif
-}
+    } else {
+      sched_yield();
+    }
+  }
+
+ private:
+  static constexpr int kSpins = 1000;
+  int spins_ = 0;
+};
 
 }  // namespace scanlib
