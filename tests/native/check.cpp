@@ -154,7 +154,7 @@ struct Expected {
   struct Entry {
     Number value;
     Real error = 0;
-    Real total = 0;  // of the magnitudes added up
+    Real total = 0;        // of the magnitudes added up
     bool element = false;  // else a hole that must stay as it was
     bool any = false;      // complex arithmetic on NaN and Inf: no pattern is promised
   };
