@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench import accuracy, machine, plot, price, race
 from bench.libraries import LIBRARIES
 from bench.reference import WrongResultError
@@ -29,7 +27,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     report = _header(options)
     wrong = 0
-    ballast = np.ones(int(options.ballast * 2**30), np.uint8)
     started = time.perf_counter()
     for section, title, measure in _jobs(options):
         print(f"[{time.perf_counter() - started:5.0f} s] {title}", flush=True)
@@ -44,7 +41,6 @@ def main(arguments: list[str] | None = None) -> int:
             report[section].append(row)
             print(f"          {_line(section, row)}", flush=True)
     report["seconds"] = round(time.perf_counter() - started)
-    del ballast
     path = _write(report, options.output)
     print(f"\nWrote {path}")
     if options.plot:
@@ -72,13 +68,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--seconds", type=float, help="time for one comparison (default 1.5; 0.15 with --quick)"
-    )
-    parser.add_argument(
-        "--ballast",
-        type=float,
-        default=0,
-        help="GiB to hold meanwhile, all but a few: the host of a virtual machine takes back pages that stay free, and "
-        "then a fresh one costs many times as much",
     )
     parser.add_argument(
         "--output", type=Path, help="the JSON file (default bench/results/DEVICE/DATE-COMMIT.json)"
@@ -112,7 +101,6 @@ def _header(options: argparse.Namespace) -> dict[str, Any]:
             "quick": options.quick,
             "log2_elements": options.log2,
             "seconds": options.seconds,
-            "ballast_gib": options.ballast,
         },
         "price": [],
         "peers": [],
