@@ -37,14 +37,10 @@ class Summary:
         return asdict(self)
 
 
-def interleaved(
-    calls: Mapping[str, Call], budget: Budget, inner: int = 1, *, warm: bool = False
-) -> dict[str, Summary]:
+def interleaved(calls: Mapping[str, Call], budget: Budget, inner: int = 1) -> dict[str, Summary]:
     """Time `calls` in turn, round after round; `inner` calls to one sample.
 
-    Each is called once before the clock starts, so that compilation and first-touch costs stay out. With `warm` each
-    sample comes after an untimed call of the same: a candidate that gives gigabytes back to the system would otherwise
-    have the next one pay for the pages.
+    Each is called once before the clock starts, so that compilation and first-touch costs stay out.
     """
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
@@ -57,8 +53,6 @@ def interleaved(
         ):
             for name, call in calls.items():
                 settle()
-                if warm:
-                    call()
                 samples[name].append(timed(call, inner))
             rounds += 1
     return {name: summarize(values) for name, values in samples.items()}
