@@ -10,10 +10,9 @@ namespace scanlib {
 // Memory of a block, not initialised.
 #define SCANLIB_SHARED(type, name) __shared__ type name
 
-// The value of the thread `distance` lanes lower in the warp; of the thread whose lane differs in these bits. All 32 threads
-// take part. V is a struct of 32-bit words.
-template <class V>
-__device__ __forceinline__ V shuffle_up(V value, int distance) {
+// A value word by word through `shuffle`, which takes one word from another thread. V is a struct of 32-bit words.
+template <class V, class Shuffle>
+__device__ __forceinline__ V word_by_word(V value, Shuffle shuffle) {
   constexpr int kWords = sizeof(V) / 4;
   union Words {
     V value;
@@ -21,20 +20,19 @@ __device__ __forceinline__ V shuffle_up(V value, int distance) {
   } words;
   words.value = value;
 #pragma unroll
-  for (int i = 0; i < kWords; ++i) words.word[i] = __shfl_up_sync(0xffffffffu, words.word[i], distance);
+  for (int i = 0; i < kWords; ++i) words.word[i] = shuffle(words.word[i]);
   return words.value;
+}
+
+// The value of the thread `distance` lanes lower in the warp; of the thread whose lane differs in these bits. All 32 threads
+// take part.
+template <class V>
+__device__ __forceinline__ V shuffle_up(V value, int distance) {
+  return word_by_word(value, [=](unsigned word) { return __shfl_up_sync(0xffffffffu, word, distance); });
 }
 template <class V>
 __device__ __forceinline__ V shuffle_xor(V value, int bits) {
-  constexpr int kWords = sizeof(V) / 4;
-  union Words {
-    V value;
-    unsigned word[kWords];
-  } words;
-  words.value = value;
-#pragma unroll
-  for (int i = 0; i < kWords; ++i) words.word[i] = __shfl_xor_sync(0xffffffffu, words.word[i], bits);
-  return words.value;
+  return word_by_word(value, [=](unsigned word) { return __shfl_xor_sync(0xffffffffu, word, bits); });
 }
 
 // A block that has seen `value` in a status word also sees everything that was written before it was stored: by the storing
