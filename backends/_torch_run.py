@@ -5,7 +5,10 @@ Nothing here knows autograd, transforms or compilers; the tensors are plain ones
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -165,7 +168,7 @@ def forward_plan(
             "the result", (resolved.state_shape, final, dtype), resolved, state=True
         )
     problem = native.prepare(
-        resolved.shape, resolved.axis, operands, reverse=reverse, threads=threads
+        resolved.shape, resolved.axis, operands, reverse=reverse, threads=threads, openmp=True
     )
     like_x = (
         resolved.shape == x_shape and strides == torch.empty_like(_meta(x), dtype=dtype).stride()
@@ -184,11 +187,36 @@ def _backward_problem(
         role: _operand(role, value, resolved, state=role in states) for role, value in given
     }
     return native.prepare(
-        resolved.shape, resolved.axis, operands, reverse=reverse, conjugate=True, threads=threads
+        resolved.shape,
+        resolved.axis,
+        operands,
+        reverse=reverse,
+        conjugate=True,
+        threads=threads,
+        openmp=True,
     )
 
 
 # ---- running
+
+
+def _find_openmp() -> int | None:
+    """GOMP_parallel of the OpenMP runtime on which torch's own loops run, if it has one.
+
+    Its threads stay awake for a while after each loop: those of a second pool would wait for them on the same cores.
+    """
+    folder = Path(torch.__file__).parent
+    found = [*folder.glob("lib/lib*omp*.*"), *folder.glob("../torch.libs/lib*omp*")]
+    for library in (*map(str, found), "libgomp.so.1", "libomp.so"):
+        try:
+            loaded = ctypes.CDLL(library, mode=os.RTLD_NOW | os.RTLD_NOLOAD)
+            return ctypes.cast(loaded.GOMP_parallel, ctypes.c_void_p).value
+        except (OSError, AttributeError):
+            continue
+    return None
+
+
+native.library().scanlib_cpu_set_openmp(_find_openmp())
 
 _ROLES = ("a", "h", "h0", "grad_h", "grad_final", "grad_a", "grad_x", "grad_h0")
 _native_forward = native.library().scanlib_cpu_forward

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "../cuda/numbers.h"
+#include "gates.h"
 
 namespace scanlib {
 
@@ -49,6 +50,8 @@ struct InstructionSet {
   Kernels<double> f64;
   Kernels<Complex<float>> c64;
   Kernels<Complex<double>> c128;
+  GateKernels<float> gates_f32;
+  GateKernels<double> gates_f64;
 };
 
 template <class T>
@@ -68,6 +71,17 @@ inline const Kernels<Complex<float>> &kernels_for(const InstructionSet &set) {
 template <>
 inline const Kernels<Complex<double>> &kernels_for(const InstructionSet &set) {
   return set.c128;
+}
+
+template <class T>
+const GateKernels<T> &gate_kernels_for(const InstructionSet &set);
+template <>
+inline const GateKernels<float> &gate_kernels_for(const InstructionSet &set) {
+  return set.gates_f32;
+}
+template <>
+inline const GateKernels<double> &gate_kernels_for(const InstructionSet &set) {
+  return set.gates_f64;
 }
 
 // Those that this library holds, for the processor it is built for.

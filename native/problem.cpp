@@ -94,7 +94,7 @@ extern "C" int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int
                                     int32_t axis, const scanlib_operand *operands) {
   if (!problem || !shape || !operands || ndim < 1 || ndim > kMaxDims || axis < 0 || axis >= ndim)
     return SCANLIB_E_ARGUMENT;
-  if (flags & ~(SCANLIB_REVERSE | SCANLIB_CONJUGATE)) return SCANLIB_E_ARGUMENT;
+  if (flags & ~(SCANLIB_REVERSE | SCANLIB_CONJUGATE | SCANLIB_OPENMP)) return SCANLIB_E_ARGUMENT;
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
     if (operands[role].dtype == SCANLIB_ABSENT) continue;
     if (!dtype_size(operands[role].dtype) || !operands[role].strides) return SCANLIB_E_ARGUMENT;

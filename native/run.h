@@ -73,7 +73,7 @@ class Run : Operands<T> {
     Sum *total = arena.take<Sum>(kept);
 
     for (int role : kLargeOutputs) open_pages(role, arena);
-    run_on_threads(workers_, [](void *self) { static_cast<Run *>(self)->work(); }, this);
+    run_on_threads(workers_, p_.flags & SCANLIB_OPENMP, [](void *self) { static_cast<Run *>(self)->work(); }, this);
     if (broken_.load(std::memory_order_relaxed)) repair();
     if (slots) add_slots(total, kept);
     std::free(heap);

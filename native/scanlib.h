@@ -55,8 +55,9 @@ typedef enum scanlib_role {
 } scanlib_role;
 
 enum {
-  SCANLIB_REVERSE = 1,  /* h_t = a_t * h_{t+1} + x_t */
-  SCANLIB_CONJUGATE = 2 /* backward conjugates a and h (NumPy's and torch's convention; JAX's does not) */
+  SCANLIB_REVERSE = 1,   /* h_t = a_t * h_{t+1} + x_t */
+  SCANLIB_CONJUGATE = 2, /* backward conjugates a and h (NumPy's and torch's convention; JAX's does not) */
+  SCANLIB_OPENMP = 4     /* on the CPU, run on the threads of scanlib_cpu_set_openmp() */
 };
 
 typedef enum scanlib_status {
@@ -119,6 +120,53 @@ SCANLIB_API int scanlib_cpu_backward(const scanlib_problem *problem, const void 
 /* Writes one line that says which CPU kernel runs the problem and how its work is cut; returns the length it needs. */
 SCANLIB_API size_t scanlib_cpu_describe(const scanlib_problem *problem, char *buffer, size_t size);
 
+/* ---- A gated recurrence on the CPU: gates, recurrence and output in one pass over memory, as recurrent layers have them.
+ *
+ *   h_t = f_t * h_{t-1} + i_t * z_t,   f = sigmoid(column), i = sigmoid(column) or 1 - f, z = candidate(column)
+ *
+ * The columns, before any activation, lie side by side in rows, one row for each step of each sequence: those of step t of
+ * sequence (o, i) start at ((o * time + t) * inner + i) * row, and each gate has `width` neighbouring columns. States and
+ * outputs are dense (outer, time, inner, width), without time for h0, final_state and their gradients. The recurrence is
+ * walked step by step whatever the number of threads. */
+
+enum { SCANLIB_COMPLEMENT = 1 /* f = 1 - sigmoid(column), to full precision */ /* SCANLIB_OPENMP as above */ };
+
+typedef enum scanlib_candidate {
+  SCANLIB_IDENTITY = 0,
+  SCANLIB_TANH = 1,
+  SCANLIB_ELU = 2,
+  SCANLIB_POSITIVE = 3, /* v + 1/2, or sigmoid(v) where v is negative */
+  SCANLIB_CANDIDATES = 4
+} scanlib_candidate;
+
+typedef enum scanlib_reading {
+  SCANLIB_AFTER = 0,  /* the output is h: the state after each step */
+  SCANLIB_BEFORE = 1, /* the output is h, and that the state before each step */
+  SCANLIB_GATED = 2,  /* the output is y = o * h, o = sigmoid(column), h the state after each step */
+  SCANLIB_READINGS = 3
+} scanlib_reading;
+
+typedef struct scanlib_gates {
+  int32_t abi_version;
+  int32_t dtype; /* of everything: SCANLIB_F32 or SCANLIB_F64 */
+  int32_t flags; /* SCANLIB_COMPLEMENT, SCANLIB_OPENMP */
+  int32_t candidate;
+  int32_t reading;
+  int32_t threads; /* as in scanlib_problem */
+  int64_t outer, time, inner, width;
+  int64_t row; /* elements from one row to the next */
+  int64_t at_decay, at_input, at_output,
+      at_candidate; /* where a gate's columns start in a row. at_input -1: i = 1 - f */
+} scanlib_gates;
+
+/* h0, y, final_state, grad_final and grad_h0 may be NULL; y is given exactly where the reading is SCANLIB_GATED. `grad` is
+ * that of the output. Of grad_columns the gates' columns are written, no others. No output may overlap an operand. */
+SCANLIB_API int scanlib_cpu_gated_forward(const scanlib_gates *gates, const void *columns, const void *h0, void *h,
+                                          void *y, void *final_state);
+SCANLIB_API int scanlib_cpu_gated_backward(const scanlib_gates *gates, const void *columns, const void *h,
+                                           const void *h0, const void *grad, const void *grad_final, void *grad_columns,
+                                           void *grad_h0);
+
 /* ---- On a GPU. The same problems; pointers are addresses on the device, or of objects that hold such addresses.
  *
  * Work is put on `stream`, a CUstream or cudaStream_t (NULL: the default stream of the current context), in its context.
@@ -161,6 +209,11 @@ SCANLIB_API const char *scanlib_cpu_isa(void);
 SCANLIB_API int scanlib_cpu_select_isa(const char *name);
 /* The default number of threads: SCANLIB_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may use. */
 SCANLIB_API int scanlib_cpu_threads(void);
+/* For callers whose own loops run on an OpenMP runtime of this process: its entry point GOMP_parallel, which libgomp and LLVM's
+ * libomp have. Problems with SCANLIB_OPENMP then run on its threads, as threads of a second pool would compete with those for
+ * the same cores. NULL, before the first call, and in a child of fork(): on the library's own. */
+typedef void (*scanlib_openmp)(void (*function)(void *), void *context, unsigned threads, unsigned flags);
+SCANLIB_API void scanlib_cpu_set_openmp(scanlib_openmp parallel);
 
 #ifdef __cplusplus
 }

@@ -78,14 +78,36 @@ class Pool {
 
 std::atomic<Pool *> g_pool{nullptr};
 
+std::atomic<scanlib_openmp> g_openmp{nullptr};
+
 // Threads do not survive a fork and locks may be held by those that did not: the child starts a pool of its own.
-void forget_pool() { g_pool.store(nullptr); }
+void forget_threads() {
+  g_pool.store(nullptr);
+  g_openmp.store(nullptr);
+}
+void watch_forks() {
+  static const int registered = pthread_atfork(nullptr, nullptr, forget_threads);
+  (void)registered;
+}
+
+// A job for a team of OpenMP threads, of whom the first few to come take part.
+struct TeamJob {
+  void (*work)(void *);
+  void *context;
+  std::atomic<int> places;
+
+  static void join(void *self) {
+    TeamJob &job = *static_cast<TeamJob *>(self);
+    if (job.places.fetch_sub(1) <= 0) return;
+    IeeeArithmetic ieee;
+    job.work(job.context);
+  }
+};
 
 Pool *pool() {
   Pool *current = g_pool.load();
   if (current) return current;
-  static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
-  (void)registered;
+  watch_forks();
   Pool *fresh = new (std::nothrow) Pool;  // never deleted: its threads may outlive every static
   if (!fresh || g_pool.compare_exchange_strong(current, fresh)) return fresh;
   delete fresh;
@@ -119,7 +141,12 @@ int default_threads() {
   return threads;
 }
 
-void run_on_threads(int threads, void (*work)(void *), void *context) {
+void run_on_threads(int threads, bool openmp, void (*work)(void *), void *context) {
+  if (const scanlib_openmp parallel = openmp && threads > 1 ? g_openmp.load() : nullptr) {
+    // The whole team, of whatever size its owner gave it: to change that would end and start threads.
+    TeamJob job{work, context, {threads}};
+    return parallel(TeamJob::join, &job, 0, 0);
+  }
   Pool *shared = threads > 1 ? pool() : nullptr;
   if (shared)
     shared->run(threads > kMaxThreads ? kMaxThreads : threads, work, context);
@@ -130,3 +157,8 @@ void run_on_threads(int threads, void (*work)(void *), void *context) {
 }  // namespace scanlib
 
 extern "C" int scanlib_cpu_threads(void) { return scanlib::default_threads(); }
+
+extern "C" void scanlib_cpu_set_openmp(scanlib_openmp parallel) {
+  scanlib::watch_forks();
+  scanlib::g_openmp.store(parallel);
+}

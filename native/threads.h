@@ -13,8 +13,8 @@ int default_threads();
 
 // Calls work(context) on the calling thread and on up to threads - 1 others, and returns when all are done. The work must
 // share itself out: fewer calls than asked for are always possible, down to the calling thread's alone (the pool is busy with
-// another caller's job, or threads cannot be had).
-void run_on_threads(int threads, void (*work)(void *), void *context);
+// another caller's job, or threads cannot be had). `openmp`: on the runtime of scanlib_cpu_set_openmp(), if one was set.
+void run_on_threads(int threads, bool openmp, void (*work)(void *), void *context);
 
 // For a loop that waits for another thread of the same call: spins at first, then lets others run, who may be keeping that
 // thread from its core.

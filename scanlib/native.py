@@ -9,18 +9,25 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from scanlib.errors import MissingLibraryError, NativeError, ScanlibError
 
 ABI_VERSION = 1
 MAX_OUTER = 6
-REVERSE, CONJUGATE = 1, 2
+REVERSE, CONJUGATE, OPENMP = 1, 2, 4
 ROLES = ("a", "x", "h", "h0", "final", "grad_h", "grad_final", "grad_a", "grad_x", "grad_h0")
 E_RANK, E_ALIGNMENT = 2, 3
 E_NO_GPU, E_COMPILER, E_COMPILE, E_CUDA = 6, 7, 8, 9
+
+#: Candidates of a gated recurrence, by their number, and what is read from it.
+CANDIDATES = ("identity", "tanh", "elu", "positive")
+AFTER, BEFORE, GATED = 0, 1, 2
+COMPLEMENT = 1
 
 #: (dtype code, element strides over the broadcast shape)
 Operand = tuple[int, Sequence[int]]
@@ -62,6 +69,38 @@ class NativeProblem(ctypes.Structure):
     ]
     #: What `gpu.scratch_bytes` found for it; -1 before it was asked.
     scratch = -1
+
+    @property
+    def address(self) -> int:
+        return ctypes.addressof(self)
+
+
+class GateForm(NamedTuple):
+    """What a gated recurrence is, apart from its sizes: where its gates' columns start, and what they go through."""
+
+    width: int
+    at_decay: int
+    at_input: int  # -1: the complement of the decay
+    at_output: int  # -1: none
+    at_candidate: int
+    candidate: int  # an index of CANDIDATES
+    reading: int  # AFTER, BEFORE or GATED
+    complement: int  # 1: f is the complement of what its column says
+
+
+class NativeGates(ctypes.Structure):
+    """`scanlib_gates` of native/scanlib.h."""
+
+    _fields_ = [
+        (name, ctypes.c_int32)
+        for name in ("abi_version", "dtype", "flags", "candidate", "reading", "threads")
+    ] + [
+        (name, ctypes.c_int64)
+        for name in (
+            *("outer", "time", "inner", "width", "row"),
+            *("at_decay", "at_input", "at_output", "at_candidate"),
+        )
+    ]
 
     @property
     def address(self) -> int:
@@ -134,6 +173,10 @@ def library() -> ctypes.CDLL:
     ]
     lib.scanlib_cpu_forward.argtypes = [pointer] * 6
     lib.scanlib_cpu_backward.argtypes = [pointer] * 9
+    lib.scanlib_cpu_gated_forward.argtypes = [pointer] * 6
+    lib.scanlib_cpu_gated_backward.argtypes = [pointer] * 8
+    lib.scanlib_cpu_set_openmp.argtypes = [pointer]
+    lib.scanlib_cpu_set_openmp.restype = None
     lib.scanlib_cpu_describe.argtypes = [pointer, text, ctypes.c_size_t]
     lib.scanlib_cpu_describe.restype = ctypes.c_size_t
     lib.scanlib_status_string.argtypes = [ctypes.c_int]
@@ -161,6 +204,7 @@ def prepare(
     conjugate: bool = False,
     threads: int = 0,
     holder_offset: int = 0,
+    openmp: bool = False,
 ) -> NativeProblem:
     """Make the canonical problem of `operands`, keyed by role (`ROLES`).
 
@@ -177,7 +221,7 @@ def prepare(
             table[index].dtype = dtype
             table[index].strides = dims(*strides)
     problem = NativeProblem()
-    flags = (REVERSE if reverse else 0) | (CONJUGATE if conjugate else 0)
+    flags = REVERSE * reverse | CONJUGATE * conjugate | OPENMP * openmp
     check(
         library().scanlib_problem_init(
             problem.address, flags, ndim, dims(*shape), axis, ctypes.byref(table)
@@ -208,6 +252,57 @@ def backward(
     check(
         library().scanlib_cpu_backward(
             problem.address, a, h, h0, grad_h, grad_final, grad_a, grad_x, grad_h0
+        )
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def prepare_gates(
+    form: GateForm,
+    dtype: int,
+    shape: tuple[int, ...],
+    axis: int,
+    threads: int = 0,
+    openmp: bool = False,
+) -> NativeGates:
+    """The gated recurrence of columns of a shape (..., T at `axis`, ..., row), contiguous in memory."""
+    gates = NativeGates(
+        abi_version=ABI_VERSION,
+        dtype=dtype,
+        flags=COMPLEMENT * form.complement | OPENMP * openmp,
+        candidate=form.candidate,
+        reading=form.reading,
+        threads=threads,
+        outer=math.prod(shape[:axis]),
+        time=shape[axis],
+        inner=math.prod(shape[axis + 1 : -1]),
+        width=form.width,
+        row=shape[-1],
+    )
+    for name in ("at_decay", "at_input", "at_output", "at_candidate"):
+        setattr(gates, name, getattr(form, name))
+    return gates
+
+
+def gated_forward(gates: NativeGates, columns: int, h0: int, h: int, y: int, final: int) -> None:
+    """Run a gated recurrence on the CPU; addresses, 0 for what is absent."""
+    check(library().scanlib_cpu_gated_forward(gates.address, columns, h0, h, y, final))
+
+
+def gated_backward(
+    gates: NativeGates,
+    columns: int,
+    h: int,
+    h0: int,
+    grad: int,
+    grad_final: int,
+    grad_columns: int,
+    grad_h0: int,
+) -> None:
+    """Run the gradient of a gated recurrence on the CPU; addresses, 0 for what is absent."""
+    check(
+        library().scanlib_cpu_gated_backward(
+            gates.address, columns, h, h0, grad, grad_final, grad_columns, grad_h0
         )
     )
 

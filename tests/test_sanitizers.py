@@ -16,7 +16,7 @@ def test_address_and_undefined_behaviour(tmp_path: Path) -> None:
     sanitize = "address,undefined"
     prefix = sanitizer_prefix(sanitize, tmp_path)
     programs = build("address", sanitize=sanitize) / "tests" / "native"
-    for mode in (["refusals"], ["cases"], ["large", "11"], ["concurrent"]):
+    for mode in (["refusals"], ["cases"], ["large", "11"], ["concurrent"], ["gated"]):
         assert f"{mode[0]}: 0 failures" in run(*prefix, programs / "driver", *mode, **OPTIONS)
     assert int(run(*prefix, programs / "fuzz_abi", "15", "1", **OPTIONS).split()[0]) > 200
 
@@ -25,7 +25,7 @@ def test_data_races(tmp_path: Path) -> None:
     """No two threads touch the same memory unordered: inside one call, and with many callers at once."""
     prefix = sanitizer_prefix("thread", tmp_path)
     programs = build("thread", sanitize="thread") / "tests" / "native"
-    for mode in (["concurrent"], ["large", "13"]):
+    for mode in (["concurrent"], ["large", "13"], ["gated", "80"]):
         assert f"{mode[0]}: 0 failures" in run(*prefix, programs / "driver", *mode, **OPTIONS)
     assert int(run(*prefix, programs / "fuzz_abi", "5", "2", **OPTIONS).split()[0]) > 50
 
@@ -33,7 +33,7 @@ def test_data_races(tmp_path: Path) -> None:
 def test_without_sanitizers() -> None:
     """The library as users get it: larger problems, calls in children of a busy process, another fuzzing seed."""
     programs = build("plain") / "tests" / "native"
-    for mode in (["cases"], ["large", "5"], ["fork"]):
+    for mode in (["cases"], ["large", "5"], ["fork"], ["gated", "1000"], ["openmp"]):
         assert f"{mode[0]}: 0 failures" in run(programs / "driver", *mode)
     assert int(run(programs / "fuzz_abi", "10", "3").split()[0]) > 500
 

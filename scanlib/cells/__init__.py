@@ -23,7 +23,8 @@ Inputs of 16 bits: projections run in them, gates and states are float32, the ou
 lru, s5, hgrn. `LinearSurrogate` makes the parallel cell of any transition.
 """
 
-from scanlib.cells.base import Cell, CellError, Surrogate, Update
+from scanlib.cells.base import Cell, CellError, Surrogate
+from scanlib.cells.gates import Gated, Gates, Update
 from scanlib.cells.gilr import GILR, GILRLSTM
 from scanlib.cells.griffin import RGLRU
 from scanlib.cells.hgrn import HGRN
@@ -61,6 +62,8 @@ __all__ = [
     "WKV",
     "Cell",
     "CellError",
+    "Gated",
+    "Gates",
     "LinearSurrogate",
     "MinGRU",
     "MinLSTM",

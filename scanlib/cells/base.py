@@ -11,17 +11,17 @@ The transition is written once and serves a whole sequence as well as one step, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from scanlib.cells.functions import forget, namespace, narrow, wide, zeros
+from scanlib.cells.gates import Gated, Update, outputs, written_out
 from scanlib.dispatch import kind_of
 from scanlib.errors import ArrayKindError, AxisError, DTypeError, ScanlibError, ShapeError
 from scanlib.problem import Shape, axis_index, normalize_axis
-from scanlib.recurrence import linear_recurrence
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -39,23 +39,6 @@ def check_choice(cell: str, option: str, value: object, choices: Iterable[object
     if value not in choices:
         known = ", ".join(repr(choice) for choice in choices)
         raise CellError(f"{option}={value!r} is no option of a {cell} cell; choose one of {known}.")
-
-
-class Update(NamedTuple):
-    """What a transition gives for one step or for all: h_t = decay h_{t-1} + input, and how to read h.
-
-    Attributes
-    ----------
-    decay : array, broadcastable to the shape of `input`
-        A constant decay, without axes for batch and time, is not repeated in memory.
-    input : array, shape (..., T, ..., n) or (..., n)
-    read : function of an array of the shape of `input`
-        From the states to the output.
-    """
-
-    decay: Array
-    input: Array
-    read: Callable[[Array], Array]
 
 
 class Surrogate(ABC):
@@ -147,7 +130,7 @@ class Cell(ABC):
     @abstractmethod
     def update(
         self, params: Params, s: Array | None, x: Array, reset: Array | None
-    ) -> Update | Array:
+    ) -> Update | Gated | Array:
         """The transition f(s_{t-1}, x_t), for one step or for many side by side.
 
         Parameters
@@ -161,8 +144,9 @@ class Cell(ABC):
 
         Returns
         -------
-        Update or array
-            An array is the output itself, of a cell without memory of its own.
+        Update, Gated or array
+            `Gated` where all that follows the projections is sigmoid gates and a candidate, which then run in one
+            pass. An array is the output itself, of a cell without memory of its own.
         """
 
     # ---- what one does with it
@@ -241,18 +225,14 @@ class Cell(ABC):
         self, update: Any, memory: State | None, axis: int, reset: Array | None
     ) -> tuple[Array, State]:
         """Output and memory after all steps."""
-        decay, b, read = update
-        if reset is not None:
-            decay = forget(decay, reset)
-        first = None if memory is None else memory[0]
-        h, final = linear_recurrence(decay, b, first, axis=axis, return_final=True)
-        return read(h), (final,)
+        output, final = outputs(update, None if memory is None else memory[0], axis, reset)
+        return output, (final,)
 
     def scan_step(
         self, update: Any, memory: State | None, reset: Array | None
     ) -> tuple[Array, State]:
         """Output and memory after one step."""
-        decay, h, read = update
+        decay, h, read = written_out(update)
         if memory is not None:
             h = h + decay * forget(memory[0], reset)
         return read(h), (h,)

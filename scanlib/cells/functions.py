@@ -103,15 +103,6 @@ def identity(v: Array) -> Array:
     return v
 
 
-#: What a cell's option `activation` may be.
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "identity": identity,
-    "tanh": tanh,
-    "elu": elu,
-    "silu": silu,
-}
-
-
 def convex(decay: Array, candidate: Array) -> Array:
     """(1 - decay) candidate: what enters a leaky average.
 
@@ -128,6 +119,16 @@ def positive(v: Array) -> Array:
     """v + 1/2, or sigmoid(v) where v is negative: minGRU's way to a candidate above zero (Feng et al. 2024, B.2)."""
     xp = namespace(v)
     return xp.where(v >= 0, v + 0.5, sigmoid(v))
+
+
+#: What a cell's option `activation` may be.
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "identity": identity,
+    "tanh": tanh,
+    "elu": elu,
+    "silu": silu,
+    "positive": positive,
+}
 
 
 def sqrt_capped(v: Array) -> Array:

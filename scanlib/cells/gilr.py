@@ -7,18 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.cells.base import Cell, Params, Surrogate, Update, check_choice
-from scanlib.cells.functions import (
-    ACTIVATIONS,
-    convex,
-    parts,
-    project,
-    project_pair,
-    sigmoid,
-    split,
-    tanh,
-    wide,
-)
+from scanlib.cells.base import Cell, Params, Surrogate, check_choice
+from scanlib.cells.functions import ACTIVATIONS, project, project_pair, wide
+from scanlib.cells.gates import Gated, Gates
 from scanlib.cells.initial import blocks, uniform
 from scanlib.cells.surrogate import Recurrent
 from scanlib.problem import Shape
@@ -68,10 +59,9 @@ class GILR(Cell):
         m, width = params["weight"].shape
         return m, width // 2
 
-    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
-        g, i = split(wide(project(x, params["weight"], params["bias"])), 2)
-        g, i = sigmoid(g), ACTIVATIONS[self.activation](i)
-        return Update(g, convex(g, i), lambda h: h)
+    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Gated:
+        columns = wide(project(x, params["weight"], params["bias"]))
+        return Gated(columns, Gates(("decay", "candidate"), self.activation))
 
 
 @dataclass(frozen=True)
@@ -127,9 +117,6 @@ class GILRLSTM(Cell):
         rows, columns = params["weight"].shape
         return rows - columns // 4, columns // 4
 
-    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
-        y = wide(project_pair(s, x, params["weight"], params["bias"]))
-        n = y.shape[-1] // 4
-        gates, z = parts(y, 3 * n, n)
-        f, i, o = split(sigmoid(gates), 3)
-        return Update(f, i * tanh(z), lambda c: o * c)
+    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Gated:
+        columns = wide(project_pair(s, x, params["weight"], params["bias"]))
+        return Gated(columns, Gates(("decay", "input", "output", "candidate")))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.cells.base import Cell, CellError, Params, Update, check_choice
+from scanlib.cells.base import Cell, CellError, Params, check_choice
 from scanlib.cells.functions import (
     namespace,
     project_heads,
@@ -18,6 +18,7 @@ from scanlib.cells.functions import (
     wide,
     zeros,
 )
+from scanlib.cells.gates import Update
 from scanlib.problem import Shape
 
 Array = Any

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.cells.base import Cell, Params, Update
+from scanlib.cells.base import Cell, Params
 from scanlib.cells.functions import convex, namespace, project, sigmoid, silu, split, wide
+from scanlib.cells.gates import Update
 from scanlib.cells.initial import linear
 from scanlib.problem import Shape
 

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.cells.base import Cell, Params, Update
+from scanlib.cells.base import Cell, Params
 from scanlib.cells.functions import convex, positive, project, sigmoid, softplus, split, wide
+from scanlib.cells.gates import Gated, Gates, Update
 from scanlib.cells.initial import linear
 from scanlib.problem import Shape
 
@@ -51,11 +52,9 @@ class _Minimal(Cell):
         m, width = params["weight"].shape
         return m, width // self.count
 
-    def _project(self, params: Params, x: Array) -> list[Array]:
-        """The blocks, the candidate first."""
-        y = wide(project(x, params["weight"], params["bias"] if self.bias else None))
-        candidate, *gates = split(y, self.count)
-        return [positive(candidate) if self.positive else candidate, *gates]
+    def _project(self, params: Params, x: Array) -> Array:
+        """The blocks of columns, the candidate's first."""
+        return wide(project(x, params["weight"], params["bias"] if self.bias else None))
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,11 @@ class MinGRU(_Minimal):
     count: ClassVar[int] = 2
     name: ClassVar[str] = "min_gru"
 
-    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
-        candidate, z = self._project(params, x)
-        keep = sigmoid(-z)
-        return Update(keep, convex(keep, candidate), lambda h: h)
+    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Gated:
+        activation = "positive" if self.positive else "identity"
+        return Gated(
+            self._project(params, x), Gates(("candidate", "decay"), activation, complement=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class MinLSTM(_Minimal):
     name: ClassVar[str] = "min_lstm"
 
     def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
-        candidate, f, i = self._project(params, x)
+        candidate, f, i = split(self._project(params, x), 3)
+        candidate = positive(candidate) if self.positive else candidate
         # f / (f + i) = sigmoid(log f - log i), which stays finite where both gates underflow.
         keep = sigmoid(softplus(-i) - softplus(-f))
         return Update(keep, convex(keep, candidate), lambda h: h)

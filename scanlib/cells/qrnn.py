@@ -7,15 +7,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.cells.base import Cell, CellError, Params, Surrogate, Update, check_choice
-from scanlib.cells.functions import convex, parts, project, project_pair, sigmoid, split, tanh, wide
+from scanlib.cells.base import Cell, CellError, Params, Surrogate, check_choice
+from scanlib.cells.functions import project, project_pair, wide
+from scanlib.cells.gates import Gated, Gates
 from scanlib.cells.initial import blocks, glorot
 from scanlib.cells.surrogate import Window
 from scanlib.problem import Shape
 
 Array = Any
-#: Gates of each pooling, the candidate left out.
-POOLINGS = {"f": 1, "fo": 2, "ifo": 3}
+#: Gates of each pooling, in the order of their columns, which follow the candidate's.
+POOLINGS = {
+    "f": ("decay",),
+    "fo": ("decay", "output"),
+    "ifo": ("decay", "output", "input"),
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class QRNN(Cell):
 
     @property
     def _blocks(self) -> int:
-        return 1 + POOLINGS[self.pooling]
+        return 1 + len(POOLINGS[self.pooling])
 
     def shapes(self, input_size: int, hidden_size: int) -> dict[str, Shape]:
         columns = self._blocks * hidden_size
@@ -86,11 +91,7 @@ class QRNN(Cell):
         rows, columns = params["weight"].shape
         return rows // self.width, columns // self._blocks
 
-    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
+    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Gated:
         weight, bias = params["weight"], params["bias"]
-        y = wide(project(x, weight, bias) if s is None else project_pair(s, x, weight, bias))
-        n = y.shape[-1] // self._blocks
-        z, gates = parts(y, n, (self._blocks - 1) * n)
-        z, (f, *others) = tanh(z), split(sigmoid(gates), self._blocks - 1)
-        entering = others[1] * z if self.pooling == "ifo" else convex(f, z)
-        return Update(f, entering, lambda c: others[0] * c if others else c)
+        y = project(x, weight, bias) if s is None else project_pair(s, x, weight, bias)
+        return Gated(wide(y), Gates(("candidate", *POOLINGS[self.pooling])))

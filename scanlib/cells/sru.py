@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.cells.base import Cell, Params, Update, check_choice
+from scanlib.cells.base import Cell, Params, check_choice
 from scanlib.cells.functions import (
     ACTIVATIONS,
     convex,
@@ -20,6 +20,7 @@ from scanlib.cells.functions import (
     wide,
     zeros,
 )
+from scanlib.cells.gates import Update
 from scanlib.cells.initial import blocks, uniform
 from scanlib.problem import Shape
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.cells.base import Cell, CellError, Params, State, Update
+from scanlib.cells.base import Cell, CellError, Params, State
 from scanlib.cells.functions import (
     complex_of,
     namespace,
@@ -23,6 +23,7 @@ from scanlib.cells.functions import (
     wide,
     zeros,
 )
+from scanlib.cells.gates import Update
 from scanlib.cells.initial import hippo, truncated_normal
 from scanlib.problem import Shape
 

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.cells.base import Cell, Params, Surrogate, Update
+from scanlib.cells.base import Cell, Params, Surrogate
 from scanlib.cells.functions import convex, project, project_pair, sigmoid, split, tanh, wide
+from scanlib.cells.gates import Gated, Gates, Update
 from scanlib.cells.initial import blocks, glorot
 from scanlib.cells.surrogate import Window
 from scanlib.problem import Shape
@@ -52,10 +53,9 @@ class TRNN(Cell):
         m, columns = params["weight"].shape
         return m, columns // 2
 
-    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
-        z, f = split(wide(project(x, params["weight"], params["bias"])), 2)
-        f = sigmoid(f)
-        return Update(f, convex(f, z), lambda h: h)
+    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Gated:
+        columns = wide(project(x, params["weight"], params["bias"]))
+        return Gated(columns, Gates(("candidate", "decay"), "identity"))
 
 
 @dataclass(frozen=True)

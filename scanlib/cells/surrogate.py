@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.cells.base import Cell, Params, State, Surrogate, Update
-from scanlib.cells.functions import at, delay, forget, namespace, narrow, part, zeros
+from scanlib.cells.base import Cell, Params, State, Surrogate
+from scanlib.cells.functions import at, forget, namespace, narrow, part, zeros
+from scanlib.cells.gates import Gated, Update, states, written_out
 from scanlib.cells.initial import linear
 from scanlib.problem import Shape
-from scanlib.recurrence import linear_recurrence
 
 Array = Any
 PREFIX = "surrogate_"
@@ -55,18 +55,14 @@ class Recurrent(Surrogate):
     def over(
         self, params: Params, x: Array, state: State | None, axis: int, reset: Array | None
     ) -> tuple[Array, State]:
-        a, b = self._recurrence(params, x, reset)
         first = None if state is None else state[0]
-        h, final = linear_recurrence(forget(a, reset), b, first, axis=axis, return_final=True)
-        if self.delayed:
-            first = namespace(h).zeros_like(final) if first is None else first
-            h = forget(delay(h, first, axis), reset)
+        h, final = states(self._transition(params, x, reset), first, axis, reset, self.delayed)
         return narrow(h, x), (final,)
 
     def step(
         self, params: Params, x: Array, state: State | None, reset: Array | None
     ) -> tuple[Array, State]:
-        a, h = self._recurrence(params, x, reset)
+        a, h, _ = written_out(self._transition(params, x, reset))
         before = namespace(h).zeros_like(h) if state is None else forget(state[0], reset)
         h = a * before + h
         return narrow(before if self.delayed else h, x), (h,)
@@ -74,11 +70,11 @@ class Recurrent(Surrogate):
     def initial(self, x: Array, input_size: int, hidden_size: int) -> State:
         return self.cell.initial_memory(x, input_size, hidden_size)
 
-    def _recurrence(self, params: Params, x: Array, reset: Array | None) -> tuple[Array, Array]:
+    def _transition(self, params: Params, x: Array, reset: Array | None) -> Update | Gated:
         inner = {k.removeprefix(PREFIX): v for k, v in params.items() if k.startswith(PREFIX)}
         update = self.cell.update(inner, None, x, reset)
-        assert isinstance(update, Update)
-        return update.decay, update.input
+        assert isinstance(update, Update | Gated)
+        return update
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ def _cut(taps: list[Array], reset: Array, axis: int) -> list[Array]:
     return cut[::-1]
 
 
-Transition = Callable[[Params, Array, Array], "Update | Array"]
+Transition = Callable[[Params, Array, Array], "Update | Gated | Array"]
 
 
 @dataclass(frozen=True)
@@ -151,15 +147,15 @@ class LinearSurrogate(Cell):
 
     Attributes
     ----------
-    transition : function (params, s, x) -> array or Update
+    transition : function (params, s, x) -> array, Update or Gated
         s has shape (..., size of the surrogate), x (..., m). It must treat every step alike. An array is the output;
-        an `Update` adds a memory that stays exactly recurrent, as the c of an LSTM does.
+        an `Update` or `Gated` adds a memory that stays exactly recurrent, as the c of an LSTM does.
     surrogate : Surrogate
     parameters : function (input_size, hidden_size, size of the surrogate) -> {name: shape}
         The transition's parameters. Matrices are initialised uniformly up to 1 / sqrt(rows), vectors with zeros.
     sizes_from : function (params) -> (input_size, hidden_size)
     remembers : bool
-        Whether `transition` returns an `Update`.
+        Whether `transition` returns an `Update` or `Gated`.
 
     Examples
     --------
@@ -216,5 +212,5 @@ class LinearSurrogate(Cell):
 
     def update(
         self, params: Params, s: Array | None, x: Array, reset: Array | None
-    ) -> Update | Array:
+    ) -> Update | Gated | Array:
         return self.transition(params, s, x)

@@ -4,6 +4,8 @@
 //   driver large [N]    problems large enough for several threads and for time to be split, every Nth of them
 //   driver concurrent   many threads calling at once, some on one problem
 //   driver fork         calls in children of a process whose other threads are calling
+//   driver gated [N]    N gated recurrences drawn at random, on each instruction set
+//   driver openmp       the same calls on another runtime's threads, of which more or fewer come than were asked for
 //   driver refusals     what must be refused
 #include <dirent.h>
 #include <sys/wait.h>
@@ -16,6 +18,7 @@
 #include <thread>
 
 #include "check.h"
+#include "gated_check.h"
 
 using namespace scanlib_tests;
 
@@ -202,6 +205,63 @@ void concurrent() {
   shared_problem();
 }
 
+void gated(int count) {
+  on_each_isa([&] {
+    for (int i = 0; i < count; ++i) {
+      Random random(uint64_t(i) + 1);
+      const std::string wrong = check_gates(random);
+      if (wrong.empty()) continue;
+      if (failures++ < 10) std::fprintf(stderr, "%s\n  in gated recurrence %d\n", wrong.c_str(), i);
+    }
+  });
+}
+
+// A runtime like OpenMP's, whose team is never as large as was asked for.
+std::atomic<int> teams{0};
+template <int Size>
+void team(void (*function)(void *), void *context, unsigned, unsigned) {
+  ++teams;
+  std::vector<std::thread> others;
+  for (int i = 1; i < Size; ++i) others.emplace_back(function, context);
+  function(context);
+  for (std::thread &other : others) other.join();
+}
+
+void openmp() {
+  for (scanlib_openmp runtime : {team<1>, team<2>, team<9>}) {
+    scanlib_cpu_set_openmp(runtime);
+    teams = 0;
+    for (bool backward : {false, true}) {
+      Case c = plain({2, 70001}, 1, SCANLIB_F32, backward);
+      c.flags = SCANLIB_OPENMP;
+      c.threads = 3;
+      run(c);
+    }
+    require(teams > 0, "a call runs on the threads it was given");
+    for (uint64_t seed = 1; seed < 20; ++seed) {
+      Random random(seed);
+      require(check_gates(random).empty(), "a gated recurrence is right on threads it was given");
+    }
+    teams = 0;
+    run(plain({2, 70001}, 1, SCANLIB_F32, false));
+    require(teams == 0, "a call without the flag runs on the library's own");
+    const pid_t pid = fork();
+    if (pid == 0) {
+      alarm(20);
+      failures = 0;
+      Case c = plain({2, 70001}, 1, SCANLIB_F32, false);
+      c.flags = SCANLIB_OPENMP;
+      run(c);
+      require(teams == 0, "a child of fork() does not use its parent's runtime");
+      _exit(failures ? 1 : 0);
+    }
+    int status = -1;
+    waitpid(pid, &status, 0);
+    require(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a call works in a child of fork()");
+  }
+  scanlib_cpu_set_openmp(nullptr);
+}
+
 // How many threads this process has; 2 where that cannot be known.
 int running_threads() {
   DIR *tasks = opendir("/proc/self/task");
@@ -258,7 +318,7 @@ void refusals() {
   require(init(0, 1, shape, -1) == SCANLIB_E_ARGUMENT, "a negative axis is refused");
   require(init(0, 0, shape, 0) == SCANLIB_E_ARGUMENT, "no axes are refused");
   require(init(0, SCANLIB_MAX_DIMS + 1, shape, 0) == SCANLIB_E_ARGUMENT, "too many axes are refused");
-  require(init(4, 1, shape, 0) == SCANLIB_E_ARGUMENT, "unknown flags are refused");
+  require(init(8, 1, shape, 0) == SCANLIB_E_ARGUMENT, "unknown flags are refused");
   require(init(0, 1, nullptr, 0) == SCANLIB_E_ARGUMENT, "a null shape is refused");
   require(init(0, 1, negative, 0) == SCANLIB_E_ARGUMENT, "a negative extent is refused");
   require(init(0, 1, giant, 0) == SCANLIB_E_OVERFLOW, "a giant extent is refused");
@@ -318,10 +378,17 @@ int main(int argc, char **argv) {
     concurrent();
   else if (!std::strcmp(mode, "fork"))
     forks();
+  else if (!std::strcmp(mode, "gated"))
+    gated(argc > 2 && std::atoi(argv[2]) > 0 ? std::atoi(argv[2]) : 300);
+  else if (!std::strcmp(mode, "openmp"))
+    openmp();
   else if (!std::strcmp(mode, "refusals"))
     refusals();
   else
-    return std::fprintf(stderr, "usage: %s cases | large [every] | concurrent | fork | refusals\n", argv[0]), 2;
+    return std::fprintf(stderr,
+                        "usage: %s cases | large [every] | concurrent | fork | gated [count] | openmp | refusals\n",
+                        argv[0]),
+           2;
   std::printf("%s: %d failures\n", mode, failures.load());
   return failures ? 1 : 0;
 }

@@ -75,7 +75,7 @@ Case decode(Bytes &in) {
   }
   c.axis = int32_t(in.below(ndim));
   c.backward = in.one_in(2);
-  c.flags = int32_t(in.below(4));
+  c.flags = int32_t(in.below(8));
   c.threads = int32_t(in.below(6));
   c.values = Values(in.below(4));
   c.holders = in.one_in(4);

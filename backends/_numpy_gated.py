@@ -1,0 +1,34 @@
+"""Gated recurrences of NumPy arrays, in one pass: `scanlib.cells.gates` says what they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scanlib import native
+from scanlib.problem import DTYPES
+
+_CODES = {np.dtype(name): DTYPES[name][0] for name in ("float32", "float64")}
+
+
+def gated_scan(columns: Any, h0: Any, axis: int, form: native.GateForm) -> Any:
+    """Output and final state, or None where there is no kernel for these arrays."""
+    code = _CODES.get(columns.dtype)
+    shape = (*columns.shape[:-1], form.width)
+    state = (*shape[:axis], *shape[axis + 1 :])
+    if code is None or not (columns.flags.c_contiguous and columns.flags.aligned):
+        return None
+    if h0 is not None:
+        if h0.dtype != columns.dtype or h0.shape != state:
+            return None
+        h0 = np.ascontiguousarray(h0)
+    h, final = np.empty(shape, columns.dtype), np.empty(state, columns.dtype)
+    y = np.empty_like(h) if form.reading == native.GATED else None
+    gates = native.prepare_gates(form, code, columns.shape, axis)
+    native.gated_forward(gates, *map(_address, (columns, h0, h, y, final)))
+    return h if y is None else y, final
+
+
+def _address(array: Any) -> int:
+    return 0 if array is None else array.ctypes.data

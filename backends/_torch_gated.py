@@ -1,0 +1,191 @@
+"""Gated recurrences of torch's tensors on the CPU, in one pass: `scanlib.cells.gates` says what they are.
+
+Gradients of the first order have a kernel too; those of higher order go through the same written out. So does all that
+is transformed or compiled: a compiler fuses the gates itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+
+from scanlib import native
+from scanlib.backends._torch_ops import LIBRARY
+from scanlib.problem import DTYPES
+
+State = Tensor | None
+Again = Callable[[Tensor, State], tuple[Tensor, Tensor]]
+_CODES = {getattr(torch, name): DTYPES[name][0] for name in ("float32", "float64")}
+
+# `form` is a native.GateForm. `h` has the states the gradient needs; `output` is of shape (0,) where it is `h`.
+LIBRARY.define(
+    "gated_scan(Tensor columns, Tensor? h0, int axis, int[] form) -> (Tensor h, Tensor output, Tensor final)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+LIBRARY.define(
+    "gated_scan_backward(Tensor grad, Tensor? grad_final, Tensor columns, Tensor h, Tensor? h0, int axis, "
+    "int[] form) -> (Tensor grad_columns, Tensor grad_h0)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+_forward_op = torch.ops.scanlib.gated_scan.default
+_backward_op = torch.ops.scanlib.gated_scan_backward.default
+
+
+def gated_scan(
+    columns: Tensor, h0: State, axis: int, form: native.GateForm, again: Again
+) -> tuple[Tensor, Tensor] | None:
+    """Output and final state, or None where there is no kernel for these tensors; `again` does the same without."""
+    if not (_plain(columns) and columns.is_contiguous()):
+        return None
+    if h0 is not None:
+        state = (*columns.shape[:axis], *columns.shape[axis + 1 : -1], form.width)
+        if not _plain(h0) or h0.dtype != columns.dtype or h0.shape != state:
+            return None
+    if torch.is_grad_enabled() and (columns.requires_grad or (h0 is not None and h0.requires_grad)):
+        output, final = GatedScan.apply(columns, h0, axis, form, again)
+        return output, final
+    h, output, final = _forward_op(columns, h0, axis, form)
+    return output if form.reading == native.GATED else h, final
+
+
+_transformed = torch._C._are_functorch_transforms_active
+
+
+def _plain(tensor: Any) -> bool:
+    """Whether this is an ordinary tensor on the CPU, in an ordinary call."""
+    if torch.compiler.is_compiling():
+        return False
+    return (
+        (type(tensor) is Tensor or type(tensor) is Parameter)
+        and tensor.is_cpu
+        and tensor.dtype in _CODES
+        and tensor.layout is torch.strided
+        and not _transformed()
+        and forward_ad._current_level < 0
+        and not torch._C._functorch.is_legacy_batchedtensor(tensor)
+    )
+
+
+class GatedScan(torch.autograd.Function):
+    """(columns, h0, axis, form, the same written out) -> (output, final)"""
+
+    @staticmethod
+    def forward(
+        ctx: Any, columns: Tensor, h0: State, axis: int, form: native.GateForm, again: Again
+    ) -> tuple[Tensor, Tensor]:
+        h, output, final = _forward_op(columns, h0, axis, form)
+        ctx.axis, ctx.form, ctx.again = axis, form, again
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(columns, h0, h)
+        return output if form.reading == native.GATED else h, final
+
+    @staticmethod
+    def backward(ctx: Any, grad: State, grad_final: Tensor | None) -> Any:
+        columns, h0, h = ctx.saved_tensors
+        given = [g for g in (grad, grad_final) if g is not None]
+        if not given:
+            return None, None, None, None, None
+        if torch.is_grad_enabled() or not all(map(_plain, given)):
+            grads = _differentiable_backward(columns, h0, ctx.again, grad, grad_final)
+            return *grads, None, None, None
+        grad = torch.zeros_like(h) if grad is None else grad
+        grad_columns, grad_h0 = _backward_op(grad, grad_final, columns, h, h0, ctx.axis, ctx.form)
+        return grad_columns, None if h0 is None else grad_h0, None, None, None
+
+
+def _differentiable_backward(
+    columns: Tensor, h0: State, again: Again, grad: State, grad_final: State
+) -> tuple[State, State]:
+    """The gradients as differentiable functions of everything."""
+    create = torch.is_grad_enabled()
+    with torch.enable_grad():
+        results = zip(again(columns, h0), (grad, grad_final), strict=True)
+        outputs, grads = zip(*((y, g) for y, g in results if g is not None), strict=True)
+        inputs = [t for t in (columns, h0) if t is not None and t.requires_grad]
+        found = torch.autograd.grad(outputs, inputs, grads, create_graph=create, allow_unused=True)
+    of_columns = found[0] if columns.requires_grad else None
+    of_h0 = found[-1] if h0 is not None and h0.requires_grad else None
+    return of_columns, of_h0
+
+
+# ---- the operators on the CPU, and their shapes
+
+
+def _empty(columns: Tensor, axis: int, form: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    width, reading = form[0], form[6]
+    shape = (*columns.shape[:-1], width)
+    h = columns.new_empty(shape)
+    output = columns.new_empty(shape if reading == native.GATED else (0,))
+    return h, output, columns.new_empty((*shape[:axis], *shape[axis + 1 :]))
+
+
+def _forward(
+    columns: Tensor, h0: State, axis: int, form: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    h, output, final = _empty(columns, axis, form)
+    h0 = None if h0 is None else h0.contiguous()
+    y = output if form[6] == native.GATED else None
+    native.gated_forward(_prepared(columns, axis, form), *map(_address, (columns, h0, h, y, final)))
+    return h, output, final
+
+
+def _backward(
+    grad: Tensor,
+    grad_final: State,
+    columns: Tensor,
+    h: Tensor,
+    h0: State,
+    axis: int,
+    form: list[int],
+) -> tuple[Tensor, Tensor]:
+    grad_columns, grad_h0 = _empty_grads(grad, grad_final, columns, h, h0, axis, form)
+    given = [None if t is None else t.contiguous() for t in (columns, h, h0, grad, grad_final)]
+    target = None if h0 is None else grad_h0
+    native.gated_backward(
+        _prepared(columns, axis, form), *map(_address, (*given, grad_columns, target))
+    )
+    return grad_columns, grad_h0
+
+
+def _empty_grads(
+    grad: Tensor,
+    grad_final: State,
+    columns: Tensor,
+    h: Tensor,
+    h0: State,
+    axis: int,
+    form: list[int],
+) -> tuple[Tensor, Tensor]:
+    given = native.GateForm(*form)
+    written = 2 + (given.at_input >= 0) + (given.reading == native.GATED)
+    all_written = written * given.width == columns.shape[-1]
+    grad_columns = torch.empty_like(columns) if all_written else torch.zeros_like(columns)
+    return grad_columns, columns.new_empty(() if h0 is None else h0.shape)
+
+
+def _prepared(columns: Tensor, axis: int, form: list[int]) -> native.NativeGates:
+    return native.prepare_gates(
+        native.GateForm(*form),
+        _CODES[columns.dtype],
+        columns.shape,
+        axis,
+        torch.get_num_threads(),
+        openmp=True,
+    )
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+LIBRARY.impl("gated_scan", _forward, "CPU")
+LIBRARY.impl("gated_scan_backward", _backward, "CPU")
+torch.library.register_fake(
+    "scanlib::gated_scan", lambda c, h0, axis, form: _empty(c, axis, form), lib=LIBRARY
+)
+torch.library.register_fake("scanlib::gated_scan_backward", _empty_grads, lib=LIBRARY)

@@ -1,0 +1,287 @@
+// Gated recurrences on the CPU. Work is cut into blocks of a few thousand elements: units by time. The gates of a block, which
+// are most of the work, need nothing from other blocks; then it takes the carry of the block before it in time, walks its steps
+// in cache, and passes the carry on. Blocks are handed out in order of time, so whoever waits waits for one that is running.
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <initializer_list>
+#include <new>
+
+#include "dispatch.h"
+#include "ieee.h"
+#include "pages.h"
+#include "problem.h"
+#include "scanlib.h"
+#include "scratch.h"
+#include "threads.h"
+
+namespace scanlib {
+namespace {
+
+constexpr int64_t kBlockUnits = 256;             // the most units in a block
+constexpr int64_t kGatesAloneBytes = 32 * 1024;  // columns; less than this stays on the calling thread
+
+struct GatedData {
+  bool backward;
+  const void *columns, *h0, *grad, *grad_final;
+  void *h, *y, *final_state, *grad_columns, *grad_h0;
+};
+
+template <class T>
+class GatedRun {
+ public:
+  GatedRun(const scanlib_gates &gates, const GatedData &data)
+      : g_(gates),
+        kernels_(gate_kernels_for<T>(instruction_set())),
+        scan_(kernels_for<T>(instruction_set())),
+        columns_(static_cast<const T *>(data.columns)),
+        h0_(static_cast<const T *>(data.h0)),
+        grad_(static_cast<const T *>(data.grad)),
+        grad_final_(static_cast<const T *>(data.grad_final)),
+        h_(static_cast<T *>(data.h)),
+        y_(static_cast<T *>(data.y)),
+        final_(static_cast<T *>(data.final_state)),
+        grad_columns_(static_cast<T *>(data.grad_columns)),
+        grad_h0_(static_cast<T *>(data.grad_h0)) {
+    rows_ = std::max<int64_t>(1, std::min(g_.inner, kBlockUnits / g_.width));
+    width_ = std::min(g_.width, kBlockUnits);
+    row_blocks_ = (g_.inner + rows_ - 1) / rows_;
+    unit_blocks_ = (g_.width + width_ - 1) / width_;
+    chains_ = g_.outer * row_blocks_ * unit_blocks_;
+    steps_ = std::max<int64_t>(1, kPanel / (rows_ * width_));
+    segments_ = (g_.time + steps_ - 1) / steps_;
+  }
+
+  int run() {
+    const int64_t bytes = g_.outer * g_.time * g_.inner * g_.width * int64_t(sizeof(T));
+    const int wanted = g_.threads > 0 ? g_.threads : default_threads();
+    const int threads = int(std::min<int64_t>(bytes < kGatesAloneBytes ? 1 : wanted, chains_ * segments_));
+    const int64_t lanes = rows_ * width_, panel = Arena::room<T>(lanes * steps_);
+    const int64_t carries = Arena::room<T>(chains_ * lanes), flags = Arena::room<std::atomic<int64_t>>(chains_);
+    const int64_t room = carries + flags + Arena::room<T>(lanes) + threads * 2 * panel;
+    char *memory = static_cast<char *>(std::aligned_alloc(64, size_t(room)));
+    if (!memory) return SCANLIB_E_MEMORY;
+    Arena arena(memory);
+    carries_ = arena.take<T>(chains_ * lanes);
+    done_ = arena.take<std::atomic<int64_t>>(chains_);
+    for (int64_t i = 0; i < chains_; ++i) new (&done_[i]) std::atomic<int64_t>(0);
+    zeros_ = arena.take<T>(lanes);
+    std::fill(zeros_, zeros_ + lanes, T(0));
+    panels_ = arena.take<T>(0);
+    const int64_t states = g_.outer * g_.time * g_.inner * g_.width;
+    for (T *output : {grad_ ? nullptr : h_, y_})
+      if (output) advise(output, states);
+    if (grad_columns_) advise(grad_columns_, g_.outer * g_.time * g_.inner * g_.row);
+    run_on_threads(threads, g_.flags & SCANLIB_OPENMP, [](void *self) { static_cast<GatedRun *>(self)->work(); }, this);
+    std::free(memory);
+    return SCANLIB_OK;
+  }
+
+ private:
+  static void advise(T *begin, int64_t count) {
+    Pages::advise(reinterpret_cast<char *>(begin), reinterpret_cast<char *>(begin + count));
+  }
+
+  // One block: a chain of blocks follows the same units through time.
+  struct Place {
+    int64_t chain, first, steps;
+    GateBlock block;
+    int64_t gate, state,
+        carry;  // where its first element is among the columns, in dense states, in states without time
+  };
+
+  Place place_of(int64_t chain, int64_t segment) const {
+    Place p;
+    const int64_t units = chain % unit_blocks_ * width_, rest = chain / unit_blocks_;
+    const int64_t row = rest % row_blocks_ * rows_, outer = rest / row_blocks_;
+    p.chain = chain;
+    p.first = segment * steps_;
+    p.steps = std::min(steps_, g_.time - p.first);
+    p.block = {p.steps,
+               std::min(rows_, g_.inner - row),
+               std::min(width_, g_.width - units),
+               g_.inner * g_.row,
+               g_.row,
+               g_.inner * g_.width};
+    const int64_t at = (outer * g_.time + p.first) * g_.inner + row;
+    p.gate = at * g_.row + units;
+    p.state = at * g_.width + units;
+    p.carry = (outer * g_.inner + row) * g_.width + units;
+    return p;
+  }
+
+  void work() {
+    const int64_t panel = Arena::room<T>(rows_ * width_ * steps_) / int64_t(sizeof(T));
+    T *const first = panels_ + next_worker_.fetch_add(1) * 2 * panel;
+    for (int64_t item; (item = next_item_.fetch_add(1)) < chains_ * segments_;) {
+      const int64_t segment = item / chains_, chain = item % chains_;
+      if (grad_)
+        backward(place_of(chain, segments_ - 1 - segment), segment, first, first + panel);
+      else
+        forward(place_of(chain, segment), segment, first, first + panel);
+    }
+  }
+
+  T sign() const { return g_.flags & SCANLIB_COMPLEMENT ? T(-1) : T(1); }
+
+  template <class P>
+  GateColumns<P> gates_at(P *columns, int64_t place) const {
+    auto at = [=](int64_t offset) { return offset < 0 ? nullptr : columns + place + offset; };
+    return {at(g_.at_decay), at(g_.at_input), at(g_.at_output), at(g_.at_candidate)};
+  }
+
+  void forward(const Place &p, int64_t turn, T *decay, T *entering) {
+    const GateColumns<const T> gates = gates_at(columns_, p.gate);
+    kernels_.open(p.block, gates, g_.candidate, sign(), decay, entering);
+    T *const carry = receive(p, turn, h0_);
+    const int64_t lanes = p.block.rows * p.block.width, step = p.block.state_step;
+    T *h = h_ + p.state;
+    if (g_.reading == SCANLIB_BEFORE) {
+      // A row of states is that before its step: the first is the carry, the last state goes to the next block.
+      std::memcpy(h, carry, size_t(lanes) * sizeof(T));
+      scan_.columns_forward(p.steps - 1, lanes, decay, lanes, entering, lanes, h + step, step, carry);
+      const int64_t last = (p.steps - 1) * lanes;
+      scan_.columns_forward(1, lanes, decay + last, 0, entering + last, 0, entering + last, 0, carry);
+    } else {
+      scan_.columns_forward(p.steps, lanes, decay, lanes, entering, lanes, h, step, carry);
+    }
+    pass_on(p, turn, carry, final_);
+    if (g_.reading == SCANLIB_GATED) kernels_.read(p.block, gates.output, h, y_ + p.state);
+  }
+
+  void backward(const Place &p, int64_t turn, T *decay, T *grad) {
+    const GateColumns<const T> gates = gates_at(columns_, p.gate);
+    const GateColumns<T> to = gates_at(grad_columns_, p.gate);
+    const int64_t lanes = p.block.rows * p.block.width, step = p.block.state_step;
+    const T *h = h_ + p.state;
+    kernels_.decay(p.block, gates.decay, sign(), decay);
+    if (g_.reading == SCANLIB_GATED) {
+      kernels_.read_backward(p.block, gates.output, h, grad_ + p.state, to.output, grad);
+    } else {
+      const int64_t ahead = g_.reading == SCANLIB_BEFORE ? 1 : 0;  // the state after a step is row `ahead` further on
+      for (int64_t k = 0; k < p.steps; ++k) {
+        if (p.first + k + ahead < g_.time)
+          std::memcpy(grad + k * lanes, grad_ + p.state + (k + ahead) * step, size_t(lanes) * sizeof(T));
+        else
+          std::memset(static_cast<void *>(grad + k * lanes), 0, size_t(lanes) * sizeof(T));
+      }
+    }
+    T *const carry = receive(p, turn, grad_final_);
+    kernels_.walk_backward(p.block, decay, grad, carry);
+    if (p.first == 0 && g_.reading == SCANLIB_BEFORE)
+      for (int64_t j = 0; j < lanes; ++j) carry[j] += grad_[p.state + j];
+    pass_on(p, turn, carry, grad_h0_);
+    if (g_.reading == SCANLIB_BEFORE) {
+      kernels_.open_backward(p.block, gates, g_.candidate, sign(), decay, grad, h, to);
+      return;
+    }
+    GateBlock block = p.block;
+    int64_t done = 0;
+    if (p.first == 0) {
+      // Before the first step there is no row of states but h0, or zeros.
+      block.steps = 1;
+      const T *before = h0_ ? h0_ + p.carry : zeros_;
+      kernels_.open_backward(block, gates, g_.candidate, sign(), decay, grad, before, to);
+      done = 1;
+    }
+    block.steps = p.steps - done;
+    kernels_.open_backward(block, shifted(gates, done * block.gate_step), g_.candidate, sign(), decay + done * lanes,
+                           grad + done * lanes, h + (done - 1) * step, shifted(to, done * block.gate_step));
+  }
+
+  template <class P>
+  static GateColumns<P> shifted(const GateColumns<P> &of, int64_t by) {
+    auto at = [=](P *p) { return p ? p + by : nullptr; };
+    return {at(of.decay), at(of.input), at(of.output), at(of.candidate)};
+  }
+
+  // The chain's carry, once the block before has passed it on; the first block starts from `initial`, or zeros.
+  T *receive(const Place &p, int64_t turn, const T *initial) {
+    const int64_t lanes = p.block.rows * p.block.width;
+    T *carry = carries_ + p.chain * rows_ * width_;
+    for (Patience patience; done_[p.chain].load(std::memory_order_acquire) != turn;) patience.wait();
+    if (turn == 0 && initial)
+      std::memcpy(carry, initial + p.carry, size_t(lanes) * sizeof(T));
+    else if (turn == 0)
+      std::memset(static_cast<void *>(carry), 0, size_t(lanes) * sizeof(T));
+    return carry;
+  }
+  void pass_on(const Place &p, int64_t turn, const T *carry, T *last) {
+    if (turn == segments_ - 1 && last)
+      std::memcpy(last + p.carry, carry, size_t(p.block.rows * p.block.width) * sizeof(T));
+    done_[p.chain].store(turn + 1, std::memory_order_release);
+  }
+
+  const scanlib_gates &g_;
+  const GateKernels<T> &kernels_;
+  const Kernels<T> &scan_;
+  const T *columns_, *h0_, *grad_, *grad_final_;
+  T *h_, *y_, *final_, *grad_columns_, *grad_h0_;
+  int64_t rows_, width_, row_blocks_, unit_blocks_, chains_, steps_, segments_;
+  T *carries_ = nullptr;                  // of each chain: written by one block after the other
+  std::atomic<int64_t> *done_ = nullptr;  // blocks of each chain that have passed it on
+  T *zeros_ = nullptr;                    // a row of states
+  T *panels_ = nullptr;                   // two for each thread
+  std::atomic<int> next_worker_{0};
+  std::atomic<int64_t> next_item_{0};
+};
+
+template <class T>
+int run_gates_as(const scanlib_gates &g, const GatedData &data) {
+  const int64_t states = g.outer * g.inner * g.width;
+  if (states == 0) return SCANLIB_OK;
+  if (g.time > 0) return GatedRun<T>(g, data).run();
+  void *to = data.backward ? data.grad_h0 : data.final_state;
+  const void *from = data.backward ? data.grad_final : data.h0;
+  if (to && from) std::memcpy(to, from, size_t(states) * sizeof(T));
+  if (to && !from) std::memset(to, 0, size_t(states) * sizeof(T));
+  return SCANLIB_OK;
+}
+
+bool fits(const scanlib_gates &g, int64_t at) { return at >= 0 && at + g.width <= g.row; }
+
+int run_gates(const scanlib_gates *gates, const GatedData &data, std::initializer_list<const void *> needed) {
+  if (!gates || gates->abi_version != SCANLIB_ABI_VERSION) return SCANLIB_E_ARGUMENT;
+  const scanlib_gates &g = *gates;
+  if ((g.dtype != SCANLIB_F32 && g.dtype != SCANLIB_F64) || g.candidate < 0 || g.candidate >= SCANLIB_CANDIDATES ||
+      g.reading < 0 || g.reading >= SCANLIB_READINGS || (g.flags & ~(SCANLIB_COMPLEMENT | SCANLIB_OPENMP)))
+    return SCANLIB_E_ARGUMENT;
+  if (g.outer < 0 || g.time < 0 || g.inner < 0 || g.width < 0) return SCANLIB_E_ARGUMENT;
+  if (!fits(g, g.at_decay) || !fits(g, g.at_candidate) || (g.at_input != -1 && !fits(g, g.at_input)) ||
+      (g.reading == SCANLIB_GATED && !fits(g, g.at_output)))
+    return SCANLIB_E_ARGUMENT;
+  int64_t size = dtype_size(g.dtype);
+  for (int64_t extent : {g.outer, g.time, g.inner, g.row})
+    if (extent && __builtin_mul_overflow(size, extent, &size)) return SCANLIB_E_OVERFLOW;
+  const bool empty = g.outer == 0 || g.time == 0 || g.inner == 0 || g.width == 0;
+  for (const void *pointer : needed)
+    if (!pointer && !empty) return SCANLIB_E_ARGUMENT;
+  for (const void *pointer : {data.columns, data.h0, data.grad, data.grad_final, static_cast<const void *>(data.h),
+                              static_cast<const void *>(data.y), static_cast<const void *>(data.final_state),
+                              static_cast<const void *>(data.grad_columns), static_cast<const void *>(data.grad_h0)})
+    if (reinterpret_cast<uintptr_t>(pointer) % uintptr_t(dtype_size(g.dtype))) return SCANLIB_E_ALIGNMENT;
+  IeeeArithmetic ieee;
+  return g.dtype == SCANLIB_F32 ? run_gates_as<float>(g, data) : run_gates_as<double>(g, data);
+}
+
+}  // namespace
+}  // namespace scanlib
+
+using namespace scanlib;
+
+extern "C" int scanlib_cpu_gated_forward(const scanlib_gates *gates, const void *columns, const void *h0, void *h,
+                                         void *y, void *final_state) {
+  if (y && gates && gates->reading != SCANLIB_GATED) return SCANLIB_E_ARGUMENT;
+  const bool gated = gates && gates->reading == SCANLIB_GATED;
+  return run_gates(gates, {false, columns, h0, nullptr, nullptr, h, y, final_state, nullptr, nullptr},
+                   {columns, h, gated ? y : h});
+}
+
+extern "C" int scanlib_cpu_gated_backward(const scanlib_gates *gates, const void *columns, const void *h,
+                                          const void *h0, const void *grad, const void *grad_final, void *grad_columns,
+                                          void *grad_h0) {
+  return run_gates(
+      gates, {true, columns, h0, grad, grad_final, const_cast<void *>(h), nullptr, nullptr, grad_columns, grad_h0},
+      {columns, h, grad, grad_columns});
+}

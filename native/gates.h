@@ -1,0 +1,40 @@
+// The gates of a recurrent layer, on panels of a few thousand elements in cache: the table of inner loops that each instruction
+// set provides, beside that of kernels.h.
+#pragma once
+#include <cstdint>
+
+namespace scanlib {
+
+// A block of a gated recurrence: `steps` steps of `rows` rows, each of `width` neighbouring units. Gates of a step lie
+// `gate_step` apart and those of a row `gate_row`, states `state_step` apart and densely in a step; panels are dense.
+struct GateBlock {
+  int64_t steps, rows, width;
+  int64_t gate_step, gate_row, state_step;
+};
+
+// The columns of one gate in a block, before any activation; null where there is no such gate.
+template <class T>
+struct GateColumns {
+  T *decay, *input, *output, *candidate;
+};
+
+template <class T>
+struct GateKernels {
+  // decay = f and entering = i z, into panels. `sign` -1: f is the complement of what its column says.
+  void (*open)(const GateBlock &block, const GateColumns<const T> &gates, int32_t candidate, T sign, T *decay,
+               T *entering);
+  // decay alone
+  void (*decay)(const GateBlock &block, const T *column, T sign, T *decay);
+  // y = o h
+  void (*read)(const GateBlock &block, const T *output, const T *h, T *y);
+  // grad_h = o grad_y into a panel, and the gradient of the output gate's column
+  void (*read_backward)(const GateBlock &block, const T *output, const T *h, const T *grad_y, T *grad_output,
+                        T *grad_h);
+  // Through the recurrence, steps from the last to the first: grad = state + grad, state = decay grad. Panels.
+  void (*walk_backward)(const GateBlock &block, const T *decay, T *grad, T *state);
+  // From grad, that of what enters, to the gradients of the columns. `before` is the state before each step.
+  void (*open_backward)(const GateBlock &block, const GateColumns<const T> &gates, int32_t candidate, T sign,
+                        const T *decay, const T *grad, const T *before, const GateColumns<T> &grad_gates);
+};
+
+}  // namespace scanlib

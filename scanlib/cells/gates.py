@@ -1,0 +1,175 @@
+"""Gated recurrences: what most cells have in common, said once, and run in one pass where there is a kernel for it.
+
+    f = sigmoid(column),  i = sigmoid(column) or 1 - f,  z = activation(column),  o = sigmoid(column) or 1
+
+    h_t = f_t h_{t-1} + i_t z_t,   y_t = o_t h_t
+
+The columns are the product of one matrix multiplication. Written out with a library's own functions, the gates alone
+move several times what the recurrence does; libscanlib takes columns in and puts states and outputs out
+(`scanlib_cpu_gated_forward`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from scanlib.cells.functions import (
+    ACTIVATIONS,
+    convex,
+    delay,
+    forget,
+    namespace,
+    parts,
+    sigmoid,
+    split,
+)
+from scanlib.dispatch import kind_of
+from scanlib.native import AFTER, BEFORE, CANDIDATES, GATED, GateForm
+from scanlib.recurrence import linear_recurrence
+
+Array = Any
+
+
+class Update(NamedTuple):
+    """What a transition gives for one step or for all: h_t = decay h_{t-1} + input, and how to read h.
+
+    Attributes
+    ----------
+    decay : array, broadcastable to the shape of `input`
+        A constant decay, without axes for batch and time, is not repeated in memory.
+    input : array, shape (..., T, ..., n) or (..., n)
+    read : function of an array of the shape of `input`
+        From the states to the output.
+    """
+
+    decay: Array
+    input: Array
+    read: Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What the columns of a gated recurrence are.
+
+    Attributes
+    ----------
+    order : tuple of str
+        The blocks of n columns: "decay" (f) and "candidate" (z), and if wanted "input" (i) and "output" (o). The
+        candidate is the first or the last.
+    activation : str
+        The candidate's: a key of `functions.ACTIVATIONS`.
+    complement : bool
+        Whether f is the complement of what its column says, to full precision: for cells whose gate renews.
+    """
+
+    order: tuple[str, ...]
+    activation: str = "tanh"
+    complement: bool = False
+
+
+class Gated(NamedTuple):
+    """A transition as the columns of its gates, in the place of an `Update`.
+
+    Attributes
+    ----------
+    columns : array, shape (..., T, ..., k n) or (..., k n)
+        Before any activation, for the k blocks of `gates`.
+    gates : Gates
+    """
+
+    columns: Array
+    gates: Gates
+
+    def update(self) -> Update:
+        """The same written out."""
+        columns, order = self.columns, self.gates.order
+        n = columns.shape[-1] // len(order)
+        if order[0] == "candidate":
+            z, opened = parts(columns, n, (len(order) - 1) * n)
+        else:
+            opened, z = parts(columns, (len(order) - 1) * n, n)
+        opened = sigmoid(-opened if self.gates.complement else opened)
+        names = [name for name in order if name != "candidate"]
+        gate = dict(zip(names, split(opened, len(names)), strict=True))
+        f, z = gate["decay"], ACTIVATIONS[self.gates.activation](z)
+        o = gate.get("output")
+        entering = gate["input"] * z if "input" in gate else convex(f, z)
+        return Update(f, entering, (lambda h: h) if o is None else (lambda h: o * h))
+
+
+def written_out(transition: Update | Gated) -> Update:
+    """Any transition as an `Update`."""
+    return transition.update() if isinstance(transition, Gated) else transition
+
+
+def outputs(
+    transition: Update | Gated, first: Array | None, axis: int, reset: Array | None
+) -> tuple[Array, Array]:
+    """The output after every step, and the state after the last, from the state `first` (None: zeros)."""
+    return _run(transition, first, axis, reset, GATED)
+
+
+def states(
+    transition: Update | Gated, first: Array | None, axis: int, reset: Array | None, before: bool
+) -> tuple[Array, Array]:
+    """The state after, or `before`, every step, whatever is read from it; and the state after the last."""
+    return _run(transition, first, axis, reset, BEFORE if before else AFTER)
+
+
+def _run(
+    transition: Update | Gated, first: Array | None, axis: int, reset: Array | None, reading: int
+) -> tuple[Array, Array]:
+    if reset is None and isinstance(transition, Gated):
+        fused = _run_fused(transition, first, axis, reading)
+        if fused is not None:
+            return fused
+    decay, entering, read = written_out(transition)
+    h, final = linear_recurrence(
+        forget(decay, reset), entering, first, axis=axis, return_final=True
+    )
+    if reading == BEFORE:
+        first = namespace(h).zeros_like(final) if first is None else first
+        return forget(delay(h, first, axis), reset), final
+    return read(h) if reading == GATED else h, final
+
+
+def _run_fused(
+    transition: Gated, first: Array | None, axis: int, reading: int
+) -> tuple[Array, Array] | None:
+    """The same in one pass, where there is a kernel for it."""
+    columns, gates = transition
+    if gates.activation not in CANDIDATES:
+        return None
+    form = _form(gates, columns.shape[-1], reading)
+    match kind_of(columns):
+        case "torch":
+            from scanlib.backends import _torch_gated
+
+            # For derivatives that have no kernel.
+            def again(columns: Array, first: Array | None) -> tuple[Array, Array]:
+                return _run(Gated(columns, gates).update(), first, axis, None, reading)
+
+            return _torch_gated.gated_scan(columns, first, axis, form, again)
+        case "numpy":
+            from scanlib.backends import _numpy_gated
+
+            return _numpy_gated.gated_scan(columns, first, axis, form)
+    return None
+
+
+def _form(gates: Gates, size: int, reading: int) -> GateForm:
+    order = gates.order
+    width = size // len(order)
+    at = {name: block * width for block, name in enumerate(order)}
+    return GateForm(
+        width,
+        at["decay"],
+        at.get("input", -1),
+        at.get("output", -1),
+        at["candidate"],
+        CANDIDATES.index(gates.activation),
+        AFTER if reading == GATED and "output" not in at else reading,
+        int(gates.complement),
+    )

@@ -1,0 +1,196 @@
+#include "gated_check.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace scanlib_tests {
+namespace {
+
+double sigmoid(double v) { return v < 0 ? std::exp(v) / (1 + std::exp(v)) : 1 / (1 + std::exp(-v)); }
+
+double candidate(int32_t kind, double v) {
+  switch (kind) {
+    case SCANLIB_TANH:
+      return std::tanh(v);
+    case SCANLIB_ELU:
+      return v > 0 ? v : std::expm1(v);
+    case SCANLIB_POSITIVE:
+      return v >= 0 ? v + 0.5 : sigmoid(v);
+    default:
+      return v;
+  }
+}
+
+// Numbers in memory of exactly their size, poisoned where they are an output, at a place that is aligned to them and no more.
+template <class T>
+class Numbers {
+ public:
+  explicit Numbers(int64_t count) : values_(size_t(count)) { fill(0x5a); }
+  void fill(int byte) {
+    if (count()) std::memset(static_cast<void *>(get()), byte, values_.size() * sizeof(T));
+  }
+  void draw(Random &random, double scale) {
+    for (T &value : values_) value = T(scale * random.unit());
+  }
+  T *get() { return values_.data(); }
+  const T *get() const { return values_.data(); }
+  T operator[](int64_t i) const { return values_[size_t(i)]; }
+  bool operator==(const Numbers &other) const {
+    return count() == other.count() &&
+           (count() == 0 || std::memcmp(get(), other.get(), values_.size() * sizeof(T)) == 0);
+  }
+  int64_t count() const { return int64_t(values_.size()); }
+
+ private:
+  std::vector<T> values_;
+};
+
+template <class T>
+bool near(const Numbers<T> &found, const std::vector<double> &right) {
+  const double tolerance = sizeof(T) == 4 ? 2e-4 : 1e-11;
+  for (int64_t i = 0; i < found.count(); ++i)
+    if (!(std::fabs(double(found[i]) - right[size_t(i)]) <= tolerance * (1 + std::fabs(right[size_t(i)]))))
+      return false;
+  return true;
+}
+
+template <class T>
+std::string check_as(const scanlib_gates &gates, Random &random, bool with_states) {
+  const scanlib_gates &g = gates;
+  const int64_t rows = g.outer * g.time * g.inner, states = g.outer * g.inner * g.width, all = rows * g.width;
+  const bool gated = g.reading == SCANLIB_GATED, before = g.reading == SCANLIB_BEFORE;
+  Numbers<T> columns(rows * g.row), h0(states), grad(all), grad_final(states);
+  columns.draw(random, 4);
+  h0.draw(random, 1);
+  grad.draw(random, 1);
+  grad_final.draw(random, 1);
+
+  // The same step by step, in double, and its derivatives by hand.
+  std::vector<double> h(size_t(all), 0), y(size_t(all), 0), final_state(size_t(states), 0);
+  std::vector<double> grad_columns(size_t(rows * g.row), 0), grad_h0(size_t(states), 0);
+  for (int64_t s = 0; s < states; ++s) {
+    const int64_t o = s / (g.inner * g.width), i = s / g.width % g.inner, j = s % g.width;
+    auto place = [&](int64_t t) { return (o * g.time + t) * g.inner + i; };
+    auto of = [&](int64_t t, int64_t at) { return double(columns[place(t) * g.row + at + j]); };
+    const double sign = g.flags & SCANLIB_COMPLEMENT ? -1 : 1;
+    std::vector<double> state{with_states ? double(h0[s]) : 0};
+    for (int64_t t = 0; t < g.time; ++t) {
+      const double f = sigmoid(sign * of(t, g.at_decay)), z = candidate(g.candidate, of(t, g.at_candidate));
+      const double in = g.at_input < 0 ? 1 - f : sigmoid(of(t, g.at_input));
+      state.push_back(f * state.back() + in * z);
+      const size_t at = size_t(place(t) * g.width + j);
+      h[at] = state[size_t(before ? t : t + 1)];
+      if (gated) y[at] = sigmoid(of(t, g.at_output)) * h[at];
+    }
+    final_state[size_t(s)] = state.back();
+    double carry = with_states ? double(grad_final[s]) : 0;
+    for (int64_t t = g.time - 1; t >= 0; --t) {
+      const double f = sigmoid(sign * of(t, g.at_decay)), v = of(t, g.at_candidate), z = candidate(g.candidate, v);
+      const double in = g.at_input < 0 ? 1 - f : sigmoid(of(t, g.at_input));
+      auto to = [&](int64_t at) -> double & { return grad_columns[size_t(place(t) * g.row + at + j)]; };
+      auto incoming = [&](int64_t step) { return double(grad[place(step) * g.width + j]); };
+      double gh = carry;
+      if (gated) {
+        const double out = sigmoid(of(t, g.at_output));
+        to(g.at_output) = incoming(t) * state[size_t(t + 1)] * out * (1 - out);
+        gh += incoming(t) * out;
+      } else if (!before) {
+        gh += incoming(t);
+      } else if (t + 1 < g.time) {
+        gh += incoming(t + 1);
+      }
+      const double step = 1e-6,
+                   slope = (candidate(g.candidate, v + step) - candidate(g.candidate, v - step)) / (2 * step);
+      double gf = gh * state[size_t(t)];
+      if (g.at_input < 0)
+        gf -= gh * z;
+      else
+        to(g.at_input) = gh * z * in * (1 - in);
+      to(g.at_decay) = sign * gf * f * (1 - f);
+      to(g.at_candidate) = gh * in * slope;
+      carry = f * gh;
+    }
+    if (before && g.time > 0) carry += double(grad[place(0) * g.width + j]);
+    grad_h0[size_t(s)] = carry;
+  }
+
+  Numbers<T> found_h(all), found_y(gated ? all : 0), found_final(with_states ? states : 0);
+  Numbers<T> found_columns(rows * g.row), found_h0(with_states ? states : 0);
+  auto or_null = [](bool given, Numbers<T> &numbers) { return given ? numbers.get() : nullptr; };
+  for (int threads : {1, g.threads}) {
+    scanlib_gates call = g;
+    call.threads = threads;
+    Numbers<T> one_h = found_h, one_y = found_y, one_final = found_final, one_columns = found_columns,
+               one_h0 = found_h0;
+    one_columns.fill(0);  // gaps between the gates stay as they are
+    int status = scanlib_cpu_gated_forward(&call, columns.get(), or_null(with_states, h0), one_h.get(),
+                                           or_null(gated, one_y), or_null(with_states, one_final));
+    if (status != SCANLIB_OK) return "forward: " + std::string(scanlib_status_string(status));
+    status =
+        scanlib_cpu_gated_backward(&call, columns.get(), one_h.get(), or_null(with_states, h0), grad.get(),
+                                   or_null(with_states, grad_final), one_columns.get(), or_null(with_states, one_h0));
+    if (status != SCANLIB_OK) return "backward: " + std::string(scanlib_status_string(status));
+    if (threads == 1) {
+      found_h = one_h, found_y = one_y, found_final = one_final, found_columns = one_columns, found_h0 = one_h0;
+    } else if (!(one_h == found_h && one_y == found_y && one_final == found_final && one_columns == found_columns &&
+                 one_h0 == found_h0)) {
+      return "the bits depend on the number of threads";
+    }
+  }
+  if (!near(found_h, h)) return "wrong states";
+  if (gated && !near(found_y, y)) return "wrong output";
+  if (with_states && !near(found_final, final_state)) return "wrong final state";
+  if (with_states && !near(found_h0, grad_h0)) return "wrong gradient of h0";
+  // The slopes by hand are differences.
+  for (int64_t i = 0; i < found_columns.count(); ++i) {
+    const double right = grad_columns[size_t(i)], tolerance = sizeof(T) == 4 ? 5e-4 : 1e-6;
+    if (!(std::fabs(double(found_columns[i]) - right) <= tolerance * (1 + std::fabs(right))))
+      return "wrong gradient of the columns";
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string check_gates(Random &random) {
+  scanlib_gates g = {};
+  g.abi_version = SCANLIB_ABI_VERSION;
+  g.dtype = random.below(2) ? SCANLIB_F32 : SCANLIB_F64;
+  g.flags = (random.below(2) ? SCANLIB_COMPLEMENT : 0) | (random.below(2) ? SCANLIB_OPENMP : 0);
+  g.candidate = int32_t(random.below(SCANLIB_CANDIDATES));
+  g.reading = int32_t(random.below(SCANLIB_READINGS));
+  g.threads = 2 + int32_t(random.below(4));
+  const int64_t most = random.below(6) ? 6000 : 60000;
+  auto extent = [&](int64_t largest) { return random.below(30) ? 1 + random.below(std::max<int64_t>(1, largest)) : 0; };
+  g.width = extent(random.below(3) ? 70 : 600);
+  g.time = extent(std::min<int64_t>(most / std::max<int64_t>(1, g.width), random.below(2) ? 40 : 3000));
+  const int64_t left = most / std::max<int64_t>(1, g.width * std::max<int64_t>(1, g.time));
+  g.inner = extent(random.below(2) ? 1 : left);
+  g.outer = extent(left / std::max<int64_t>(1, g.inner));
+  // The blocks in any order, with gaps.
+  int64_t next = random.below(3), *places[] = {&g.at_decay, &g.at_input, &g.at_output, &g.at_candidate};
+  for (int i = 3; i > 0; --i) std::swap(places[i], places[random.below(i + 1)]);
+  g.at_input = g.at_output = -1;
+  const bool own_input = random.below(2) != 0;
+  for (int64_t *place : places) {
+    if (place == &g.at_input && !own_input) continue;
+    if (place == &g.at_output && g.reading != SCANLIB_GATED) continue;
+    *place = next;
+    next += g.width + random.below(3) / 2;
+  }
+  g.row = next + random.below(2);
+  const bool with_states = random.below(3) != 0;
+  std::string wrong =
+      g.dtype == SCANLIB_F32 ? check_as<float>(g, random, with_states) : check_as<double>(g, random, with_states);
+  if (wrong.empty()) return "";
+  for (int64_t number :
+       {int64_t(g.dtype), int64_t(g.flags), int64_t(g.candidate), int64_t(g.reading), int64_t(g.threads), g.outer,
+        g.time, g.inner, g.width, g.row, g.at_decay, g.at_input, g.at_output, g.at_candidate})
+    wrong += " " + std::to_string(number);
+  return wrong;
+}
+
+}  // namespace scanlib_tests

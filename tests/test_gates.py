@@ -1,0 +1,342 @@
+"""Gated recurrences in one pass against the same written out: every form, order of gradient, and corner."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import rng_for
+from native_calls import instruction_set, instruction_sets
+
+from scanlib import native
+from scanlib.cells import CELLS, Gated, Gates
+from scanlib.cells import gates as gates_module
+from scanlib.cells.gates import outputs, states
+
+torch = pytest.importorskip("torch")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.torch.jit.script"),
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+]
+Tensor = Any
+
+#: every order of blocks that a cell may have, with every activation there is a kernel for
+FORMS = [
+    Gates(order, activation, complement=complement)
+    for order, activation, complement in [
+        *itertools.product(
+            [("decay", "candidate"), ("candidate", "decay")], native.CANDIDATES, [False, True]
+        ),
+        *itertools.product(
+            [("decay", "input", "output", "candidate"), ("candidate", "decay", "output", "input")],
+            native.CANDIDATES,
+            [False],
+        ),
+        (("candidate", "decay", "output"), "tanh", False),
+        (("input", "decay", "candidate"), "identity", False),
+    ]
+]
+#: (shape without columns, time axis, n): partial vectors, many rows, rows wider than a block, blocks that end early
+SIZES = [
+    ((37, 1), 0, 27),
+    ((2, 50, 3), 1, 5),
+    ((300, 2), 0, 300),
+    ((2, 9, 40), 1, 17),
+    ((400,), 0, 1),
+    ((1, 1, 1), 0, 1),
+    ((3, 2, 0, 4), 2, 3),
+]
+READINGS: dict[str, Callable[..., Any]] = {
+    "output": outputs,
+    "after": lambda *arguments: states(*arguments, before=False),
+    "before": lambda *arguments: states(*arguments, before=True),
+}
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Which of the two kernels ran."""
+    calls: list[str] = []
+    for name in ("gated_forward", "gated_backward"):
+        run = getattr(native, name)
+        monkeypatch.setattr(
+            native, name, lambda *given, _n=name, _r=run: (calls.append(_n), _r(*given))
+        )
+    return calls
+
+
+def tensors(*key: object, shape: tuple[int, ...], axis: int, n: int, blocks: int) -> list[Tensor]:
+    """Columns and a first state in float64."""
+    rng = rng_for(*key, shape, n)
+    state = shape[:axis] + shape[axis + 1 :]
+    columns = 2 * rng.standard_normal((*shape, blocks * n))
+    return [torch.from_numpy(v) for v in (columns, rng.standard_normal((*state, n)))]
+
+
+def results_and_grads(run: Callable[..., Any], inputs: list[Tensor], seed: int = 0) -> list[Tensor]:
+    inputs = [t.detach().clone().requires_grad_() for t in inputs]
+    found = run(*inputs)
+    generator = torch.Generator().manual_seed(seed)
+    cotangents = [
+        torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y.dtype) for y in found
+    ]
+    return [*found, *torch.autograd.grad(found, inputs, cotangents)]
+
+
+def plain(gates: Gates, reading: str, axis: int) -> Callable[..., Any]:
+    """The same as a loop over time."""
+
+    def run(columns: Tensor, first: Tensor) -> Any:
+        decay, entering, read = Gated(columns, gates).update()
+        before, after, h = [], [], first
+        for f, b in zip(decay.unbind(axis), entering.unbind(axis), strict=True):
+            before.append(h)
+            h = f * h + b
+            after.append(h)
+        if not after:
+            return entering + 0 * first.sum(), first + 0 * columns.sum()
+        stacked = torch.stack(before if reading == "before" else after, axis)
+        # A gradient that is zero must still be one.
+        return (read(stacked) if reading == "output" else stacked) + 0 * columns.sum(), h
+
+    return run
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("isa", instruction_sets())
+def test_every_form(isa: str, reading: str, kernel_calls: list[str]) -> None:
+    """Values and first gradients equal those of a loop over time, on every instruction set."""
+    for gates, (shape, axis, n) in itertools.product(FORMS, SIZES):
+        given = tensors(gates, shape=shape, axis=axis, n=n, blocks=len(gates.order))
+        wanted = results_and_grads(plain(gates, reading, axis), given)
+        kernel_calls.clear()
+        with instruction_set(isa):
+            found = results_and_grads(
+                lambda c, h, g=gates, t=axis: READINGS[reading](Gated(c, g), h, t, None), given
+            )
+        assert kernel_calls == ["gated_forward", "gated_backward"]
+        for actual, right in zip(found, wanted, strict=True):
+            torch.testing.assert_close(
+                actual, right, rtol=1e-10, atol=1e-11, msg=f"{gates} {shape}"
+            )
+
+
+@pytest.mark.parametrize("isa", instruction_sets())
+def test_threads_do_not_change_bits(isa: str) -> None:
+    gates = Gates(("decay", "input", "output", "candidate"))
+    given = [t.float() for t in tensors(1, shape=(3000, 2), axis=0, n=37, blocks=4)]
+    threads, found = torch.get_num_threads(), []
+    try:
+        with instruction_set(isa):
+            for count in (1, 2, 3, 5):
+                torch.set_num_threads(count)
+                found.append(
+                    results_and_grads(lambda c, h: outputs(Gated(c, gates), h, 0, None), given)
+                )
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            assert torch.equal(one, two)
+
+
+def ulps(actual: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> float:
+    """The largest error, in units in the last place of the right value."""
+    unit = np.spacing(np.abs(right).astype(actual.dtype)).astype(right.dtype)
+    return float(np.max(np.abs(actual.astype(right.dtype) - right) / unit))
+
+
+@pytest.mark.parametrize("isa", instruction_sets())
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_activations(dtype: str, isa: str) -> None:
+    """Over the whole range of numbers, subnormal results and infinities included."""
+    rng, wide = rng_for(dtype), np.longdouble
+    v = np.concatenate(
+        [
+            rng.uniform(-30, 30, 4000),
+            rng.uniform(-760 if dtype == "float64" else -105, 1000, 2000),
+            rng.choice([-1, 1], 3000) * 10.0 ** rng.uniform(-40, 3, 3000),
+            [0.0, -0.0],
+        ]
+    ).astype(dtype)
+    x, small = v.astype(wide), np.exp(-np.abs(v.astype(wide)))
+    logistic = np.where(v < 0, small, 1) / (1 + small)
+    candidates = {
+        "identity": x,
+        "tanh": np.tanh(x),
+        "elu": np.where(v > 0, x, np.expm1(np.minimum(x, 0))),
+        "positive": np.where(v >= 0, x + wide(0.5), logistic),
+    }
+    shut = np.full_like(v, -np.inf)  # a decay of 0: the state is the candidate
+    with instruction_set(isa):
+        for name, right in candidates.items():
+            columns = np.concatenate([shut, v])[None, :]
+            h, _ = states(Gated(columns, Gates(("decay", "candidate"), name)), None, 0, None, False)
+            assert ulps(h[0], right) <= 3, name
+        gate = np.concatenate([shut, v, np.ones_like(v)])[None, :]
+        identity = Gates(("decay", "input", "candidate"), "identity")
+        h, _ = states(Gated(gate, identity), None, 0, None, False)
+        assert ulps(h[0], logistic) <= 3
+        extremes = np.array([np.inf, -np.inf, np.nan], dtype)
+        for name, right in {
+            "tanh": [1, -1, np.nan],
+            "elu": [np.inf, -1, np.nan],
+            "positive": [np.inf, 0, np.nan],
+            "identity": extremes,
+        }.items():
+            columns = np.concatenate([shut[:3], extremes])[None, :]
+            h, _ = states(Gated(columns, Gates(("decay", "candidate"), name)), None, 0, None, False)
+            np.testing.assert_array_equal(h[0], np.array(right, dtype))
+
+
+def test_shut_and_open_gates() -> None:
+    """Gates that infinities shut or open to the full leave states and gradients exact."""
+    gates = Gates(("decay", "input", "output", "candidate"), "identity")
+    inf = float("inf")
+    columns = torch.tensor([[0.0, inf, inf, 3.0], [inf, -inf, inf, 7.0], [-inf, inf, -inf, 5.0]])
+    found = results_and_grads(
+        lambda c, h: outputs(Gated(c, gates), h, 0, None), [columns, torch.ones(1)]
+    )
+    assert found[0].tolist() == [[3.5], [3.5], [0.0]]
+    assert found[1].tolist() == [5.0]
+    assert all(torch.isfinite(t).all() for t in found)
+
+
+def test_complement_is_precise() -> None:
+    """Where a gate renews next to nothing, what is kept is 1 minus that, to the last bit of a small gate."""
+    columns = np.array([[1.0, 40.0]] * 3)  # candidate, gate: keep = sigmoid(-40)
+    gates = Gates(("candidate", "decay"), "identity", complement=True)
+    h, _ = states(Gated(columns, gates), np.array([1e17]), 0, None, False)
+    keep = np.exp(-40.0) / (1 + np.exp(-40.0))
+    np.testing.assert_allclose(h[0], keep * 1e17 + (1 - keep), rtol=1e-14)
+
+
+def test_higher_orders(kernel_calls: list[str]) -> None:
+    """Second derivatives, batched gradients, forward mode and vmap go through the gates written out."""
+    gates = Gates(("decay", "input", "output", "candidate"))
+    columns, first = tensors(2, shape=(4, 2), axis=0, n=3, blocks=4)
+    columns.requires_grad_()
+    first.requires_grad_()
+
+    def run(columns: Tensor, first: Tensor) -> Any:
+        return outputs(Gated(columns, gates), first, 0, None)
+
+    assert torch.autograd.gradcheck(run, (columns, first), check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(run, (columns, first))
+    assert torch.autograd.gradcheck(run, (columns, first), check_forward_ad=True)
+    assert "gated_backward" in kernel_calls
+    mapped = torch.func.vmap(run)(torch.stack([columns, -columns]), torch.stack([first, first]))
+    torch.testing.assert_close(mapped[0][1], run(-columns, first)[0])
+    # Only one of the two wants a gradient; and only the final state has one.
+    (grad,) = torch.autograd.grad(run(columns.detach(), first)[1].sum(), first)
+    (wanted,) = torch.autograd.grad(plain(gates, "output", 0)(columns, first)[1].sum(), first)
+    torch.testing.assert_close(grad, wanted)
+    torch.testing.assert_close(
+        torch.autograd.grad(run(columns, first)[0].sum(), columns),
+        torch.autograd.grad(plain(gates, "output", 0)(columns, first)[0].sum(), columns),
+    )
+
+
+def test_where_there_is_no_kernel(kernel_calls: list[str]) -> None:
+    """Resets, other activations, dtypes and layouts give the same, written out."""
+    gates = Gates(("candidate", "decay", "output"))
+    columns, first = tensors(3, shape=(2, 6, 3), axis=1, n=4, blocks=3)
+    wanted = plain(gates, "output", 1)(columns, first)
+    sparse_columns = torch.empty(2, 6, 3, 24, dtype=torch.float64)[..., ::2]
+    for c, h in (
+        (sparse_columns.copy_(columns), first),
+        (columns.transpose(0, 2).contiguous().transpose(0, 2), first),
+        (columns, first.float()),
+    ):
+        kernel_calls.clear()
+        found = outputs(Gated(c, gates), h, 1, None)
+        assert not kernel_calls
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6, check_dtype=False)
+    reset = torch.zeros(2, 6, 3, dtype=torch.bool)
+    outputs(Gated(columns, gates), first, 1, reset)
+    outputs(Gated(columns, Gates(gates.order, "silu")), first, 1, None)
+    outputs(Gated(columns.half(), gates), first.half(), 1, None)
+    outputs(Gated(np.asfortranarray(columns.numpy()), gates), first.numpy(), 1, None)
+    assert not kernel_calls
+    # A state that is not contiguous, and arrays that may not be written to, have one.
+    turned = first.transpose(0, 1).contiguous().transpose(0, 1)
+    torch.testing.assert_close(outputs(Gated(columns, gates), turned, 1, None), wanted)
+    locked = columns.numpy().copy()
+    locked.flags.writeable = False
+    y, final = outputs(Gated(locked, gates), turned.numpy(), 1, None)
+    np.testing.assert_allclose(y, wanted[0], rtol=1e-11, atol=1e-14)
+    np.testing.assert_allclose(final, wanted[1], rtol=1e-11, atol=1e-14)
+    assert kernel_calls == ["gated_forward"] * 2
+
+
+def test_operators() -> None:
+    """The operators have the schema, shapes and strides they say they have."""
+    gates = Gates(("decay", "input", "output", "candidate"))
+    columns, first = tensors(4, shape=(5, 2), axis=0, n=3, blocks=4)
+    form = list(gates_module._form(gates, columns.shape[-1], native.GATED))
+    tests = ("test_schema", "test_faketensor")
+    torch.library.opcheck(
+        torch.ops.scanlib.gated_scan.default, (columns, first, 0, form), test_utils=tests
+    )
+    h, output, final = torch.ops.scanlib.gated_scan(columns, first, 0, form)
+    for state in (first, None):
+        arguments = (output, final, columns, h, state, 0, form)
+        torch.library.opcheck(
+            torch.ops.scanlib.gated_scan_backward.default, arguments, test_utils=tests
+        )
+
+
+@pytest.mark.parametrize("name", ["gilr_lstm", "gilr", "qrnn", "t_rnn", "min_gru"])
+def test_cells_use_it(name: str, kernel_calls: list[str]) -> None:
+    """A forward and backward pass of these cells is one call of each kernel for each recurrence."""
+    cell = CELLS[name](activation="tanh") if name == "gilr" else CELLS[name]()
+    rng = np.random.default_rng(0)
+    params = {
+        k: torch.from_numpy(v).float().requires_grad_() for k, v in cell.init(rng, 3, 4).items()
+    }
+    y, _ = cell(params, torch.randn(7, 2, 3), axis=0)
+    y.square().sum().backward()
+    count = 2 if name == "gilr_lstm" else 1
+    assert kernel_calls == ["gated_forward"] * count + ["gated_backward"] * count
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in params.values())
+
+
+def test_refusals() -> None:
+    """What the C interface must refuse; nothing is written."""
+    form = native.GateForm(2, 0, -1, -1, 2, 1, native.AFTER, False)
+    columns, h = np.ones((3, 4)), np.full((3, 2), 7.0)
+    pointers = (columns.ctypes.data, 0, h.ctypes.data, 0, 0)
+    good = {"form": form, "dtype": 4, "shape": (3, 4), "axis": 0}
+    bad = [
+        {"dtype": 1},
+        {"dtype": 6},
+        {"form": form._replace(candidate=4)},
+        {"form": form._replace(candidate=-1)},
+        {"form": form._replace(reading=3)},
+        {"form": form._replace(at_decay=3)},
+        {"form": form._replace(at_decay=-1)},
+        {"form": form._replace(at_input=-2)},
+        {"form": form._replace(reading=native.GATED)},
+        {"form": form._replace(width=-1)},
+        {"shape": (1 << 40, 1 << 30)},
+    ]
+    for change in bad:
+        with pytest.raises(native.NativeError):
+            native.gated_forward(native.prepare_gates(**(good | change)), *pointers)
+    gates = native.prepare_gates(**good)
+    for wrong in (
+        (0, 0, h.ctypes.data, 0, 0),
+        (columns.ctypes.data, 0, 0, 0, 0),
+        (columns.ctypes.data + 1, 0, h.ctypes.data, 0, 0),
+        (columns.ctypes.data, 0, h.ctypes.data, h.ctypes.data, 0),
+    ):
+        with pytest.raises(native.NativeError):
+            native.gated_forward(gates, *wrong)
+    with pytest.raises(native.NativeError):
+        native.gated_backward(gates, columns.ctypes.data, h.ctypes.data, 0, 0, 0, 0, 0)
+    assert (h == 7).all()
+    native.gated_forward(gates, *pointers)
+    assert (h != 7).all()
