@@ -1,4 +1,8 @@
-"""Interleaved timing: every candidate is run in turn, so a slow moment of the machine meets them all."""
+"""Interleaved timing: every candidate is run in turn, so a slow moment of the machine meets them all.
+
+Each is called twice and the second call is timed: it finds caches and free memory as its own last call left them. What
+another candidate left costs up to three times the call, where a virtual machine's host takes free memory back.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,7 @@ class Summary:
 def interleaved(calls: Mapping[str, Call], budget: Budget, inner: int = 1) -> dict[str, Summary]:
     """Time `calls` in turn, round after round; `inner` calls to one sample.
 
-    Each is called once before the clock starts, so that compilation and first-touch costs stay out.
+    Each is called once before all rounds, for compilation, and once more before each sample.
     """
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
@@ -53,6 +57,7 @@ def interleaved(calls: Mapping[str, Call], budget: Budget, inner: int = 1) -> di
         ):
             for name, call in calls.items():
                 settle()
+                call()
                 samples[name].append(timed(call, inner))
             rounds += 1
     return {name: summarize(values) for name, values in samples.items()}
