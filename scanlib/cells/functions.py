@@ -239,13 +239,14 @@ def project_pair(s: Array, x: Array, weight: Array, bias: Array | None = None) -
     if kind_of(x) == "torch" and s.shape[:-1] == x.shape[:-1]:
         import torch
 
-        y = project(x.reshape(-1, x.shape[-1]), weight[size:, :], bias)
+        above, below = weight.split([size, x.shape[-1]])  # one pass backward, as in `parts`
+        y = project(x.reshape(-1, x.shape[-1]), below, bias)
         if y.dtype == s.dtype == weight.dtype:  # not so under autocast
             # The second product is added to the first in place, which nothing else reads; on matrices, because
             # autograd copies where a view is written to. Compilers see to that themselves, and vmap has no rule for it.
             watched = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
             add = y.addmm if watched else y.addmm_
-            y = add(s.reshape(-1, size), weight[:size])
+            y = add(s.reshape(-1, size), above)
             return y.reshape(*x.shape[:-1], y.shape[-1])
     return project(x, weight[size:, :], bias) + project(s, weight[:size, :])
 
