@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import rnn
-from long_dependency import SYMBOLS, Array, Settings
+from long_dependency import SYMBOLS, Array, Settings, latching
 
 from scanlib.layers.jax import GILRLSTM
 
@@ -60,7 +60,11 @@ class Learner:
 def gilr_lstm(settings: Settings, key: jax.Array) -> tuple[Tree, Any]:
     """Parameters, and the function from them and x to the last output."""
     layer = GILRLSTM(SYMBOLS, settings.units, settings.layers, forget_bias=settings.forget_bias)
-    return layer.init(key), lambda params, x: layer.apply(params, x)[0][-1]
+    params = layer.init(key)
+    if settings.latches:
+        values = latching(settings, {k: np.asarray(v) for k, v in params.items()})
+        params = {k: jnp.asarray(v) for k, v in values.items()}
+    return params, lambda params, x: layer.apply(params, x)[0][-1]
 
 
 def own_lstm(settings: Settings, key: jax.Array) -> tuple[Tree, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from long_dependency import SYMBOLS, Array, Settings
+from long_dependency import SYMBOLS, Array, Settings, latching
 from torch import Tensor
 from torch_training import Training
 
@@ -37,6 +37,10 @@ class Classifier(torch.nn.Module):
                     getattr(self.layers, f"bias_hh_l{layer}")[forget] = 0
         else:
             self.layers = GILRLSTM(*sizes, forget_bias=settings.forget_bias)
+            if settings.latches:
+                published = {k: v.numpy() for k, v in self.layers.state_dict().items()}
+                values = latching(settings, published)
+                self.layers.load_state_dict({k: torch.from_numpy(v) for k, v in values.items()})
         self.readout = torch.nn.Linear(settings.units, 1)
         torch.nn.init.normal_(self.readout.weight)
 

@@ -76,6 +76,31 @@ def test_a_restored_learner_goes_on_as_if_never_stopped(library: str, model: str
     assert len({*begun, *losses}) == 4
 
 
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_a_latching_start_is_what_it_says(library: str) -> None:
+    """Both libraries' models begin with gates that sum to one in the last layer, and with the published rest."""
+    pytest.importorskip(library)
+    n = 4
+
+    def parameters(start: str) -> dict[str, Any]:
+        learner = __import__(f"long_{library}").learner(settings(library, start=start))
+        if library == "torch":
+            return {
+                k: v.detach().numpy() for k, v in learner.training.model.layers.named_parameters()
+            }
+        return {k: np.asarray(v) for k, v in learner.trained[0]["layers"].items()}
+
+    ours, published = parameters("latching"), parameters("published")
+    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in published.items()}
+    changed = {k for k in ours if not np.array_equal(ours[k], published[k])}
+    assert changed == {"weight_l0", "weight_l1", "bias_l0", "bias_l1"}
+    np.testing.assert_array_equal(ours["weight_l0"], 10 * published["weight_l0"])
+    gates = np.ones(n + n) @ ours["weight_l1"] + ours["bias_l1"]
+    np.testing.assert_allclose(gates[:n], -gates[n : 2 * n], rtol=1e-5)
+    assert set(np.abs(ours["bias_l0"][3 * n :])) == {np.float32(0.3)}
+    np.testing.assert_array_equal(ours["bias_l0"][: 3 * n], published["bias_l0"][: 3 * n])
+
+
 def test_a_run_converges_stops_and_goes_on(tmp_path: Path) -> None:
     import long_dependency
 
