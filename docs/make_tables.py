@@ -143,6 +143,7 @@ def _paper(name: str) -> Callable[[], str]:
 
 TABLES: dict[str, Callable[[], str]] = {
     "long_dependency": _paper("long-dependency-1024"),
+    "long_dependency_8192": _paper("long-dependency-8192"),
     "table2": _paper("table2"),
     "language_model": _paper("language-model"),
     "layers": _paper("layers"),
