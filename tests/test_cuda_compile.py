@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 import tempfile
@@ -272,6 +273,45 @@ def test_processes_share_a_cache(cache: Path) -> None:
     assert len(said.pop().split()) == 1, "no process had a problem"
     assert len(entries(cache)) == 1
     assert not list((cache / "tmp").iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_does_not_wait_for_a_compilation_of_its_parent(cache: Path) -> None:
+    """A process that forks while one of its threads compiles has children that compile."""
+    code = f"""
+import os, sys, threading
+from scanlib import compiler
+begun, end = threading.Event(), threading.Event()
+def build(*_):
+    begun.set()
+    end.wait(60)
+    return b"the parent's"
+build_here, compiler.build = compiler.build, build
+parent = threading.Thread(target=compiler.program, args=({SMALL!r}, 90))
+parent.start()
+begun.wait(60)
+child = os.fork()
+if child == 0:
+    compiler.build = build_here
+    os._exit(0 if compiler.program({SMALL!r}, 90).startswith({ELF!r}) else 3)
+for _ in range(600):
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        break
+    end.wait(0.1)
+else:
+    os.kill(child, 9)
+    status = "the child hangs"
+end.set()
+parent.join()
+sys.exit(status and str(status))
+"""
+    command = [sys.executable, "-P", "-W", "ignore::DeprecationWarning", "-c", code]
+    environment = os.environ | {"SCANLIB_CACHE_DIR": str(cache)}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_show_config_tells_of_the_cache(cache: Path) -> None:
