@@ -56,10 +56,10 @@ def commands(experiment: str, small: bool) -> list[list[str]]:
         return [[str(ROOT / "bench" / "table2.py"), *sizes, "--seconds", "0.5" if small else "3"]]
     if experiment != "million":
         raise SystemExit(f"There is no experiment {experiment!r}; choose table2 or million.")
-    sizes = ["--units", "64", "--batch", "1"]
+    sizes = ["--units", "64", "--batch", "2"]
     sizes += ["--length", "256", "--device", "cpu"] if small else ["--length", str(2**20)]
     seeds, limit = ("1", "5") if small else ("5", "120")
-    ours = [*TASK, *sizes, "--model", "gilr_lstm", "--held-out", "64"]
+    ours = [*TASK, *sizes, "--model", "gilr_lstm", "--start", "coupled", "--held-out", "64"]
     own = [*TASK, *sizes, "--model", "lstm", "--seeds", "1", "--held-out", "64"]
     return [
         [*ours, "--library", "torch", "--seeds", seeds, "--time-limit", limit],

@@ -59,7 +59,8 @@ class Learner:
 
 def gilr_lstm(settings: Settings, key: jax.Array) -> tuple[Tree, Any]:
     """Parameters, and the function from them and x to the last output."""
-    layer = GILRLSTM(SYMBOLS, settings.units, settings.layers, forget_bias=settings.forget_bias)
+    options = {"forget_bias": settings.forget_bias, "coupled": settings.coupled}
+    layer = GILRLSTM(SYMBOLS, settings.units, settings.layers, **options)
     params = layer.init(key)
     if settings.latches:
         values = latching(settings, {k: np.asarray(v) for k, v in params.items()})

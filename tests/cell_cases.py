@@ -21,6 +21,7 @@ CASES: list[tuple[Cell, int, int]] = [
     (cells.GILR(activation="silu"), 3, 2),
     (cells.GILRLSTM(), 3, 5),
     (cells.GILRLSTM(delayed=False), 4, 2),
+    (cells.GILRLSTM(coupled=True), 3, 4),
     (cells.SRU(), 4, 4),
     (cells.SRU(activation="tanh", rescale=True, highway_bias=-1.0), 3, 4),
     (cells.QRNN(width=1, pooling="f"), 3, 4),

@@ -60,13 +60,16 @@ def gilr(p: Params, x: Array, past: Past, first: bool, options: Any) -> Array:
 
 
 def gilr_lstm(p: Params, x: Array, past: Past, first: bool, options: Any) -> Array:
-    n = len(p["bias"]) // 4
+    coupled = options.get("coupled", False)
+    n = len(p["bias"]) // (3 if coupled else 4)
     before = past.get("h", np.zeros(n))
     inner = {"weight": p["surrogate_weight"], "bias": p["surrogate_bias"]}
     now = gilr(inner, x, past, first, {"activation": "tanh"})
     seen = before if options.get("delayed", True) else now
-    f, i, o, z = np.split(seen @ p["weight"][:n] + x @ p["weight"][n:] + p["bias"], 4)
-    past["c"] = sigmoid(f) * past.get("c", 0) + sigmoid(i) * np.tanh(z)
+    total = seen @ p["weight"][:n] + x @ p["weight"][n:] + p["bias"]
+    f, *i, o, z = np.split(total, 3 if coupled else 4)
+    share = 1 - sigmoid(f) if coupled else sigmoid(i[0])
+    past["c"] = sigmoid(f) * past.get("c", 0) + share * np.tanh(z)
     return sigmoid(o) * past["c"]
 
 

@@ -95,6 +95,9 @@ def test_a_latching_start_is_what_it_says(library: str) -> None:
     changed = {k for k in ours if not np.array_equal(ours[k], published[k])}
     assert changed == {"weight_l0", "weight_l1", "bias_l0", "bias_l1"}
     np.testing.assert_array_equal(ours["weight_l0"], 10 * published["weight_l0"])
+    coupled = parameters("coupled")
+    assert coupled["weight_l1"].shape == (2 * n, 3 * n)
+    assert list(coupled["bias_l1"][:n]) == [2] * n
     gates = np.ones(n + n) @ ours["weight_l1"] + ours["bias_l1"]
     np.testing.assert_allclose(gates[:n], -gates[n : 2 * n], rtol=1e-5)
     assert set(np.abs(ours["bias_l0"][3 * n :])) == {np.float32(0.3)}

@@ -77,7 +77,7 @@ class GILRLSTM(Cell):
 
     with tau = tanh, and no tanh on c. Parameters: `surrogate_weight` (m, 2n), `surrogate_bias` (2n,) of the GILR;
     `weight` (n + m, 4n), whose first n rows are U and whose columns are f, i, o, z; `bias` (4n,). That is
-    4n(n + m) + 4n + 2nm + 2n numbers. State: the GILR's h~, and c. Output: h.
+    4n(n + m) + 4n + 2nm + 2n numbers. State: the GILR's h~, and c. Output: h. Coupled, there are no columns i.
 
     Attributes
     ----------
@@ -85,11 +85,19 @@ class GILRLSTM(Cell):
         What the bias of f starts with: 5 in the released code. `forget_bias(T)` is what long tasks need.
     delayed : bool
         Whether the gates at step t see h~ of step t - 1, as in the paper, or of step t, as in the released code.
+    coupled : bool
+        Whether i = 1 - f (Greff et al. 2017, arXiv 1503.04069, CIFG): c stays an average of z, and never counts.
     """
 
     forget_bias: float = 5.0
     delayed: bool = True
+    coupled: bool = False
     name: ClassVar[str] = "gilr_lstm"
+
+    @property
+    def _gates(self) -> Gates:
+        enter = () if self.coupled else ("input",)
+        return Gates(("decay", *enter, "output", "candidate"))
 
     def stand_in(self) -> Surrogate:
         return Recurrent(GILR(activation="tanh"), self.delayed)
@@ -100,23 +108,25 @@ class GILRLSTM(Cell):
 
     def shapes(self, input_size: int, hidden_size: int) -> dict[str, Shape]:
         m, n = input_size, hidden_size
-        inner = self.stand_in().shapes(m, n)
-        return {**inner, "weight": (n + m, 4 * n), "bias": (4 * n,)}
+        inner, columns = self.stand_in().shapes(m, n), len(self._gates.order) * n
+        return {**inner, "weight": (n + m, columns), "bias": (columns,)}
 
     def init(
         self, rng: np.random.Generator, input_size: int, hidden_size: int
     ) -> dict[str, np.ndarray]:
         m, n = input_size, hidden_size
+        others = [0.0] * (len(self._gates.order) - 1)
         return {
             **self.stand_in().init(rng, m, n),
-            "weight": uniform(rng, (n + m, 4 * n), LIMIT),
-            "bias": blocks(self.forget_bias, 0.0, 0.0, 0.0, size=n),
+            "weight": uniform(rng, self.shapes(m, n)["weight"], LIMIT),
+            "bias": blocks(self.forget_bias, *others, size=n),
         }
 
     def sizes(self, params: Params) -> tuple[int, int]:
         rows, columns = params["weight"].shape
-        return rows - columns // 4, columns // 4
+        n = columns // len(self._gates.order)
+        return rows - n, n
 
     def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Gated:
         columns = wide(project_pair(s, x, params["weight"], params["bias"]))
-        return Gated(columns, Gates(("decay", "input", "output", "candidate")))
+        return Gated(columns, self._gates)
