@@ -236,7 +236,9 @@ def test_says_what_is_wrong() -> None:
         make("gilr", M, N, 0)
     with pytest.raises(ShapeError, match="dropout"):
         make("gilr", dropout=1.0)
-    with pytest.raises(TypeError, match="no option forgetbias; those of its cell are delayed"):
+    with pytest.raises(
+        TypeError, match="no option forgetbias; those of its cell are coupled, delayed"
+    ):
         make("gilr_lstm", forgetbias=1.0)
     with pytest.raises(TypeError, match="sequence_length"):
         make("min_gru", sequence_length=10)
