@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from scanlib import native
-from scanlib.backends._torch_ops import LIBRARY
+from scanlib.backends._torch_ops import LIBRARY, ordinary, transformed
 from scanlib.problem import DTYPES
 
 State = Tensor | None
@@ -53,9 +53,6 @@ def gated_scan(
     return output if form.reading == native.GATED else h, final
 
 
-_transformed = torch._C._are_functorch_transforms_active
-
-
 def _plain(tensor: Any) -> bool:
     """Whether this is an ordinary tensor on the CPU, in an ordinary call."""
     if torch.compiler.is_compiling():
@@ -64,10 +61,9 @@ def _plain(tensor: Any) -> bool:
         (type(tensor) is Tensor or type(tensor) is Parameter)
         and tensor.is_cpu
         and tensor.dtype in _CODES
-        and tensor.layout is torch.strided
-        and not _transformed()
+        and ordinary(tensor)
+        and not transformed()
         and forward_ad._current_level < 0
-        and not torch._C._functorch.is_legacy_batchedtensor(tensor)
     )
 
 
@@ -116,20 +112,27 @@ def _differentiable_backward(
 # ---- the operators on the CPU, and their shapes
 
 
-def _empty(columns: Tensor, axis: int, form: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    width, reading = form[0], form[6]
-    shape = (*columns.shape[:-1], width)
+def _empty(columns: Tensor, axis: int, form: native.GateForm) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (*columns.shape[:-1], form.width)
     h = columns.new_empty(shape)
-    output = columns.new_empty(shape if reading == native.GATED else (0,))
+    output = columns.new_empty(shape if form.reading == native.GATED else (0,))
     return h, output, columns.new_empty((*shape[:axis], *shape[axis + 1 :]))
 
 
+def _empty_grads(columns: Tensor, h0: State, form: native.GateForm) -> tuple[Tensor, Tensor]:
+    written = 2 + (form.at_input >= 0) + (form.reading == native.GATED)
+    all_written = written * form.width == columns.shape[-1]
+    grad_columns = torch.empty_like(columns) if all_written else torch.zeros_like(columns)
+    return grad_columns, columns.new_empty(() if h0 is None else h0.shape)
+
+
 def _forward(
-    columns: Tensor, h0: State, axis: int, form: list[int]
+    columns: Tensor, h0: State, axis: int, numbers: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
+    form = native.GateForm(*numbers)
     h, output, final = _empty(columns, axis, form)
     h0 = None if h0 is None else h0.contiguous()
-    y = output if form[6] == native.GATED else None
+    y = output if form.reading == native.GATED else None
     native.gated_forward(_prepared(columns, axis, form), *map(_address, (columns, h0, h, y, final)))
     return h, output, final
 
@@ -141,9 +144,10 @@ def _backward(
     h: Tensor,
     h0: State,
     axis: int,
-    form: list[int],
+    numbers: list[int],
 ) -> tuple[Tensor, Tensor]:
-    grad_columns, grad_h0 = _empty_grads(grad, grad_final, columns, h, h0, axis, form)
+    form = native.GateForm(*numbers)
+    grad_columns, grad_h0 = _empty_grads(columns, h0, form)
     given = [None if t is None else t.contiguous() for t in (columns, h, h0, grad, grad_final)]
     target = None if h0 is None else grad_h0
     native.gated_backward(
@@ -152,31 +156,9 @@ def _backward(
     return grad_columns, grad_h0
 
 
-def _empty_grads(
-    grad: Tensor,
-    grad_final: State,
-    columns: Tensor,
-    h: Tensor,
-    h0: State,
-    axis: int,
-    form: list[int],
-) -> tuple[Tensor, Tensor]:
-    given = native.GateForm(*form)
-    written = 2 + (given.at_input >= 0) + (given.reading == native.GATED)
-    all_written = written * given.width == columns.shape[-1]
-    grad_columns = torch.empty_like(columns) if all_written else torch.zeros_like(columns)
-    return grad_columns, columns.new_empty(() if h0 is None else h0.shape)
-
-
-def _prepared(columns: Tensor, axis: int, form: list[int]) -> native.NativeGates:
-    return native.prepare_gates(
-        native.GateForm(*form),
-        _CODES[columns.dtype],
-        columns.shape,
-        axis,
-        torch.get_num_threads(),
-        openmp=True,
-    )
+def _prepared(columns: Tensor, axis: int, form: native.GateForm) -> native.NativeGates:
+    code, threads = _CODES[columns.dtype], torch.get_num_threads()
+    return native.prepare_gates(form, code, columns.shape, axis, threads, openmp=True)
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -186,6 +168,14 @@ def _address(tensor: Tensor | None) -> int:
 LIBRARY.impl("gated_scan", _forward, "CPU")
 LIBRARY.impl("gated_scan_backward", _backward, "CPU")
 torch.library.register_fake(
-    "scanlib::gated_scan", lambda c, h0, axis, form: _empty(c, axis, form), lib=LIBRARY
+    "scanlib::gated_scan",
+    lambda columns, h0, axis, form: _empty(columns, axis, native.GateForm(*form)),
+    lib=LIBRARY,
 )
-torch.library.register_fake("scanlib::gated_scan_backward", _empty_grads, lib=LIBRARY)
+torch.library.register_fake(
+    "scanlib::gated_scan_backward",
+    lambda grad, grad_final, columns, h, h0, axis, form: _empty_grads(
+        columns, h0, native.GateForm(*form)
+    ),
+    lib=LIBRARY,
+)

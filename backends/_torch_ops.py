@@ -85,7 +85,7 @@ for _device in ("CPU", "CUDA"):
 
 # ---- the short way past torch's dispatcher, which costs more than a small recurrence
 
-_transformed = torch._C._are_functorch_transforms_active
+transformed = torch._C._are_functorch_transforms_active
 _function_modes = torch._C._len_torch_function_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _tracing = torch._C._get_tracing_state
@@ -102,13 +102,13 @@ def unwatched(first: Any, second: Any, *others: Any) -> bool:
         and not second.is_neg()
     ):
         return False
-    if _transformed() or _function_modes() or _dispatch_modes() or forward_ad._current_level >= 0:
+    if transformed() or _function_modes() or _dispatch_modes() or forward_ad._current_level >= 0:
         return False
     if torch.is_grad_enabled() and (first.requires_grad or second.requires_grad):
         return False
     if not all(other is None or unwatched(first, other) for other in others):
         return False
-    return _ordinary(first) and _ordinary(second) and _tracing() is None
+    return ordinary(first) and ordinary(second) and _tracing() is None
 
 
 def run_scan(a: Tensor, x: Tensor, h0: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -129,7 +129,7 @@ def _on_one_gpu(first: Tensor, second: Tensor) -> bool:
     return first.is_cuda and second.is_cuda and first.get_device() == second.get_device()
 
 
-def _ordinary(tensor: Tensor) -> bool:
+def ordinary(tensor: Tensor) -> bool:
     """Whether the tensor's memory holds its values: not sparse, conjugated, zeros without memory, or batched.
 
     Batched by torch.autograd.grad(is_grads_batched=True), that is, which does not show as a transform.

@@ -155,8 +155,8 @@ typedef struct scanlib_gates {
   int32_t threads; /* as in scanlib_problem */
   int64_t outer, time, inner, width;
   int64_t row; /* elements from one row to the next */
-  int64_t at_decay, at_input, at_output,
-      at_candidate; /* where a gate's columns start in a row. at_input -1: i = 1 - f */
+  /* Where each gate's columns start in a row. at_input -1: i = 1 - f. */
+  int64_t at_decay, at_input, at_output, at_candidate;
 } scanlib_gates;
 
 /* h0, y, final_state, grad_final and grad_h0 may be NULL; y is given exactly where the reading is SCANLIB_GATED. `grad` is
