@@ -7,9 +7,8 @@
 namespace scanlib {
 namespace {
 
-// ln 2 in two parts, of which the high one times any exponent is exact; the terms of the Taylor series of (exp(r) - 1) / r that
-// |r| <= ln 2 / 2 needs; and the number into whose last bits a rounded
-// exponent is added; below the least v, exp(v) is 0.
+// ln 2 in two parts, of which the high one times any exponent is exact; the number into whose last bits a rounded exponent is
+// added; the v below which exp(v) is 0; the terms of the Taylor series of exp(r) - 1 that |r| <= ln 2 / 2 needs.
 template <class R>
 struct ExpOf;
 template <>

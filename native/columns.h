@@ -5,9 +5,7 @@
 namespace scanlib {
 namespace {
 
-// Up to four vectors of lanes keep their states in registers; wider rows keep them in `state`, which stays in cache.
-
-// Calls step(lane, load, store, state vector) for each vector of a row; the last may be partial.
+// Calls step(lane, lanes) for each vector of a row; the last may be partial.
 template <class L, class Step>
 SCANLIB_INLINE void for_lanes(int64_t lanes, bool down, Step step) {
   const int64_t full = lanes / L::W * L::W;
@@ -32,7 +30,7 @@ SCANLIB_INLINE void store_n(typename L::Elem *p, typename L::Vec v, int64_t n) {
     L::store_part(p, v, n);
 }
 
-// Runs body(state, pointer offsets) with `strips` vectors of state in registers over all steps.
+// Runs body(step, lane, lanes, state) with `Strips` vectors of state in registers over all steps.
 template <class L, int Strips, bool Part, class Body>
 SCANLIB_INLINE void in_registers(int64_t steps, int64_t part, typename L::Elem *state, Body body) {
   typename L::Vec s[Strips];
@@ -45,22 +43,26 @@ SCANLIB_INLINE void in_registers(int64_t steps, int64_t part, typename L::Elem *
   for (int j = 0; j < Strips; ++j) store_n<L>(state + j * L::W, s[j], Part && j == Strips - 1 ? part : L::W);
 }
 
+template <class L, int Strips, class Body>
+SCANLIB_INLINE void in_registers(int64_t steps, int64_t part, typename L::Elem *state, Body body) {
+  return part ? in_registers<L, Strips, true>(steps, part, state, body)
+              : in_registers<L, Strips, false>(steps, 0, state, body);
+}
+
+// state = body(step, lane, lanes, state) for each vector of a row, over all steps. Up to four vectors of lanes keep their states
+// in registers; wider rows keep them in `state`, which stays in cache.
 template <class L, class Body>
 SCANLIB_INLINE void walk_columns(int64_t steps, int64_t lanes, bool down, typename L::Elem *state, Body body) {
-  int64_t full = lanes / L::W, part = lanes % L::W;
-  switch (full + (part ? 1 : 0)) {
+  const int64_t part = lanes % L::W;
+  switch (lanes / L::W + (part ? 1 : 0)) {
     case 1:
-      return part ? in_registers<L, 1, true>(steps, part, state, body)
-                  : in_registers<L, 1, false>(steps, 0, state, body);
+      return in_registers<L, 1>(steps, part, state, body);
     case 2:
-      return part ? in_registers<L, 2, true>(steps, part, state, body)
-                  : in_registers<L, 2, false>(steps, 0, state, body);
+      return in_registers<L, 2>(steps, part, state, body);
     case 3:
-      return part ? in_registers<L, 3, true>(steps, part, state, body)
-                  : in_registers<L, 3, false>(steps, 0, state, body);
+      return in_registers<L, 3>(steps, part, state, body);
     case 4:
-      return part ? in_registers<L, 4, true>(steps, part, state, body)
-                  : in_registers<L, 4, false>(steps, 0, state, body);
+      return in_registers<L, 4>(steps, part, state, body);
     default:
       for (int64_t k = 0; k < steps; ++k)
         for_lanes<L>(lanes, down, [&](int64_t lane, int64_t n) {

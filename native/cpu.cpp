@@ -22,7 +22,7 @@ int64_t lane_offset(const scanlib_problem &p, const scanlib_layout &layout, int6
 
 // T = 0: the state passes through. No lanes at all: only sums over nothing are left to write.
 int run_empty(const scanlib_problem &p, const Pointers &data) {
-  const InstructionSet &set = instruction_set();
+  const Kernels<Complex<double>> &kernels = instruction_set();
   bool backward = p.operand[SCANLIB_GRAD_H].dtype != SCANLIB_ABSENT;
   if (p.time == 0) {
     int from = backward ? SCANLIB_GRAD_FINAL : SCANLIB_H0, to = backward ? SCANLIB_GRAD_H0 : SCANLIB_FINAL;
@@ -31,9 +31,8 @@ int run_empty(const scanlib_problem &p, const Pointers &data) {
     for (int64_t i = 0; i < count; ++i) {
       Complex<double> value{0, 0};
       if (source.dtype != SCANLIB_ABSENT)
-        set.c128.widen[source.dtype](1, data.of[from] + lane_offset(p, source, i) * dtype_size(source.dtype), 1,
-                                     &value);
-      set.c128.narrow[target.dtype](1, &value, data.of[to] + lane_offset(p, target, i) * dtype_size(target.dtype), 1);
+        kernels.widen[source.dtype](1, data.of[from] + lane_offset(p, source, i) * dtype_size(source.dtype), 1, &value);
+      kernels.narrow[target.dtype](1, &value, data.of[to] + lane_offset(p, target, i) * dtype_size(target.dtype), 1);
     }
   }
   if (!backward) return SCANLIB_OK;
@@ -48,7 +47,7 @@ int run_empty(const scanlib_problem &p, const Pointers &data) {
   for (int64_t i = 0, count = lane_count(own); i < count; ++i)
     for (int64_t t = 0; t < own.time; ++t) {
       int64_t at = lane_offset(own, grad_a, i) + t * grad_a.time;
-      set.c128.narrow[grad_a.dtype](1, &zero, data.of[SCANLIB_GRAD_A] + at * dtype_size(grad_a.dtype), 1);
+      kernels.narrow[grad_a.dtype](1, &zero, data.of[SCANLIB_GRAD_A] + at * dtype_size(grad_a.dtype), 1);
     }
   return SCANLIB_OK;
 }

@@ -111,7 +111,7 @@ void read_gate_backward(const GateBlock &block, const T *output, const T *h, con
 template <class T>
 void walk_gates_backward(const GateBlock &block, const T *decay, T *grad, T *state) {
   using L = RealLanes<T>;
-  const int64_t lanes = block.rows * block.width, last = block.steps - 1;
+  const int64_t lanes = block.lanes(), last = block.steps - 1;
   walk_columns<L>(block.steps, lanes, false, state,
                   [=](int64_t k, int64_t lane, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
                     const int64_t at = (last - k) * lanes + lane;

@@ -20,7 +20,7 @@ namespace scanlib {
 namespace {
 
 constexpr int64_t kBlockUnits = 256;             // the most units in a block
-constexpr int64_t kGatesAloneBytes = 32 * 1024;  // columns; less than this stays on the calling thread
+constexpr int64_t kGatesAloneBytes = 32 * 1024;  // of states; less than this stays on the calling thread
 
 struct GatedData {
   bool backward;
@@ -33,8 +33,8 @@ class GatedRun {
  public:
   GatedRun(const scanlib_gates &gates, const GatedData &data)
       : g_(gates),
-        kernels_(gate_kernels_for<T>(instruction_set())),
-        scan_(kernels_for<T>(instruction_set())),
+        kernels_(instruction_set()),
+        scan_(instruction_set()),
         columns_(static_cast<const T *>(data.columns)),
         h0_(static_cast<const T *>(data.h0)),
         grad_(static_cast<const T *>(data.grad)),
@@ -54,9 +54,9 @@ class GatedRun {
   }
 
   int run() {
-    const int64_t bytes = g_.outer * g_.time * g_.inner * g_.width * int64_t(sizeof(T));
-    const int wanted = g_.threads > 0 ? g_.threads : default_threads();
-    const int threads = int(std::min<int64_t>(bytes < kGatesAloneBytes ? 1 : wanted, chains_ * segments_));
+    const int64_t rows = g_.outer * g_.time * g_.inner, states = rows * g_.width;
+    const bool alone = states * int64_t(sizeof(T)) < kGatesAloneBytes;
+    const int threads = useful_threads(g_.threads, alone ? 1 : chains_ * segments_);
     const int64_t lanes = rows_ * width_, panel = Arena::room<T>(lanes * steps_);
     const int64_t carries = Arena::room<T>(chains_ * lanes), flags = Arena::room<std::atomic<int64_t>>(chains_);
     const int64_t room = carries + flags + Arena::room<T>(lanes) + threads * 2 * panel;
@@ -69,10 +69,9 @@ class GatedRun {
     zeros_ = arena.take<T>(lanes);
     std::fill(zeros_, zeros_ + lanes, T(0));
     panels_ = arena.take<T>(0);
-    const int64_t states = g_.outer * g_.time * g_.inner * g_.width;
     for (T *output : {grad_ ? nullptr : h_, y_})
       if (output) advise(output, states);
-    if (grad_columns_) advise(grad_columns_, g_.outer * g_.time * g_.inner * g_.row);
+    if (grad_columns_) advise(grad_columns_, rows * g_.row);
     run_on_threads(threads, g_.flags & SCANLIB_OPENMP, [](void *self) { static_cast<GatedRun *>(self)->work(); }, this);
     std::free(memory);
     return SCANLIB_OK;
@@ -85,10 +84,9 @@ class GatedRun {
 
   // One block: a chain of blocks follows the same units through time.
   struct Place {
-    int64_t chain, first, steps;
+    int64_t chain, first;  // first: its first step
     GateBlock block;
-    int64_t gate, state,
-        carry;  // where its first element is among the columns, in dense states, in states without time
+    int64_t gate, state, carry;  // where its first element is: among the columns, in states, in states without time
   };
 
   Place place_of(int64_t chain, int64_t segment) const {
@@ -97,8 +95,7 @@ class GatedRun {
     const int64_t row = rest % row_blocks_ * rows_, outer = rest / row_blocks_;
     p.chain = chain;
     p.first = segment * steps_;
-    p.steps = std::min(steps_, g_.time - p.first);
-    p.block = {p.steps,
+    p.block = {std::min(steps_, g_.time - p.first),
                std::min(rows_, g_.inner - row),
                std::min(width_, g_.width - units),
                g_.inner * g_.row,
@@ -135,16 +132,16 @@ class GatedRun {
     const GateColumns<const T> gates = gates_at(columns_, p.gate);
     kernels_.open(p.block, gates, g_.candidate, sign(), decay, entering);
     T *const carry = receive(p, turn, h0_);
-    const int64_t lanes = p.block.rows * p.block.width, step = p.block.state_step;
+    const int64_t lanes = p.block.lanes(), step = p.block.state_step;
     T *h = h_ + p.state;
     if (g_.reading == SCANLIB_BEFORE) {
       // A row of states is that before its step: the first is the carry, the last state goes to the next block.
       std::memcpy(h, carry, size_t(lanes) * sizeof(T));
-      scan_.columns_forward(p.steps - 1, lanes, decay, lanes, entering, lanes, h + step, step, carry);
-      const int64_t last = (p.steps - 1) * lanes;
+      scan_.columns_forward(p.block.steps - 1, lanes, decay, lanes, entering, lanes, h + step, step, carry);
+      const int64_t last = (p.block.steps - 1) * lanes;
       scan_.columns_forward(1, lanes, decay + last, 0, entering + last, 0, entering + last, 0, carry);
     } else {
-      scan_.columns_forward(p.steps, lanes, decay, lanes, entering, lanes, h, step, carry);
+      scan_.columns_forward(p.block.steps, lanes, decay, lanes, entering, lanes, h, step, carry);
     }
     pass_on(p, turn, carry, final_);
     if (g_.reading == SCANLIB_GATED) kernels_.read(p.block, gates.output, h, y_ + p.state);
@@ -153,14 +150,14 @@ class GatedRun {
   void backward(const Place &p, int64_t turn, T *decay, T *grad) {
     const GateColumns<const T> gates = gates_at(columns_, p.gate);
     const GateColumns<T> to = gates_at(grad_columns_, p.gate);
-    const int64_t lanes = p.block.rows * p.block.width, step = p.block.state_step;
+    const int64_t lanes = p.block.lanes(), step = p.block.state_step;
     const T *h = h_ + p.state;
     kernels_.decay(p.block, gates.decay, sign(), decay);
     if (g_.reading == SCANLIB_GATED) {
       kernels_.read_backward(p.block, gates.output, h, grad_ + p.state, to.output, grad);
     } else {
       const int64_t ahead = g_.reading == SCANLIB_BEFORE ? 1 : 0;  // the state after a step is row `ahead` further on
-      for (int64_t k = 0; k < p.steps; ++k) {
+      for (int64_t k = 0; k < p.block.steps; ++k) {
         if (p.first + k + ahead < g_.time)
           std::memcpy(grad + k * lanes, grad_ + p.state + (k + ahead) * step, size_t(lanes) * sizeof(T));
         else
@@ -185,7 +182,7 @@ class GatedRun {
       kernels_.open_backward(block, gates, g_.candidate, sign(), decay, grad, before, to);
       done = 1;
     }
-    block.steps = p.steps - done;
+    block.steps = p.block.steps - done;
     kernels_.open_backward(block, shifted(gates, done * block.gate_step), g_.candidate, sign(), decay + done * lanes,
                            grad + done * lanes, h + (done - 1) * step, shifted(to, done * block.gate_step));
   }
@@ -198,7 +195,7 @@ class GatedRun {
 
   // The chain's carry, once the block before has passed it on; the first block starts from `initial`, or zeros.
   T *receive(const Place &p, int64_t turn, const T *initial) {
-    const int64_t lanes = p.block.rows * p.block.width;
+    const int64_t lanes = p.block.lanes();
     T *carry = carries_ + p.chain * rows_ * width_;
     for (Patience patience; done_[p.chain].load(std::memory_order_acquire) != turn;) patience.wait();
     if (turn == 0 && initial)
@@ -208,8 +205,7 @@ class GatedRun {
     return carry;
   }
   void pass_on(const Place &p, int64_t turn, const T *carry, T *last) {
-    if (turn == segments_ - 1 && last)
-      std::memcpy(last + p.carry, carry, size_t(p.block.rows * p.block.width) * sizeof(T));
+    if (turn == segments_ - 1 && last) std::memcpy(last + p.carry, carry, size_t(p.block.lanes()) * sizeof(T));
     done_[p.chain].store(turn + 1, std::memory_order_release);
   }
 
@@ -257,9 +253,9 @@ int run_gates(const scanlib_gates *gates, const GatedData &data, std::initialize
   const bool empty = g.outer == 0 || g.time == 0 || g.inner == 0 || g.width == 0;
   for (const void *pointer : needed)
     if (!pointer && !empty) return SCANLIB_E_ARGUMENT;
-  for (const void *pointer : {data.columns, data.h0, data.grad, data.grad_final, static_cast<const void *>(data.h),
-                              static_cast<const void *>(data.y), static_cast<const void *>(data.final_state),
-                              static_cast<const void *>(data.grad_columns), static_cast<const void *>(data.grad_h0)})
+  const void *const all[] = {data.columns, data.h0,          data.grad,         data.grad_final, data.h,
+                             data.y,       data.final_state, data.grad_columns, data.grad_h0};
+  for (const void *pointer : all)
     if (reinterpret_cast<uintptr_t>(pointer) % uintptr_t(dtype_size(g.dtype))) return SCANLIB_E_ALIGNMENT;
   IeeeArithmetic ieee;
   return g.dtype == SCANLIB_F32 ? run_gates_as<float>(g, data) : run_gates_as<double>(g, data);

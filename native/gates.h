@@ -10,6 +10,8 @@ namespace scanlib {
 struct GateBlock {
   int64_t steps, rows, width;
   int64_t gate_step, gate_row, state_step;
+
+  int64_t lanes() const { return rows * width; }
 };
 
 // The columns of one gate in a block, before any activation; null where there is no such gate.

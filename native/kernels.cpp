@@ -349,8 +349,8 @@ constexpr Kernels<T> table() {
 
 #define SCANLIB_TEXT2(name) #name
 #define SCANLIB_TEXT(name) SCANLIB_TEXT2(name)
-const InstructionSet SCANLIB_ISA = {SCANLIB_TEXT(SCANLIB_ISA), table<float>(),           table<double>(),
-                                    table<Complex<float>>(),   table<Complex<double>>(), gate_table<float>(),
-                                    gate_table<double>()};
+const InstructionSet SCANLIB_ISA = {table<float>(),           table<double>(),     table<Complex<float>>(),
+                                    table<Complex<double>>(), gate_table<float>(), gate_table<double>(),
+                                    SCANLIB_TEXT(SCANLIB_ISA)};
 
 }  // namespace scanlib

@@ -44,45 +44,15 @@ struct Kernels {
   void (*narrow[7])(int64_t n, const T *from, void *to, int64_t stride);
 };
 
-struct InstructionSet {
+// Its tables are its bases, so that a reference to one of them can be had by its type alone.
+struct InstructionSet : Kernels<float>,
+                        Kernels<double>,
+                        Kernels<Complex<float>>,
+                        Kernels<Complex<double>>,
+                        GateKernels<float>,
+                        GateKernels<double> {
   const char *name;
-  Kernels<float> f32;
-  Kernels<double> f64;
-  Kernels<Complex<float>> c64;
-  Kernels<Complex<double>> c128;
-  GateKernels<float> gates_f32;
-  GateKernels<double> gates_f64;
 };
-
-template <class T>
-const Kernels<T> &kernels_for(const InstructionSet &set);
-template <>
-inline const Kernels<float> &kernels_for(const InstructionSet &set) {
-  return set.f32;
-}
-template <>
-inline const Kernels<double> &kernels_for(const InstructionSet &set) {
-  return set.f64;
-}
-template <>
-inline const Kernels<Complex<float>> &kernels_for(const InstructionSet &set) {
-  return set.c64;
-}
-template <>
-inline const Kernels<Complex<double>> &kernels_for(const InstructionSet &set) {
-  return set.c128;
-}
-
-template <class T>
-const GateKernels<T> &gate_kernels_for(const InstructionSet &set);
-template <>
-inline const GateKernels<float> &gate_kernels_for(const InstructionSet &set) {
-  return set.gates_f32;
-}
-template <>
-inline const GateKernels<double> &gate_kernels_for(const InstructionSet &set) {
-  return set.gates_f64;
-}
 
 // Those that this library holds, for the processor it is built for.
 #if defined(__x86_64__)

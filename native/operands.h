@@ -28,7 +28,7 @@ template <class T>
 class Operands {
  protected:
   Operands(const scanlib_problem &problem, const Schedule &schedule, const Pointers &data)
-      : p_(problem), s_(schedule), data_(data), kernels_(kernels_for<T>(instruction_set())) {}
+      : p_(problem), s_(schedule), data_(data), kernels_(instruction_set()) {}
 
   Stream stream(int role, const Place &place) const {
     const scanlib_layout &layout = p_.operand[role];

@@ -49,9 +49,7 @@ class Run : Operands<T> {
 
   int run() {
     int64_t bytes = s_.groups * s_.lanes * p_.time * int64_t(sizeof(T));
-    int threads = p_.threads > 0 ? p_.threads : default_threads();
-    threads = int(std::min<int64_t>(bytes < kAloneBytes ? 1 : threads, s_.items()));
-    workers_ = std::max(1, threads);
+    workers_ = useful_threads(p_.threads, bytes < kAloneBytes ? 1 : s_.items());
     const bool carries = s_.segments > 1, slots = s_.reduce == Reduce::Time;
     const int64_t slot_count = slots ? s_.groups * s_.segments * s_.lanes : 0;
     const int64_t carry_count = carries ? s_.groups * s_.segments : 0;
@@ -236,7 +234,7 @@ class Run : Operands<T> {
       }
   }
   void store_sum(Sum sum, int32_t dtype, char *to) const {
-    kernels_for<Sum>(instruction_set()).narrow[dtype](1, &sum, to, 1);
+    static_cast<const Kernels<Sum> &>(instruction_set()).narrow[dtype](1, &sum, to, 1);
   }
 
   // Adds up the slots of Reduce::Time, in order, and writes grad_a.
@@ -374,7 +372,7 @@ class Run : Operands<T> {
       T product = mul_add(state, conjugate(before), T{});
       if (s_.reduce == Reduce::Time) {
         Sum sum;
-        kernels_for<Sum>(instruction_set()).widen[TypeOf<T>::dtype](1, &product, 1, &sum);
+        static_cast<const Kernels<Sum> &>(instruction_set()).widen[TypeOf<T>::dtype](1, &product, 1, &sum);
         add(slots_[(group * s_.segments + k / s_.segment) * s_.lanes + lane], sum);
       } else {
         bool shared = s_.reduce == Reduce::Lanes;

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
@@ -139,6 +140,10 @@ int count_threads() {
 int default_threads() {
   static const int threads = count_threads();
   return threads;
+}
+
+int useful_threads(int asked, int64_t items) {
+  return int(std::max<int64_t>(1, std::min<int64_t>(asked > 0 ? asked : default_threads(), items)));
 }
 
 void run_on_threads(int threads, bool openmp, void (*work)(void *), void *context) {

@@ -2,6 +2,8 @@
 #pragma once
 #include <sched.h>
 
+#include <cstdint>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -10,6 +12,8 @@ namespace scanlib {
 
 // How many threads a call may use by default: SCANLIB_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may use.
 int default_threads();
+// How many threads a call takes that has `items` pieces of work and was asked for `asked` threads (0: the default); at least one.
+int useful_threads(int asked, int64_t items);
 
 // Calls work(context) on the calling thread and on up to threads - 1 others, and returns when all are done. The work must
 // share itself out: fewer calls than asked for are always possible, down to the calling thread's alone (the pool is busy with
