@@ -144,11 +144,10 @@ def replaced(scan: Any) -> Iterator[None]:
     if scan is None:
         yield
         return
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(gates, "_run_fused", return_value=None))
-        for name, module in list(sys.modules.items()):
-            if name.startswith("scanlib.cells.") and hasattr(module, "linear_recurrence"):
-                stack.enter_context(mock.patch.object(module, "linear_recurrence", scan))
+    with (
+        mock.patch.object(gates, "_run_fused", return_value=None),
+        mock.patch.object(gates, "linear_recurrence", scan),
+    ):
         yield
 
 

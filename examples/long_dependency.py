@@ -85,6 +85,11 @@ class Settings:
         return [*[False] * (self.layers - 1), last]
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What a GILR-LSTM is made with."""
+        return {"forget_bias": self.forget_bias, "coupled": self.coupled}
+
+    @property
     def title(self) -> str:
         return f"{self.library} {TITLES[self.model]} T={self.length} seed {self.seed}"
 

@@ -59,8 +59,7 @@ class Learner:
 
 def gilr_lstm(settings: Settings, key: jax.Array) -> tuple[Tree, Any]:
     """Parameters, and the function from them and x to the last output."""
-    options = {"forget_bias": settings.forget_bias, "coupled": settings.coupled}
-    layer = GILRLSTM(SYMBOLS, settings.units, settings.layers, **options)
+    layer = GILRLSTM(SYMBOLS, settings.units, settings.layers, **settings.options)
     params = layer.init(key)
     if settings.latches:
         values = latching(settings, {k: np.asarray(v) for k, v in params.items()})

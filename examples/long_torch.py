@@ -36,8 +36,7 @@ class Classifier(torch.nn.Module):
                     getattr(self.layers, f"bias_ih_l{layer}")[forget] = settings.forget_bias
                     getattr(self.layers, f"bias_hh_l{layer}")[forget] = 0
         else:
-            options = {"forget_bias": settings.forget_bias, "coupled": settings.coupled}
-            self.layers = GILRLSTM(*sizes, **options)
+            self.layers = GILRLSTM(*sizes, **settings.options)
             if settings.latches:
                 published = {k: v.numpy() for k, v in self.layers.state_dict().items()}
                 values = latching(settings, published)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ READINGS: dict[str, Callable[..., Any]] = {
 
 
 @pytest.fixture
-def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which of the two kernels ran."""
     calls: list[str] = []
     for name in ("gated_forward", "gated_backward"):

@@ -20,6 +20,7 @@ from scanlib.cells.functions import (
     convex,
     delay,
     forget,
+    identity,
     namespace,
     parts,
     sigmoid,
@@ -96,7 +97,7 @@ class Gated(NamedTuple):
         f, z = gate["decay"], ACTIVATIONS[self.gates.activation](z)
         o = gate.get("output")
         entering = gate["input"] * z if "input" in gate else convex(f, z)
-        return Update(f, entering, (lambda h: h) if o is None else (lambda h: o * h))
+        return Update(f, entering, identity if o is None else (lambda h: o * h))
 
 
 def written_out(transition: Update | Gated) -> Update:

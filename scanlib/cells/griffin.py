@@ -10,6 +10,7 @@ import numpy as np
 
 from scanlib.cells.base import Cell, CellError, Params, check_choice
 from scanlib.cells.functions import (
+    identity,
     namespace,
     project_heads,
     sigmoid,
@@ -95,4 +96,4 @@ class RGLRU(Cell):
         scale = sqrt_capped(-xp.expm1(2 * log_a))
         if reset is not None:
             scale = xp.where(xp.expand_dims(reset, axis=-1), 1 + zeros((), scale), scale)
-        return Update(xp.exp(log_a), scale * sigmoid(wide(i)) * wide(x), lambda h: h)
+        return Update(xp.exp(log_a), scale * sigmoid(wide(i)) * wide(x), identity)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scanlib.cells.base import Cell, Params
-from scanlib.cells.functions import convex, namespace, project, sigmoid, silu, split, wide
+from scanlib.cells.functions import convex, identity, namespace, project, sigmoid, silu, split, wide
 from scanlib.cells.gates import Update
 from scanlib.cells.initial import linear
 from scanlib.problem import Shape
@@ -70,7 +70,7 @@ class HGRN(Cell):
             decay = self.lower_bound + (1 - self.lower_bound) * decay
         entering = convex(decay, silu(i))
         if not self.output_gate:
-            return Update(decay, entering, lambda h: h)
+            return Update(decay, entering, identity)
 
         def read(h: Array) -> Array:
             xp = namespace(h)

@@ -8,7 +8,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scanlib.cells.base import Cell, Params
-from scanlib.cells.functions import convex, positive, project, sigmoid, softplus, split, wide
+from scanlib.cells.functions import (
+    convex,
+    identity,
+    positive,
+    project,
+    sigmoid,
+    softplus,
+    split,
+    wide,
+)
 from scanlib.cells.gates import Gated, Gates, Update
 from scanlib.cells.initial import linear
 from scanlib.problem import Shape
@@ -95,4 +104,4 @@ class MinLSTM(_Minimal):
         candidate = positive(candidate) if self.positive else candidate
         # f / (f + i) = sigmoid(log f - log i), which stays finite where both gates underflow.
         keep = sigmoid(softplus(-i) - softplus(-f))
-        return Update(keep, convex(keep, candidate), lambda h: h)
+        return Update(keep, convex(keep, candidate), identity)

@@ -22,6 +22,7 @@ from scanlib.cells.functions import (
     at,
     delay,
     device_of,
+    identity,
     namespace,
     part,
     project,
@@ -31,10 +32,10 @@ from scanlib.cells.functions import (
     wide,
     zeros,
 )
+from scanlib.cells.gates import Update, states
 from scanlib.cells.initial import orthogonal
 from scanlib.cells.surrogate import Window
 from scanlib.problem import Shape
-from scanlib.recurrence import linear_recurrence
 
 Array = Any
 #: The largest exponent of nothing: a finite stand-in for minus infinity, whose differences are never NaN.
@@ -91,8 +92,8 @@ def wkv(
     decay, entering = _weights(w, k, before, m)
     sums, finals = [], []
     for b, initial in ((entering * v, num), (entering, den)):
-        h, final = linear_recurrence(decay, b, initial, axis=axis, return_final=True)
-        sums.append(delay(h, initial, axis))
+        sum_before, final = states(Update(decay, b, identity), initial, axis, None, before=True)
+        sums.append(sum_before)
         finals.append(final)
     return _average(u, k, v, before, *sums), (*finals, at(m, axis, steps - 1))
 

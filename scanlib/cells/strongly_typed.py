@@ -12,7 +12,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scanlib.cells.base import Cell, Params, Surrogate
-from scanlib.cells.functions import convex, project, project_pair, sigmoid, split, tanh, wide
+from scanlib.cells.functions import (
+    convex,
+    identity,
+    project,
+    project_pair,
+    sigmoid,
+    split,
+    tanh,
+    wide,
+)
 from scanlib.cells.gates import Gated, Gates, Update
 from scanlib.cells.initial import blocks, glorot
 from scanlib.cells.surrogate import Window
@@ -108,7 +117,7 @@ class TGRU(_Typed):
 
     def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
         z, f, o = self._gates(params, s, x)
-        return Update(f, z * o, lambda h: h)
+        return Update(f, z * o, identity)
 
 
 @dataclass(frozen=True)
