@@ -53,9 +53,10 @@ def linear_recurrence(
     Raises
     ------
     ShapeError, AxisError (ValueError)
-        Shapes that do not broadcast, a missing axis or one out of range.
-    DTypeError, ArrayKindError (TypeError)
-        Integers, booleans and other dtypes; things that are not arrays; arrays of two libraries.
+        Shapes that do not broadcast; a missing axis or one out of range, which is an IndexError too.
+    DTypeError, ArrayKindError, AxisTypeError (TypeError)
+        Integers, booleans and other dtypes; things that are not arrays; arrays of two libraries; an axis that is no
+        integer.
     DeviceError, OutputError (ValueError)
         Arrays on two devices; an `out` that cannot be written or overlaps an input.
 
@@ -137,7 +138,7 @@ def linear_recurrence_vjp(
 
     Raises
     ------
-    ShapeError, AxisError, DTypeError, ArrayKindError, DeviceError
+    ShapeError, AxisError, AxisTypeError, DTypeError, ArrayKindError, DeviceError
         As `linear_recurrence`.
 
     Notes

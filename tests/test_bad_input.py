@@ -12,18 +12,21 @@ import scanlib
 from scanlib import (
     ArrayKindError,
     AxisError,
+    AxisTypeError,
     DeviceError,
     DTypeError,
     OutputError,
     ScanlibError,
     ShapeError,
+    cells,
 )
 
 pytestmark = pytest.mark.thorough  # torch.compile wraps every exception in one of its own
 
 BUILTINS = {
     ArrayKindError: TypeError,
-    AxisError: ValueError,
+    AxisError: (ValueError, IndexError),
+    AxisTypeError: TypeError,
     DTypeError: TypeError,
     DeviceError: ValueError,
     OutputError: ValueError,
@@ -40,9 +43,13 @@ def refused(error: type[Exception], *words: str) -> Any:
 
 
 def test_every_error_is_scanlibs_and_a_builtin() -> None:
-    for error, builtin in BUILTINS.items():
+    for error, builtins in BUILTINS.items():
         assert issubclass(error, ScanlibError)
-        assert issubclass(error, builtin)
+        for builtin in builtins if isinstance(builtins, tuple) else (builtins,):
+            assert issubclass(error, builtin)
+    assert BUILTINS.keys() | {ScanlibError} == {
+        error for name in scanlib.__all__ if isinstance(error := getattr(scanlib, name), type)
+    }
 
 
 def ones(lib: Member, *shape: int) -> Any:
@@ -64,16 +71,47 @@ def test_wrong_h0(lib: Member) -> None:
             lib.scan(ones(lib, 2, 3, 4), ones(lib, 2, 3, 4), ones(lib, *shape), axis=1)
 
 
-@pytest.mark.parametrize("axis", [3, -4, 2**31, 2**63, -(2**200)])
+def along_any_axis(lib: Member) -> dict[str, Any]:
+    """Every public function with an axis of time, as one of that axis alone; all on arrays of 3 axes."""
+    v = ones(lib, 2, 3, 4)
+    functions: dict[str, Any] = {
+        "linear_recurrence": lambda axis: scanlib.linear_recurrence(v, v, axis=axis),
+        "linear_recurrence_vjp": lambda axis: scanlib.linear_recurrence_vjp(v, v, v, axis=axis),
+        "explain": lambda axis: scanlib.explain(v, v, axis=axis),
+    }
+    if lib.capability.functions:
+        w, cell = ones(lib, 4), cells.GILR()
+        params = {
+            name: ones(lib, *shape)
+            for name, shape in cell.shapes(input_size=4, hidden_size=5).items()
+        }
+        functions["cells.wkv"] = lambda axis: cells.wkv(w, w, v, v, axis=axis)
+        functions["cells.Cell"] = lambda axis: cell(params, v, axis=axis)
+    return functions
+
+
+@pytest.mark.parametrize("axis", [3, -4, 7, 2**31, 2**63, -(2**200)])
 def test_axis_out_of_range(lib: Member, axis: int) -> None:
-    with refused(AxisError, "out of range", "3 axes", "-3 to 2"):
-        scanlib.linear_recurrence(ones(lib, 2, 3, 4), ones(lib, 2, 3, 4), axis=axis)
+    for function in along_any_axis(lib).values():
+        with refused(AxisError, "out of range", "3 axes", "-3 to 2"):
+            function(axis)
 
 
 @pytest.mark.parametrize("axis", [1.0, "1", True, (1,), [0], np.float64(1)])
 def test_axis_of_another_kind(lib: Member, axis: Any) -> None:
-    with refused(AxisError, "integer"):
-        scanlib.linear_recurrence(ones(lib, 2, 3), ones(lib, 2, 3), axis=axis)
+    for function in along_any_axis(lib).values():
+        with refused(AxisTypeError, "integer"):
+            function(axis)
+
+
+def test_axis_that_is_missing_or_that_of_features(lib: Member) -> None:
+    for name, function in along_any_axis(lib).items():
+        with refused(AxisError, "missing", "3 axes", "axis=1"):
+            function(None)
+        if name.startswith("cells"):
+            for axis in (2, -1):
+                with refused(AxisError, "features"):
+                    function(axis)
 
 
 def test_missing_axis(lib: Member) -> None:

@@ -35,7 +35,7 @@ from scanlib.cells.functions import (
 from scanlib.cells.gates import Update, states
 from scanlib.cells.initial import orthogonal
 from scanlib.cells.surrogate import Window
-from scanlib.problem import Shape
+from scanlib.problem import Shape, time_axis
 
 Array = Any
 #: The largest exponent of nothing: a finite stand-in for minus infinity, whose differences are never NaN.
@@ -70,8 +70,12 @@ def wkv(
     -------
     y : array, shape of v
     state : (num, den, max)
+
+    Raises
+    ------
+    AxisError (ValueError), AxisTypeError (TypeError)
     """
-    axis %= k.ndim
+    axis = time_axis(axis, tuple(k.shape), "k")
     xp, steps = namespace(k), k.shape[axis]
     num, den, largest = _nothing(k, axis) if state is None else state
     if steps == 0:
