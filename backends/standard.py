@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
-from scanlib.dispatch import Explanation, is_scalar
+from scanlib.dispatch import Explanation, is_scalar, python_number
 from scanlib.errors import ArrayKindError, DeviceError, DTypeError, OutputError, ShapeError
 from scanlib.overlap import check_out_type
 from scanlib.problem import (
@@ -235,7 +235,8 @@ def _conj(xp: Any, array: Any) -> Any:
 
 
 def _gather(**arguments: Any) -> Call:
-    """Check that the arguments belong together and make arrays of the scalars among them."""
+    """Check that the arguments belong together and make arrays of the numbers among them."""
+    arguments = {name: python_number(value) for name, value in arguments.items()}
     given = {
         name: value
         for name, value in arguments.items()

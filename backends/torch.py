@@ -25,7 +25,7 @@ from scanlib.backends._torch_run import (
     result_dtype,
     signature,
 )
-from scanlib.dispatch import Explanation, is_scalar
+from scanlib.dispatch import Explanation, is_scalar, python_number
 from scanlib.errors import ArrayKindError, DeviceError, OutputError
 from scanlib.overlap import Memory, check_out, check_out_type
 from scanlib.problem import Problem, axis_index, dtype_code, resolve, resolve_vjp
@@ -46,7 +46,7 @@ def linear_recurrence(
             axis = axis if type(axis) is int else axis_index(axis)
             h, final = forward(a, x, h0, axis, reverse, return_final)
             return h if final is None else (h, final)
-    operands = a, x, h0
+    operands = a, x, h0 = python_number(a), python_number(x), python_number(h0)
     a, x, h0, dtype, problem = _prepare(a, x, h0, axis)
     if out is not None:
         return _into(out, operands, a, x, h0, dtype, problem, reverse, return_final)
@@ -59,6 +59,7 @@ def linear_recurrence(
 def linear_recurrence_vjp(
     grad_h: Any, a: Any, h: Any, h0: Any, axis: Any, reverse: bool, grad_final: Any
 ) -> tuple[Tensor, Tensor, Tensor | None]:
+    grad_h, a, h, h0, grad_final = map(python_number, (grad_h, a, h, h0, grad_final))
     given = {"grad_h": grad_h, "a": a, "h": h, "h0": h0, "grad_final": grad_final}
     _check_operands(given)
     dtype = _promoted(given)
@@ -87,6 +88,7 @@ def linear_recurrence_vjp(
 
 def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
     direct = unwatched(a, x, h0)
+    a, x, h0 = map(python_number, (a, x, h0))
     a, x, h0, dtype, problem = _prepare(a, x, h0, axis)
     given = {name: t for name, t in (("a", a), ("x", x), ("h0", h0)) if t is not None}
     notes = []
@@ -131,7 +133,7 @@ def _prepare(
     _check_operands(given)
     dtype = _promoted(given)
     device = next(value.device for value in given.values() if isinstance(value, Tensor))
-    a, x, h0 = (_tensor(value, dtype, device) for value in (a, x, h0))
+    a, x, h0 = (_tensor(value, dtype, device) for value in given.values())
     state_shape = None if h0 is None else tuple(h0.shape)
     problem = _resolved(resolve, tuple(a.shape), tuple(x.shape), state_shape, axis_index(axis))
     return a, x, h0, dtype, problem

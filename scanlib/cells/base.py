@@ -270,6 +270,8 @@ class Cell(ABC):
                 f"state has {len(state)} arrays, but that of a {self.name} cell has {len(self.state)}: "
                 f"{', '.join(self.state)}. Pass on what the cell returned, or None."
             )
+        check_library(kind, "state", *(state or ()))
+        check_library(kind, "reset", *(() if reset is None else (reset,)))
         if reset is not None:
             xp, given = namespace(reset), tuple(reset.shape)
             steps = zip(reversed(given), reversed(shape[:-1]), strict=False)
@@ -303,9 +305,15 @@ def _sizes(cell: Cell, params: Params, kind: str) -> tuple[int, int]:
                 f"Parameter {name} of this {cell.name} cell {what}; for {m} inputs and {n} hidden units it must "
                 f"have shape {shape}."
             )
-        if kind_of(value, name) not in (kind, "numpy" if kind == "jax" else kind):
-            raise ArrayKindError(
-                f"x is of {kind} and parameter {name} of {kind_of(value)}. Convert the parameters to {kind} first: "
-                "`init` gives NumPy arrays."
-            )
+        check_library(kind, f"parameter {name}", value)
     return m, n
+
+
+def check_library(kind: str, name: str, *arrays: Array) -> None:
+    """Raise `ArrayKindError` unless these go with inputs of the library `kind`: are of it, or NumPy's beside JAX's."""
+    for array in arrays:
+        if kind_of(array, name) not in (kind, "numpy" if kind == "jax" else kind):
+            raise ArrayKindError(
+                f"The inputs are of {kind} and {name} of {kind_of(array)}. Convert everything to {kind} first: `init` "
+                "gives NumPy arrays."
+            )
