@@ -9,12 +9,24 @@ from __future__ import annotations
 import importlib
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
-from scanlib.backends import Adapter
-from scanlib.errors import ArrayKindError
+from scanlib.errors import ArrayKindError, MissingLibraryError
 from scanlib.problem import DTYPES
 from scanlib.refused import ACCEPTED, not_taken, refuse_meaning
+
+try:
+    from scanlib.backends import Adapter
+except ModuleNotFoundError as error:
+    if error.name != "scanlib.backends":
+        raise
+    # The folder lies beside this one in a checkout and inside it once installed.
+    raise MissingLibraryError(
+        f"Python found scanlib in {Path(__file__).parent}, a checkout's folder that is only part of the package: it "
+        "looks first in the folder it is started in, and what is installed lies elsewhere. Start it in another folder "
+        "or as python -P; or install the checkout where it is, with pip install --editable ."
+    ) from None
 
 #: library -> (module that must be imported for its arrays to exist, the class all of them derive from)
 LIBRARIES = {
