@@ -177,6 +177,10 @@ def _compiled_vjp(axis: int | None, reverse: bool, pure: bool) -> Callable[..., 
             name: value if value is None else _pad(value, ndim - (name in ("h0", "grad_final")))
             for name, value in given.items()
         }
+        state, state_shape = full["h0"], problem.state_shape
+        if state is not None and state.shape != state_shape:
+            # Its gradient is a sum, whose terms have the dtype that it has here.
+            full["h0"] = state.astype(_jax_primitives.accumulator(state.dtype))
         grad_a, grad_x, *grad_h0 = _jax_primitives.backward(
             full["a"],
             full["h"],
@@ -192,11 +196,8 @@ def _compiled_vjp(axis: int | None, reverse: bool, pure: bool) -> Callable[..., 
         grad_a = _unpad(grad_a, named["a"])
         if h0 is None:
             return grad_a, grad_x, None
-        return (
-            grad_a,
-            grad_x,
-            _unpad(_jax_primitives.sum_to(grad_h0[0], full["h0"].shape), named["h0"]),
-        )
+        total = _jax_primitives.sum_to(grad_h0[0], state.shape).astype(state.dtype)
+        return grad_a, grad_x, _unpad(total, named["h0"])
 
     return jax.jit(linear_recurrence_vjp, inline=True)
 

@@ -24,7 +24,9 @@ from scanlib.backends._torch_run import (
     promote,
     result_dtype,
     signature,
+    sum_to,
 )
+from scanlib.backends._torch_sums import spread, spread_state
 from scanlib.dispatch import Explanation, is_scalar, python_number
 from scanlib.errors import ArrayKindError, DeviceError, OutputError
 from scanlib.overlap import Memory, check_out, check_out_type
@@ -50,9 +52,8 @@ def linear_recurrence(
     a, x, h0, dtype, problem = _prepare(a, x, h0, axis)
     if out is not None:
         return _into(out, operands, a, x, h0, dtype, problem, reverse, return_final)
-    h, final = scan(
-        a, x.expand(problem.shape), _state(h0, problem), problem.axis, reverse, return_final, dtype
-    )
+    x, h0 = spread(x, problem.shape), spread_state(h0, problem.state_shape)
+    h, final = scan(a, x, h0, problem.axis, reverse, return_final, dtype)
     return (h, final) if return_final else h
 
 
@@ -75,15 +76,15 @@ def linear_recurrence_vjp(
     )
     grad_a, grad_x, grad_h0 = scan_backward(
         grad_h,
-        _state(grad_final, problem),
+        spread_state(grad_final, problem.state_shape),
         a,
         h,
-        _state(h0, problem),
+        spread_state(h0, problem.state_shape),
         problem.axis,
         reverse,
         grad_h.dtype,
     )
-    return grad_a, grad_x, None if h0 is None else grad_h0.sum_to_size(h0.shape)
+    return grad_a, grad_x, None if h0 is None else sum_to(grad_h0, h0.shape).to(h0.dtype)
 
 
 def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
@@ -199,10 +200,6 @@ _NUMBER = {
 }
 
 
-def _state(state: Tensor | None, problem: Problem) -> Tensor | None:
-    return None if state is None else state.expand(problem.state_shape)
-
-
 def _resolved(function: Any, *arguments: Any) -> Problem:
     """`resolve` or `resolve_vjp`, past their cache where lengths are symbols, which do not hash."""
     if _compiling():
@@ -264,8 +261,8 @@ def _into(
         check_out_type(tuple(out.shape), dtype_name(out.dtype), problem.shape, dtype_name(dtype))
     final: Tensor | None
     if watched:
-        full_x, state = x.expand(problem.shape), _state(h0, problem)
-        h, final = scan(a, full_x, state, problem.axis, reverse, return_final, dtype)
+        x, h0 = spread(x, problem.shape), spread_state(h0, problem.state_shape)
+        h, final = scan(a, x, h0, problem.axis, reverse, return_final, dtype)
         out.copy_(h)
     else:
         _, final = forward(a, x, h0, problem.axis, reverse, return_final, dtype, out)

@@ -136,11 +136,12 @@ def linear_recurrence_vjp(
     Returns
     -------
     grad_a : array
-        Of `a`'s own shape and dtype: summed over the axes along which `a` was repeated, in a fixed order.
+        Of `a`'s own shape and dtype: summed over the axes along which `a` was repeated, in float32 or wider and in a
+        fixed order.
     grad_x : array, shape (..., T, ...)
         Of `grad_h`'s shape and dtype.
     grad_h0 : array or None
-        Of `h0`'s own shape and dtype; None if `h0` was not given.
+        Of `h0`'s own shape and dtype, summed like `grad_a`; None if `h0` was not given.
 
     Raises
     ------
