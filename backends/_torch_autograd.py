@@ -23,6 +23,7 @@ from scanlib.backends._torch_ops import (
     scan_backward_op,
     scan_op,
 )
+from scanlib.backends._torch_run import sum_to
 from scanlib.errors import DTypeError
 
 State = Tensor | None
@@ -209,7 +210,7 @@ class ScanBackward(torch.autograd.Function):
         p, final = scan(a, cast(force, h.dtype), w, axis, reverse, final_dtype is not None, h.dtype)
         if final_dtype is not None:
             to_final = cast(final, final_dtype)
-        to_a = cast((previous(p, w, axis, reverse).conj() * g).sum_to_size(a.shape), a.dtype)
+        to_a = cast(sum_to(previous(p, w, axis, reverse).conj() * g, a.shape), a.dtype)
         return cast(p, h_dtype), to_final, to_a, to_h, to_h0, None, None, None
 
     @staticmethod
@@ -228,9 +229,8 @@ class ScanBackward(torch.autograd.Function):
             )
             if dh is not None or dh0 is not None:
                 dh = _zeros(h) if dh is None else dh
-                grad_a = grad_a + cast(
-                    (g * previous(dh, dh0, axis, reverse).conj()).sum_to_size(a.shape), a.dtype
-                )
+                moved = g * previous(dh, dh0, axis, reverse).conj()
+                grad_a = grad_a + cast(sum_to(moved, a.shape), a.dtype)
             if h0 is not None and da is not None:
                 grad_h0 = grad_h0 + cast(first(product, axis, reverse), h0.dtype)
             return grad_a, grad_x, grad_h0

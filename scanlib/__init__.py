@@ -4,6 +4,7 @@ from scanlib.config import show_config
 from scanlib.errors import (
     ArrayKindError,
     AxisError,
+    AxisTypeError,
     DeviceError,
     DTypeError,
     MissingLibraryError,
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArrayKindError",
     "AxisError",
+    "AxisTypeError",
     "DTypeError",
     "DeviceError",
     "MissingLibraryError",

@@ -116,6 +116,10 @@ class Member:
         h = self.scan(a, x, h0, **options)
         return scanlib.linear_recurrence_vjp(grad_h, a, h, h0, grad_final=grad_final, **options)
 
+    def dtype_beside(self, scalar: Any, array: Any) -> str:
+        """The dtype of the product of a NumPy scalar and `array`, as the library has it."""
+        return self.dtype_name(array * scalar)
+
     def namespace(self, array: Any) -> Any:
         return array_api_compat.array_namespace(array)
 
@@ -127,6 +131,11 @@ class Member:
 
 
 class NumPy(Member):
+    def dtype_beside(self, scalar: Any, array: Any) -> str:
+        return np.result_type(
+            scalar.dtype, array.dtype
+        ).name  # as NumPy 2 has it, whichever this is
+
     def array(self, values: Array) -> Any:
         return np.asarray(values)
 
@@ -145,6 +154,9 @@ class NumPyReadOnly(NumPy):
 
 
 class Strict(Member):
+    def dtype_beside(self, scalar: Any, array: Any) -> str:
+        return self.dtype_name(array * scalar.item())  # the standard has Python's numbers only
+
     def array(self, values: Array) -> Any:
         import array_api_strict
 
@@ -263,6 +275,8 @@ def _jitted(options: tuple[tuple[str, Any], ...]) -> Any:
 
 
 class CuPy(Member):
+    dtype_beside = NumPy.dtype_beside  # type: ignore[assignment]
+
     def array(self, values: Array) -> Any:
         import cupy
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,30 @@ except scanlib.MissingLibraryError as error:
     message = python(code, SCANLIB_LIBRARY="/nowhere/libscanlib.so")
     assert "/nowhere/libscanlib.so" in message
     assert "Install" in message
+
+
+def test_a_checkout_that_is_not_installed_in_place_says_what_to_do(tmp_path: Path) -> None:
+    """After `pip install .`, a Python started in the checkout finds its folder scanlib, which lacks the adapters."""
+    (tmp_path / "scanlib").symlink_to(Path(__file__).resolve().parent.parent / "scanlib")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-S",
+            "-c",
+            "import scanlib",
+        ],  # without site, so without an editable install
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("scanlib.errors.MissingLibraryError")
+    for words in (str(tmp_path), "another folder", "python -P", "pip install --editable ."):
+        assert words in last
 
 
 def test_first_use_inside_torch_compile() -> None:

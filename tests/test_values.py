@@ -107,6 +107,29 @@ def test_complex_scalar_makes_the_result_complex(lib: Member) -> None:
     assert lib.numpy(h).tolist() == [1, 1 + 0.5j, 0.75 + 0.5j]
 
 
+@pytest.mark.thorough  # torch.compile makes arrays of NumPy scalars
+def test_numpy_scalars_promote_as_the_library_has_it(lib: Member) -> None:
+    """NumPy's have a dtype, although float64 is a Python float and complex128 a Python complex; torch's are numbers."""
+    names = [name for name in ("float32", "bfloat16") if name in lib.capability.dtypes]
+    scalars = [np.float64(0.5), np.float32(0.5), np.complex128(0.5j)]
+    for name, scalar in itertools.product(names, scalars):
+        x = normal(rng_for(name), (2, 6), name)
+        given = lib.array(x)
+        expected = lib.dtype_beside(scalar, given)
+        want, _ = recurrence(np.array(scalar), x, axis=1)
+        h = lib.scan(scalar, given, axis=1)
+        assert_kind(lib, h, given, expected, (2, 6))
+        tolerance = 0.02 if expected == "bfloat16" else 1e-5
+        assert np.allclose(lib.numpy(h).astype(complex), want, rtol=tolerance, atol=tolerance)
+        kinds = [lib.scan(given, given, scalar, axis=1), lib.scan(given, scalar, axis=1)]
+        assert [lib.dtype_name(kind) for kind in kinds] == [expected] * 2
+        grads = scanlib.linear_recurrence_vjp(h, scalar, h, scalar, axis=1)
+        assert [tuple(grad.shape) for grad in grads] == [(), (2, 6), ()]
+        assert scanlib.explain(scalar, given, axis=1).path
+    with pytest.raises(scanlib.ArrayKindError, match="array"):
+        scanlib.linear_recurrence(scalars[0], scalars[1])
+
+
 @pytest.mark.thorough
 def test_promotion_is_the_librarys(lib: Member) -> None:
     """Mixed dtypes give what the library promotes them to, or a DTypeError where it does not."""

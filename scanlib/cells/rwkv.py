@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from scanlib.cells.base import Cell, CellError, Params, State, Surrogate
+from scanlib.cells.base import Cell, CellError, Params, State, Surrogate, check_library
 from scanlib.cells.functions import (
     at,
     delay,
@@ -35,7 +35,8 @@ from scanlib.cells.functions import (
 from scanlib.cells.gates import Update, states
 from scanlib.cells.initial import orthogonal
 from scanlib.cells.surrogate import Window
-from scanlib.problem import Shape
+from scanlib.dispatch import kind_of
+from scanlib.problem import Shape, time_axis
 
 Array = Any
 #: The largest exponent of nothing: a finite stand-in for minus infinity, whose differences are never NaN.
@@ -70,8 +71,13 @@ def wkv(
     -------
     y : array, shape of v
     state : (num, den, max)
+
+    Raises
+    ------
+    AxisError (ValueError), AxisTypeError (TypeError)
     """
-    axis %= k.ndim
+    _check(w, u, k, v, state, reset)
+    axis = time_axis(axis, tuple(k.shape), "k")
     xp, steps = namespace(k), k.shape[axis]
     num, den, largest = _nothing(k, axis) if state is None else state
     if steps == 0:
@@ -102,12 +108,22 @@ def wkv_step(
     w: Array, u: Array, k: Array, v: Array, state: State, reset: Array | None = None
 ) -> tuple[Array, State]:
     """The WKV operator for one step; k and v have shape (..., C)."""
+    _check(w, u, k, v, state, reset)
     num, den, largest = state
     before = _before(largest, reset)
     m = stop_gradient(namespace(k).maximum(before + w, k))
     decay, entering = _weights(w, k, before, m)
     y = _average(u, k, v, before, num, den)
     return y, (decay * num + entering * v, decay * den + entering, m)
+
+
+def _check(
+    w: Array, u: Array, k: Array, v: Array, state: State | None, reset: Array | None
+) -> None:
+    kind, given = kind_of(k, "k"), {"w": w, "u": u, "v": v}
+    for name, value in (given if reset is None else {**given, "reset": reset}).items():
+        check_library(kind, name, value)
+    check_library(kind, "state", *(state or ()))
 
 
 def _before(largest: Array, reset: Array | None) -> Array:
