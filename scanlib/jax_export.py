@@ -50,10 +50,11 @@ def register(platform: str | None = None) -> None:
     Raises
     ------
     MissingLibraryError
-        If libscanlib does not serve that platform, with the reason. An export made where it did cannot run here.
+        If libscanlib does not serve that platform, with the reason.
     """
     platform = platform or platform_of()
     if reason := _jax_lowering.missing(platform):
         raise MissingLibraryError(
-            f"Exported programs with scanlib's calls cannot run on {platform}: {reason}."
+            f"scanlib's calls cannot be registered for {platform}: {reason}. Programs that were exported for it "
+            "where this holds too consist of JAX operations, and run without."
         )
