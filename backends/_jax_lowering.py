@@ -8,7 +8,6 @@ its scratch memory, which is dropped here. What runs on several devices is wrapp
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +17,8 @@ import numpy as np
 from jax.interpreters import mlir
 
 from scanlib import compiler, gpu, native
-from scanlib.backends import _jax_pure, _jax_sharding, _jax_views
+from scanlib.backends import _jax_internals as internals
+from scanlib.backends import _jax_probe, _jax_pure, _jax_sharding, _jax_views
 from scanlib.backends._jax_autodiff import backward_by_scan, tangent_by_scan
 from scanlib.backends._jax_primitives import Array, accumulator, backward_p, cast, scan_p, tangent_p
 from scanlib.errors import MissingLibraryError
@@ -38,6 +38,8 @@ HANDLERS = {
 }
 #: what XLA's registry of FFI targets calls them
 REGISTRY = {"cpu": "cpu", "cuda": "CUDA"}
+
+EXPORT_HINT = "jax.export needs disabled_checks=scanlib.jax_export.CHECKS"
 
 STATES = ("h0", "final", "grad_final", "grad_h0")
 
@@ -67,16 +69,6 @@ def missing(platform: str) -> str:
         major, minor = divmod(library.scanlib_xla_ffi_version(), 1000)
         return f"this jaxlib refuses libscanlib's handlers, compiled for XLA FFI {major}.{minor}: {error}"
     return ""
-
-
-@functools.cache
-def _warn_once(reason: str) -> None:
-    warnings.warn(
-        f"scanlib runs as JAX operations, which is right but slow: {reason}. scanlib.explain(a, x, ...) tells the path "
-        "of a call.",
-        RuntimeWarning,
-        stacklevel=2,
-    )
 
 
 # ---- the handlers' calls
@@ -257,7 +249,9 @@ def _lower(
     *operands: Any,
     **params: Any,
 ) -> Any:
-    platforms = _platforms(ctx)
+    platforms = internals.platforms(ctx)
+    if internals.exporting(ctx):
+        call = _hinting(call)
     runs = {p: functools.partial(call, platform=p) for p in platforms if _served(p, ctx, params)}
     if len(platforms) == 1 and runs:
         return _jax_sharding.lower(runs[platforms[0]], ctx, operands, params)
@@ -272,11 +266,15 @@ def _lower(
     return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
 
 
-def _platforms(ctx: Any) -> Sequence[str]:
-    """What a program is lowered for: several platforms in an export, the host's in what is computed there."""
-    if getattr(ctx.jaxpr_eqn_ctx, "compute_type", None) == "device_host":
-        return ("cpu",)
-    return ctx.platforms or ctx.module_context.platforms
+def _hinting(call: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
+    """`call` under a name that stands in jax.export's refusal to serialise a custom call it does not know."""
+
+    @functools.wraps(call)
+    def named(*operands: Array, **params: Any) -> list[Array]:
+        with jax.named_scope(EXPORT_HINT):
+            return call(*operands, **params)
+
+    return named
 
 
 def _served(platform: str, ctx: Any, params: Mapping[str, Any]) -> bool:
@@ -288,8 +286,11 @@ def _served(platform: str, ctx: Any, params: Mapping[str, Any]) -> bool:
     if platform == "cuda" and symbolic and not reason:
         reason = "how much scratch memory a CUDA kernel needs is not known for extents left open in an export"
     if reason:
-        _warn_once(reason)
-    return not reason
+        internals.warn_once(f"scanlib runs as JAX operations, which is right but slow: {reason}")
+        return False
+    for price in _jax_probe.lost():
+        internals.warn_once(f"scanlib's results are right, but {price}")
+    return True
 
 
 _register(scan_p, _call_forward, _scan_by_jax)

@@ -23,6 +23,7 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
+from scanlib.backends._jax_internals import make_vary, spec_of, varying_axes
 from scanlib.errors import DeviceError
 
 Array = jax.Array
@@ -144,26 +145,14 @@ def bind(primitive: Primitive, *operands: Array, **params: Any) -> list[Array]:
 
 
 def _vary_alike(operands: tuple[Array, ...]) -> tuple[Array, ...]:
-    varying = [_varying_axes(operand) for operand in operands]
+    varying = [varying_axes(operand) for operand in operands]
     union = frozenset().union(*varying)
     if not union:
         return operands
     return tuple(
-        _make_vary(operand, tuple(sorted(union - axes))) if axes != union else operand
+        make_vary(operand, tuple(sorted(union - axes))) if axes != union else operand
         for operand, axes in zip(operands, varying, strict=True)
     )
-
-
-def _varying_axes(operand: Array) -> frozenset[str]:
-    kind = jax.typeof(operand)
-    manual = getattr(kind, "manual_axis_type", None)  # jax 0.10; before it was `vma`
-    return frozenset(getattr(kind, "vma", ()) if manual is None else manual.varying)
-
-
-def _make_vary(operand: Array, axes: tuple[str, ...]) -> Array:
-    if hasattr(lax, "pcast"):
-        return lax.pcast(operand, axes, to="varying")
-    return getattr(lax, "pvary")(operand, axes)  # noqa: B009 - before jax 0.9, and unknown to type checkers now
 
 
 # ---- types: those of an element-wise formula of the same operands, so that JAX's own rules for shardings, mesh axes
@@ -239,7 +228,7 @@ def _backward_types(
 def _refuse_sharded_time(avals: Sequence[Any], axis: int) -> None:
     """On a mesh with explicit axes a sharded time axis is an error, as it is for `jax.numpy.cumsum`."""
     for aval in avals:
-        spec = getattr(getattr(aval, "sharding", None), "spec", ())
+        spec = spec_of(aval)
         if axis < len(spec) and spec[axis] is not None:
             raise DeviceError(
                 f"The recurrence runs along axis {axis}, which is sharded over {spec[axis]!r} in {aval}. Each step "

@@ -17,40 +17,37 @@ from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, 
 from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
+from scanlib.backends import _jax_internals as internals
 from scanlib.backends import _jax_views
 from scanlib.backends._jax_primitives import Array, accumulator, backward_p, cast, scan_p, tangent_p
 
-try:
-    # Private, and the only way to be told the devices when a primitive is lowered, which partitioning needs.
-    from jax._src.dispatch import prim_requires_devices_during_lowering as _told_devices
-
-    _told_devices.update((scan_p, tangent_p, backward_p))
-    UNAVAILABLE = ""
-except (ImportError, AttributeError) as _error:
-    UNAVAILABLE = (
-        f"this JAX does not tell primitives their devices ({_error}), so operands sharded outside of jax.shard_map are "
-        "gathered on every device; put the call into jax.shard_map"
-    )
+_GATHERED = "operands sharded outside of jax.shard_map are gathered on every device; put the call into jax.shard_map"
+_untold = internals.tell_devices((scan_p, tangent_p, backward_p))
+UNAVAILABLE = (
+    f"{internals.this_jax()} does not tell primitives their devices ({_untold}), so {_GATHERED}"
+    if _untold
+    else ""
+)
+#: A partitioned call is a function in this process, which no exported program can take along.
+EXPORTED = f"a program for export cannot be partitioned, so {_GATHERED}"
 
 
 def lower(
     call: Callable[..., list[Array]], ctx: Any, operands: Sequence[Any], params: dict[str, Any]
 ) -> Any:
     """Lower `call` in `ctx`: on views for one device and in a shard_map, partitioned for several devices."""
-    context = ctx.module_context.axis_context
-    several = isinstance(context, mlir.ShardingContext) and context.num_devices > 1
-    if not several:
+    if not internals.on_several_devices(ctx):
         return _jax_views.lower(call, ctx, operands, params)
-    if context.abstract_mesh is not None and not UNAVAILABLE:
+    if reason := UNAVAILABLE or (EXPORTED if internals.exporting(ctx) else ""):
+        internals.warn_once(f"scanlib's results are right, but {reason}")
+    elif internals.has_mesh(ctx):
         call = functools.partial(_partitioned, call)
     return mlir.lower_fun(call, multiple_results=True)(ctx, *operands, **params)
 
 
 def gathered_because() -> str:
     """Why operands that are sharded here would be gathered on every device; empty if they are not."""
-    mesh = jax.sharding.get_abstract_mesh()
-    manual = set(getattr(mesh, "manual_axes", ()))
-    if manual and manual != set(mesh.axis_names):
+    if internals.leaves_axes_to_xla():
         # Partitioning a foreign call there ends in a failed check of XLA, which aborts the process.
         return (
             "this jax.shard_map leaves mesh axes to XLA, which gathers operands that are sharded over them; name all "
@@ -71,10 +68,13 @@ def _partitioned(call: Callable[..., list[Array]], *operands: Array, **params: A
         axes = [name for d in params.get("summed", ()) for name in _names(spec[d])]
 
         def lower(*local: Array) -> list[Array]:
-            if not axes:
-                return run(*local)
-            grad_a, *rest = run(*local, a_dtype=accumulator(local[0].dtype))
-            return [cast(lax.psum(grad_a, tuple(axes)), local[0].dtype), *rest]
+            # A shard is an array of one device, whatever mesh the caller has set: on one with explicit axes JAX would
+            # put a sharding into the sum of two numbers that psum is compiled from, which XLA refuses.
+            with jax.sharding.use_abstract_mesh(internals.NO_MESH):
+                if not axes:
+                    return run(*local)
+                grad_a, *rest = run(*local, a_dtype=accumulator(local[0].dtype))
+                return [cast(lax.psum(grad_a, tuple(axes)), local[0].dtype), *rest]
 
         place = functools.partial(layout.sharding, mesh, spec)
         return mesh, lower, list(map(place, wanted)), tuple(map(place, given))

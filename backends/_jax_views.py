@@ -17,9 +17,9 @@ import jax
 import numpy as np
 from jax.core import ShapedArray
 from jax.interpreters import mlir
-from jax.interpreters.mlir import ir
 
 from scanlib import native
+from scanlib.backends._jax_internals import integers, operation
 from scanlib.problem import contiguous_strides
 
 #: Results of these operations are in memory whoever reads them. Others XLA computes where they are read, so that a copy
@@ -53,15 +53,14 @@ def look_through(value: Any) -> tuple[Any, View]:
     """
     own = value, View.dense(value.type.shape)
     steps = []
-    while (operation := _operation(value)) is not None and operation.name in _STEPS:
-        steps.append(operation)
-        value = operation.operands[0]
-    operation = _operation(value)
-    if not steps or (operation is not None and operation.name not in STORED):
+    while (step := operation(value)) is not None and step.name in _STEPS:
+        steps.append(step)
+        value = step.operands[0]
+    if not steps or (step is not None and step.name not in STORED):
         return own
     view = View.dense(value.type.shape)
-    for operation in reversed(steps):
-        moved = _STEPS[operation.name](view, operation)
+    for step in reversed(steps):
+        moved = _STEPS[step.name](view, step)
         if moved is None:
             return own
         view = moved
@@ -148,48 +147,39 @@ def _seen_through(
     return [base for base, _ in seen], views, avals
 
 
-def _operation(value: Any) -> Any:
-    """What computes `value`; None for an argument."""
-    return None if isinstance(value.owner, ir.Block) else value.owner.operation
-
-
-def _integers(operation: Any, name: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in operation.attributes[name])
-
-
-def _slice(view: View, operation: Any) -> View:
-    start, steps = _integers(operation, "start_indices"), _integers(operation, "strides")
+def _slice(view: View, step: Any) -> View:
+    start, steps = integers(step, "start_indices"), integers(step, "strides")
     offset = view.offset + sum(i * stride for i, stride in zip(start, view.strides, strict=True))
     strides = tuple(n * stride for n, stride in zip(steps, view.strides, strict=True))
-    return View(tuple(operation.result.type.shape), offset, strides)
+    return View(tuple(step.result.type.shape), offset, strides)
 
 
-def _transpose(view: View, operation: Any) -> View:
-    order = _integers(operation, "permutation")
+def _transpose(view: View, step: Any) -> View:
+    order = integers(step, "permutation")
     return View(
         tuple(view.shape[d] for d in order), view.offset, tuple(view.strides[d] for d in order)
     )
 
 
-def _reverse(view: View, operation: Any) -> View:
+def _reverse(view: View, step: Any) -> View:
     offset, strides = view.offset, list(view.strides)
-    for d in _integers(operation, "dimensions"):
+    for d in integers(step, "dimensions"):
         offset += max(view.shape[d] - 1, 0) * strides[d]
         strides[d] = -strides[d]
     return View(view.shape, offset, tuple(strides))
 
 
-def _broadcast(view: View, operation: Any) -> View:
-    shape = tuple(operation.result.type.shape)
+def _broadcast(view: View, step: Any) -> View:
+    shape = tuple(step.result.type.shape)
     strides = [0] * len(shape)
-    for d, to in enumerate(_integers(operation, "broadcast_dimensions")):
+    for d, to in enumerate(integers(step, "broadcast_dimensions")):
         strides[to] = view.strides[d] if view.shape[d] == shape[to] else 0
     return View(shape, view.offset, tuple(strides))
 
 
-def _reshape(view: View, operation: Any) -> View | None:
+def _reshape(view: View, step: Any) -> View | None:
     """Axes of extent 1 come and go; nothing else keeps one stride an axis."""
-    shape = tuple(operation.result.type.shape)
+    shape = tuple(step.result.type.shape)
     if [n for n in shape if n != 1] != [n for n in view.shape if n != 1]:
         return None
     left = iter([s for n, s in zip(view.shape, view.strides, strict=True) if n != 1])

@@ -16,7 +16,8 @@ import numpy as np
 from jax import lax
 
 from scanlib import gpu, native
-from scanlib.backends import _jax_lowering, _jax_primitives, _jax_sharding
+from scanlib.backends import _jax_lowering, _jax_primitives, _jax_probe, _jax_sharding
+from scanlib.backends._jax_internals import inlined, spec_of
 from scanlib.dispatch import Explanation, is_number
 from scanlib.errors import DeviceError, DTypeError, OutputError
 from scanlib.problem import Problem, axis_index, dtype_code, resolve, resolve_vjp
@@ -80,7 +81,7 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
     devices = sorted(
         {device for array in arrays for device in array.devices()}, key=lambda device: device.id
     )
-    platform = _platform(devices)
+    platform = platform_of(devices)
     where = (
         ", ".join(map(str, devices))
         or f"{platform} (JAX's default; the program it is traced into decides)"
@@ -100,10 +101,11 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
         )
         return Explanation("jax", where, "JAX operations", kernel, (reason, *notes))
     kernel, note = _kernel(call, reverse, gpu.describe if platform == "cuda" else native.describe)
-    return Explanation("jax", where, f"libscanlib ({platform})", kernel, (*note, *notes))
+    lost = _jax_probe.lost()
+    return Explanation("jax", where, f"libscanlib ({platform})", kernel, (*note, *notes, *lost))
 
 
-def _platform(devices: Sequence[Any]) -> str:
+def platform_of(devices: Sequence[Any] = ()) -> str:
     """What programs for these devices, or for the default ones, are lowered for."""
     device = devices[0] if devices else jax.local_devices()[0]
     if device.platform != "gpu":
@@ -134,7 +136,7 @@ def _kernel(
 
 def _shards_time(array: Array, problem: Problem) -> bool:
     axis = problem.axis - (len(problem.shape) - array.ndim)
-    spec = getattr(array.sharding, "spec", ())
+    spec = spec_of(array)
     return 0 <= axis < len(spec) and spec[axis] is not None
 
 
@@ -159,7 +161,7 @@ def _compiled_forward(
         )
         return (out[0], out[1]) if return_final else out[0]
 
-    return jax.jit(linear_recurrence, inline=True)
+    return inlined(linear_recurrence)
 
 
 @functools.lru_cache(maxsize=256)
@@ -199,7 +201,7 @@ def _compiled_vjp(axis: int | None, reverse: bool, pure: bool) -> Callable[..., 
         total = _jax_primitives.sum_to(grad_h0[0], state.shape).astype(state.dtype)
         return grad_a, grad_x, _unpad(total, named["h0"])
 
-    return jax.jit(linear_recurrence_vjp, inline=True)
+    return inlined(linear_recurrence_vjp)
 
 
 def _placed(run: Callable[..., Any], *values: Any) -> Any:

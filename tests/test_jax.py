@@ -1,4 +1,4 @@
-"""What only JAX has: programs and their text, export, the path in JAX operations, JAX's own kinds of arguments.
+"""What only JAX has: programs and their text, the path in JAX operations, JAX's own kinds of arguments.
 
 Values, dtypes and first gradients are in the matrix's own tests, derivatives in test_jax_autodiff.py.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import pathlib
 import re
 import warnings
 from collections.abc import Iterator
@@ -34,7 +35,15 @@ from jax_cases import (  # noqa: E402
     weighted,
 )
 
-from scanlib.backends import _jax_autodiff, _jax_lowering, _jax_primitives, _jax_sharding  # noqa: E402
+from scanlib.backends import (  # noqa: E402
+    _jax_autodiff,
+    _jax_internals,
+    _jax_lowering,
+    _jax_primitives,
+    _jax_probe,
+    _jax_sharding,
+    _jax_views,
+)
 from scanlib.backends import jax as adapter  # noqa: E402
 
 
@@ -159,47 +168,6 @@ def test_donation() -> None:
     assert x.is_deleted()
 
 
-# ---- export
-
-
-def exported(function: Function, *args: Any) -> Any:
-    pytest.importorskip("flatbuffers", reason="jax.export serialises with flatbuffers")
-    from jax import export
-
-    checks = [
-        export.DisabledSafetyCheck.custom_call(name)
-        for name in ("scanlib_forward", "scanlib_backward")
-    ]
-    program = export.export(jax.jit(function), disabled_checks=checks)(*args)
-    return export.deserialize(program.serialize(vjp_order=0))
-
-
-def test_export_round_trip() -> None:
-    args = inputs((3,), (4, 3), (3,))
-    for function in (both_outputs(0), jax.grad(weighted(both_outputs(0)), (0, 1, 2))):
-        assert_trees_close(exported(function, *args).call(*args), function(*args))
-
-
-def test_export_with_unknown_extents() -> None:
-    from jax import export
-
-    batch, T = export.symbolic_shape("batch, T")
-    shapes = [
-        jax.ShapeDtypeStruct(shape, jnp.float64) for shape in ((3,), (batch, T, 3), (batch, 3))
-    ]
-    for pure in (False, True):
-        run = both_outputs(1, reverse=True, pure=pure)
-        functions = [
-            run,
-            jax.grad(lambda a, x, h0, run=run: run(a, x, h0)[0].sum() ** 2, (0, 1, 2)),
-        ]
-        for function in functions:
-            program = exported(function, *shapes)
-            for sizes in ((2, 4), (5, 1), (1, 300)):
-                args = inputs((3,), (*sizes, 3), (sizes[0], 3))
-                assert_trees_close(program.call(*args), function(*args))
-
-
 # ---- the path in JAX operations
 
 
@@ -267,7 +235,7 @@ def test_without_handlers_jax_operations_run_and_say_so(monkeypatch: pytest.Monk
     monkeypatch.setattr(
         _jax_lowering, "missing", lambda platform: f"there is nothing for {platform}"
     )
-    _jax_lowering._warn_once.cache_clear()
+    _jax_internals.warn_once.cache_clear()
     x = jnp.ones((7, 11))
     with pytest.warns(RuntimeWarning, match="there is nothing for cpu"):
         h = jax.jit(lambda x: scanlib.linear_recurrence(0.5, x, axis=0))(x)
@@ -402,6 +370,65 @@ def test_explain_tells_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.path == "JAX operations"
     assert found.notes == ("no reason at all",)
     assert not _jax_sharding.UNAVAILABLE
+
+
+# ---- what is asked of JAX's internals
+
+
+def test_this_jax_is_as_expected() -> None:
+    assert _jax_probe.lost() == ()
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A JAX that does not show what an operand is taken of, met for the first time."""
+    monkeypatch.setattr(_jax_views, "operation", lambda value: None)
+    _jax_probe.lost.cache_clear()
+    _jax_internals.warn_once.cache_clear()
+    yield
+    _jax_probe.lost.cache_clear()
+    _jax_internals.warn_once.cache_clear()
+
+
+@pytest.mark.usefixtures("blind")
+def test_copies_that_an_unknown_jax_costs_are_told() -> None:
+    """Right values, one warning with the versions known, and the same in explain."""
+    p = jnp.asarray(np.random.default_rng(0).uniform(0.1, 0.9, (4, 30, 6)))
+
+    def halves(p: Any) -> Any:
+        return scanlib.linear_recurrence(p[..., :3], p[..., 3:], axis=1)
+
+    with pytest.warns(RuntimeWarning, match=r"copied before .*JAX \d.*tested with 0\.9\.1") as told:
+        h = jax.jit(halves)(p)
+    assert len(told) == 1
+    jax.jit(lambda p: halves(p) + 1)(p)  # once: warnings are errors here
+    assert_trees_close(h, serial(p[..., :3], p[..., 3:], None, axis=1)[0])
+    assert "copied before" in str(scanlib.explain(p, p, axis=1))
+
+
+def test_probe_ignores_what_the_caller_has_set() -> None:
+    _jax_probe.lost.cache_clear()
+    with jax.disable_jit(), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        assert _jax_probe.lost() == ()
+    found: list[Any] = []
+
+    def traced(x: Any) -> Any:
+        _jax_probe.lost.cache_clear()
+        found.append(_jax_probe.lost())
+        return x
+
+    jax.jit(jax.vmap(jax.grad(lambda x: traced(x).sum())))(jnp.ones((2, 3)))
+    assert found == [()]
+
+
+def test_internals_are_asked_for_in_one_place() -> None:
+    """Private modules, contexts of lowering rules and MLIR's bindings: only `_jax_internals` names them."""
+    asked = re.compile(
+        r"jax\._src|module_context|jaxpr_eqn_ctx|import ir\b|mlir\.ir\b|\.vma\b|jax\.Inline"
+    )
+    folder = pathlib.Path(adapter.__file__).parent
+    named = [path.name for path in folder.glob("*.py") if asked.search(path.read_text())]
+    assert named == ["_jax_internals.py"]
 
 
 def test_primitives_take_any_size_one() -> None:

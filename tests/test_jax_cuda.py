@@ -13,23 +13,19 @@ import pytest
 from jax import export
 
 import scanlib
-from scanlib import compiler, gpu, native
-from scanlib.backends import _jax_lowering
+from scanlib import compiler, gpu, jax_export, native
+from scanlib.backends import _jax_internals, _jax_lowering
 from scanlib.backends import jax as adapter
 
 pytestmark = pytest.mark.skipif(
     bool(_jax_lowering.missing("cuda")), reason=_jax_lowering.missing("cuda") or "it is here"
 )
-CHECKS = [
-    export.DisabledSafetyCheck.custom_call(name)
-    for name in (_jax_lowering.FORWARD, _jax_lowering.BACKWARD)
-]
 LONG = (1 << 18, 2)  # takes scratch memory in both directions
 
 
 def lowered(function: Any, *shapes: tuple[int, ...], platforms: tuple[str, ...] = ("cuda",)) -> str:
     operands = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
-    made = export.export(jax.jit(function), platforms=platforms, disabled_checks=CHECKS)
+    made = export.export(jax.jit(function), platforms=platforms, disabled_checks=jax_export.CHECKS)
     return str(made(*operands).mlir_module())
 
 
@@ -83,11 +79,11 @@ def test_final_state_comes_before_the_scratch_memory() -> None:
 
 
 def test_extents_left_open_take_the_slow_path_and_say_so() -> None:
-    _jax_lowering._warn_once.cache_clear()
+    _jax_internals.warn_once.cache_clear()
     (steps,) = export.symbolic_shape("t")
     operand = jax.ShapeDtypeStruct((steps, 4), np.float32)
     with pytest.warns(RuntimeWarning, match="scratch memory a CUDA kernel needs"):
-        made = export.export(jax.jit(scan), platforms=["cuda"], disabled_checks=CHECKS)(
+        made = export.export(jax.jit(scan), platforms=["cuda"], disabled_checks=jax_export.CHECKS)(
             operand, operand
         )
     assert not calls(str(made.mlir_module()))
@@ -124,7 +120,7 @@ def test_a_program_that_does_not_compile_fails_the_lowering(
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(compiler, "unavailable", lambda: "NVRTC is not here")
     _jax_lowering.missing.cache_clear()
-    _jax_lowering._warn_once.cache_clear()
+    _jax_internals.warn_once.cache_clear()
     yield
     _jax_lowering.missing.cache_clear()
 
@@ -138,7 +134,7 @@ def test_without_a_compiler_it_says_so() -> None:
 
 
 def test_explained_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter, "_platform", lambda devices: "cuda")
+    monkeypatch.setattr(adapter, "platform_of", lambda devices: "cuda")
     a = jnp.ones(LONG)
     explanation = scanlib.explain(a, a, axis=0)
     dense = native.prepare(
@@ -164,4 +160,4 @@ class _Device:
     ],
 )
 def test_platforms_are_told_apart(platform: str, version: str, expected: str) -> None:
-    assert adapter._platform([_Device(platform, version)]) == expected
+    assert adapter.platform_of([_Device(platform, version)]) == expected

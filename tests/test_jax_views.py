@@ -15,6 +15,7 @@ import jax.numpy as jnp  # noqa: E402
 from jax import lax  # noqa: E402
 
 import scanlib  # noqa: E402
+from scanlib import jax_export  # noqa: E402
 from scanlib.backends import _jax_lowering  # noqa: E402
 
 scan = functools.partial(scanlib.linear_recurrence, axis=1)
@@ -108,8 +109,7 @@ def test_vmap_bfloat16_and_export() -> None:
     function = jax.jit(jax.vmap(lambda p: scanlib.linear_recurrence(p[:, 1:4], p[:, 5:], axis=0)))
     dense = scan(p[..., 1:4], p[..., 5:])
     assert (function(p) == dense).all()
-    check = jax.export.DisabledSafetyCheck.custom_call("scanlib_forward")
-    exported = jax.export.export(function, disabled_checks=[check])(p)
+    exported = jax.export.export(function, disabled_checks=jax_export.CHECKS)(p)
     assert (jax.export.deserialize(exported.serialize()).call(p) == dense).all()
 
 
