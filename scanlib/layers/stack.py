@@ -63,8 +63,39 @@ def make_cells(cell_type: type[Cell], layers: int, options: Mapping[str, Any]) -
     )
 
 
+def lstm_options(
+    cell_type: type[Cell], bias: Any, proj_size: int, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The cell's options, with what torch.nn.LSTM's `bias` and `proj_size` say to it; raise where it has no such thing.
+
+    A cell with an option `bias` is told. For any other True, torch's default, asks for what the cell has.
+    """
+    name = cell_type.__name__
+    if proj_size:
+        raise TypeError(
+            f"proj_size is {proj_size!r}, but a {name} layer has no projection of its outputs: leave it at 0 and put a "
+            "linear layer behind."
+        )
+    if bias is None:
+        return dict(options)
+    if not isinstance(bias, (bool, list, tuple)):
+        raise TypeError(
+            f"bias is {bias!r}; True, False or None is expected. The order of arguments is torch.nn.LSTM's: "
+            "input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional."
+        )
+    if "bias" in {field.name for field in dataclasses.fields(cell_type)}:
+        return {**options, "bias": bias}
+    if bias is True:
+        return dict(options)
+    if bias is not False or any("bias" in own for own in cell_type().shapes(1, 1)):
+        raise TypeError(
+            f"bias is {bias!r}, but a {name} layer's biases are those of its cell and no option: leave bias out."
+        )
+    return dict(options)
+
+
 class Stack:
-    """The shape of a stack and how it runs.
+    """The shape of a stack and how it runs; arguments are those of every library's layer.
 
     Parameters of all cells are one flat dictionary, as torch.nn.LSTM names them: a cell's own name, then `_l0`,
     `_l0_reverse`, `_l1` and so on. States are a tuple with what each cell carries, layer by layer, forward before
@@ -77,7 +108,10 @@ class Stack:
         input_size: int,
         hidden_size: int,
         num_layers: int,
+        bias: Any,
+        dropout: float,
         bidirectional: bool,
+        proj_size: int,
         options: Mapping[str, Any],
     ) -> None:
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
@@ -86,6 +120,11 @@ class Stack:
                 raise ShapeError(f"{name} is {value!r}; a whole number of at least 1 is expected.")
         self.input_size, self.hidden_size = input_size, hidden_size
         self.num_layers, self.bidirectional = num_layers, bidirectional
+        if not 0 <= dropout < 1:
+            raise ShapeError(
+                f"dropout is {dropout}; a share of at least 0 and less than 1 is expected."
+            )
+        options = lstm_options(cell_type, bias, proj_size, options)
         self.cells = make_cells(cell_type, num_layers, options)
         self.places = tuple(self._places())
 
