@@ -113,23 +113,41 @@ def load(kind: str) -> Adapter:
 
 def kind_of(value: Any, name: str = "the argument") -> str:
     """The library `value` belongs to: a key of `LIBRARIES`, or "standard" for other array-API arrays."""
-    cls = type(value)
+    return _known(type(value)) or _classify(value, name)
+
+
+def _known(cls: type) -> str:
+    """The library of all values of a type, as far as the type tells; else empty."""
     kind = _kinds.get(cls)
     if kind is None:
-        kind = _kinds[cls] = _classify(value, name)
-    return kind
+        for library, (module, base) in LIBRARIES.items():
+            found = getattr(sys.modules.get(module), base, None)
+            if found is not None and issubclass(cls, found):
+                kind = _kinds[cls] = library
+    return kind or ""
+
+
+# What torch.compiler.assume_constant_result sets: run in tracing, not traced. A program that has looked at which
+# modules are imported would be compiled again after each import.
+_known._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _classify(value: Any, name: str) -> str:
+    """The same from a value, for types that do not tell, such as JAX's tracers."""
     for kind, (module, base) in LIBRARIES.items():
         cls = getattr(sys.modules.get(module), base, None)
         if cls is not None and isinstance(value, cls):
-            return kind
+            return _keep(value, kind)
     if type(value).__module__ == "numpy" and hasattr(value, "dtype"):
-        return "numpy"  # a NumPy scalar such as numpy.float32(0.9)
+        return _keep(value, "numpy")  # a NumPy scalar such as numpy.float32(0.9)
     if hasattr(value, "__array_namespace__"):
-        return "standard"
+        return _keep(value, "standard")
     raise ArrayKindError(
         f"{name} is of type {type(value).__module__}.{type(value).__qualname__}; scanlib takes {ACCEPTED}. "
         "Convert it first, for example with numpy.asarray."
     )
+
+
+def _keep(value: Any, kind: str) -> str:
+    _kinds[type(value)] = kind
+    return kind

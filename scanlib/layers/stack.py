@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scanlib.cells import Cell, forget_bias
-from scanlib.cells.functions import namespace, part
+from scanlib.cells.functions import delay, namespace
 from scanlib.errors import ShapeError
 
 Params = Mapping[str, Any]
@@ -178,7 +178,7 @@ class Stack:
                 x, outputs = between(self._joined(outputs)), []
             own = self._own(params, place)
             if place.reverse:
-                back = None if reset is None else _reset_from_the_end(reset, axis)
+                back = None if reset is None else _reset_from_the_end(reset, x.shape[:-1], axis)
                 output, state = place.cell(own, xp.flip(x, axis=axis), state, axis=axis, reset=back)
                 output = xp.flip(output, axis=axis)
             else:
@@ -226,9 +226,10 @@ class Stack:
         return tuple(states)
 
 
-def _reset_from_the_end(reset: Any, axis: int) -> Any:
-    """Where segments start when time is reversed: where they ended. The first step needs none."""
+def _reset_from_the_end(reset: Any, steps: tuple[int, ...], axis: int) -> Any:
+    """Where segments start when time is reversed: where they ended. The first step needs none.
+
+    `steps` is the shape of the steps, which a reset may be broadcast to.
+    """
     xp = namespace(reset)
-    later = part(reset, axis, 1, reset.shape[axis])
-    last = xp.zeros_like(part(reset, axis, 0, 1))
-    return xp.flip(xp.concat([later, last], axis=axis), axis=axis)
+    return delay(xp.flip(xp.broadcast_to(reset, steps), axis=axis), None, axis)
