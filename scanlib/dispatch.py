@@ -157,22 +157,41 @@ def load(kind: str) -> Adapter:
 
 def kind_of(value: Any, name: str = "the argument") -> str:
     """The library `value` belongs to: a key of `LIBRARIES`, or "standard" for other array-API arrays."""
-    cls = type(value)
+    return _known(type(value)) or _classify(value, name)
+
+
+def _known(cls: type) -> str:
+    """The library of all values of a type, as far as the type tells; else empty."""
     kind = _kinds.get(cls)
     if kind is None:
-        kind = _kinds[cls] = _classify(value, name)
-    return kind
+        for library, (module, base) in LIBRARIES.items():
+            found = getattr(sys.modules.get(module), base, None)
+            # A subclass of an ndarray may carry a meaning, which is told from a value.
+            if found is not None and (cls is found if base == "ndarray" else issubclass(cls, found)):
+                kind = _kinds[cls] = library
+    return kind or ""
+
+
+# What torch.compiler.assume_constant_result sets: run in tracing, not traced. A program that has looked at which
+# modules are imported would be compiled again after each import.
+_known._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _classify(value: Any, name: str) -> str:
+    """The same from a value, for types that do not tell, such as JAX's tracers."""
     for kind, (module, base) in LIBRARIES.items():
         cls = getattr(sys.modules.get(module), base, None)
         if cls is not None and isinstance(value, cls):
             if base == "ndarray" and type(value) is not cls:
                 refuse_meaning(value, name, cls)
-            return kind
+            return _keep(value, kind)
     if isinstance(value, getattr(sys.modules.get("numpy"), "generic", ())):
-        return "numpy"
+        return _keep(value, "numpy")
     if hasattr(value, "__array_namespace__"):
-        return "standard"
+        return _keep(value, "standard")
     raise not_taken(value, name)
+
+
+def _keep(value: Any, kind: str) -> str:
+    _kinds[type(value)] = kind
+    return kind

@@ -232,9 +232,7 @@ def test_surrogates_delay() -> None:
         (lambda: cells.GILR(activation="softmax"), "'tanh'"),
         (lambda: cells.SRU(activation="softmax"), "'identity'"),
         (lambda: cells.RGLRU(init_decay="released"), "'code', 'paper'"),
-        (lambda: cells.RGLRU().shapes(3, 4), "3 inputs and 4 hidden"),
         (lambda: cells.RGLRU(heads=3).init(rng_for(1), 4, 4), "3 heads"),
-        (lambda: cells.WKV().shapes(3, 4), "3 inputs and 4 hidden"),
         (lambda: cells.S5(blocks=3).init(rng_for(1), 4, 4), "3 blocks"),
     ],
 )

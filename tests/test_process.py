@@ -103,6 +103,44 @@ def test_a_checkout_that_is_not_installed_in_place_says_what_to_do(tmp_path: Pat
         assert words in last
 
 
+def test_submodules_are_attributes_when_asked_for() -> None:
+    code = f"""
+import sys, scanlib
+assert {{"cells", "layers", "linear_recurrence"}} <= set(dir(scanlib))
+assert not [name for name in ("numpy", *{FRAMEWORKS}) if name in sys.modules]
+assert scanlib.cells.GILR().name == "gilr"
+assert set(dir(scanlib.layers)) & {{"jax", "flax", "torch"}}
+assert not [name for name in {FRAMEWORKS} if name in sys.modules]
+for package in (scanlib, scanlib.layers):
+    try:
+        package.layer
+    except AttributeError as error:
+        assert str(error) == f"module {{package.__name__!r}} has no attribute 'layer'"
+if "torch" in dir(scanlib.layers):
+    assert scanlib.layers.torch.GILR(2, 3).hidden_size == 3
+if "jax" in dir(scanlib.layers):
+    assert scanlib.layers.jax.GILR(2, 3).stack.hidden_size == 3
+"""
+    python(code)
+
+
+def test_compiled_programs_survive_imports() -> None:
+    """What scanlib looks up of imported libraries is no condition of a compiled program."""
+    pytest.importorskip("torch")
+    code = """
+import warnings; warnings.simplefilter("default")
+import torch, scanlib
+from torch._dynamo.testing import CompileCounterWithBackend
+layer, counter = scanlib.layers.torch.GILR(4, 5), CompileCounterWithBackend("eager")
+step = torch.compile(layer, fullgraph=True, dynamic=True, backend=counter)
+for T, module in ((7, "wave"), (9, "colorsys"), (11, "cmd")):
+    step(torch.ones(T, 6, 4))
+    __import__(module)
+print(counter.frame_count)
+"""
+    assert python(code) == "1"
+
+
 def test_first_use_inside_torch_compile() -> None:
     """The adapter is found and loaded while torch.compile traces, without a graph break."""
     pytest.importorskip("torch")

@@ -14,11 +14,11 @@ from scanlib.errors import ArrayKindError, ShapeError
 torch = pytest.importorskip("torch")
 from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
 from torch_cases import c128, f64, loop, plain, random  # noqa: E402
+from torch_warnings import TORCHS_OWN  # noqa: E402
 
 Tensor = Any
 
-# torch loads decompositions for forward mode through its own deprecated torch.jit.script.
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script")
+pytestmark = TORCHS_OWN
 
 
 # ---- derivatives of any order

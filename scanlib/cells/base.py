@@ -274,8 +274,11 @@ class Cell(ABC):
         check_library(kind, "reset", *(() if reset is None else (reset,)))
         if reset is not None:
             xp, given = namespace(reset), tuple(reset.shape)
-            steps = zip(reversed(given), reversed(shape[:-1]), strict=False)
-            if len(given) >= len(shape) or any(length not in (1, other) for length, other in steps):
+            steps = shape[max(len(shape) - 1 - len(given), 0) : -1]
+            # Compared one by one: torch.compile does not find a symbol in a tuple.
+            if len(given) >= len(shape) or any(
+                length != 1 and length != other for length, other in zip(given, steps, strict=True)
+            ):
                 raise ShapeError(
                     f"reset has shape {given}; it must be x's without the features, {shape[:-1]}, or broadcast to it."
                 )

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from scanlib.cells.base import Cell, CellError, Params, State, Surrogate, check_library
+from scanlib.cells.base import Cell, Params, State, Surrogate, check_library
 from scanlib.cells.functions import (
     at,
     delay,
@@ -101,7 +101,7 @@ def wkv(
         sum_before, final = states(Update(decay, b, identity), initial, axis, None, before=True)
         sums.append(sum_before)
         finals.append(final)
-    return _average(u, k, v, before, *sums), (*finals, at(m, axis, steps - 1))
+    return _average(u, k, v, before, *sums), (*finals, at(m, axis, -1))
 
 
 def wkv_step(
@@ -178,8 +178,9 @@ class WKV(Cell):
         k = (\mu_k x_t + (1 - \mu_k) x_{t-1}) W_k, \quad v, r \text{ alike}, \quad
         y = (\sigma(r) \odot \text{wkv}(w, u, k, v)) W_o, \quad w = -e^{\text{decay}}, \; u = \text{first}
 
-    Parameters, for C inputs and as many hidden units: `mix` (3, C) = mu of k, v and r; `weight` (3, C, C) = W_k, W_v,
-    W_r; `output` (C, C) = W_o; `decay` (C,), `first` (C,). State: the last input, then num, den and max of `wkv`.
+    Parameters: `mix` (3, m) = mu of k, v and r; `weight` (3, m, n) = W_k, W_v, W_r; `output` (n, n) = W_o; `decay` and
+    `first` (n,). State: the last input, then num, den and max of `wkv`. The authors have m = n, which a residual stream
+    wants.
 
     Attributes
     ----------
@@ -200,41 +201,35 @@ class WKV(Cell):
         return ("num", "den", "max")
 
     def shapes(self, input_size: int, hidden_size: int) -> dict[str, Shape]:
-        C = hidden_size
-        if input_size != C:
-            raise CellError(
-                f"A WKV cell has as many hidden units as inputs; given are {input_size} inputs and {C} hidden units."
-            )
+        m, n = input_size, hidden_size
         return {
-            "mix": (3, C),
-            "weight": (3, C, C),
-            "output": (C, C),
-            "decay": (C,),
-            "first": (C,),
+            "mix": (3, m),
+            "weight": (3, m, n),
+            "output": (n, n),
+            "decay": (n,),
+            "first": (n,),
         }
 
     def init(
         self, rng: np.random.Generator, input_size: int, hidden_size: int
     ) -> dict[str, np.ndarray]:
-        self.shapes(input_size, hidden_size)
-        C = hidden_size
-        channel = np.arange(C)
+        m, n = input_size, hidden_size
+        feature, channel = np.arange(m), np.arange(n)
         rising = self.layer / max(self.layers - 1, 1)
         falling = 1 - self.layer / self.layers
-        mix = (channel / C) ** falling
-        weight = np.zeros((3, C, C))
-        weight[1] = orthogonal(rng, C)
+        mix = (feature / m) ** falling
+        weight = np.zeros((3, m, n))
+        weight[1] = orthogonal(rng, m, n)
         return {
-            "mix": np.stack([mix, mix + 0.3 * rising, (channel / C) ** (0.5 * falling)]),
+            "mix": np.stack([mix, mix + 0.3 * rising, (feature / m) ** (0.5 * falling)]),
             "weight": weight,
-            "output": np.zeros((C, C)),
-            "decay": -5 + 8 * (channel / max(C - 1, 1)) ** (0.7 + 1.3 * rising),
+            "output": np.zeros((n, n)),
+            "decay": -5 + 8 * (channel / max(n - 1, 1)) ** (0.7 + 1.3 * rising),
             "first": np.log(0.3) + 0.5 * ((channel + 1) % 3 - 1),
         }
 
     def sizes(self, params: Params) -> tuple[int, int]:
-        C = params["decay"].shape[0]
-        return C, C
+        return params["mix"].shape[1], params["decay"].shape[0]
 
     def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Any:
         mix, weight = params["mix"], params["weight"]
@@ -257,4 +252,4 @@ class WKV(Cell):
         return update.read(y), final
 
     def initial_memory(self, x: Array, input_size: int, hidden_size: int) -> State:
-        return _nothing(wide(x))
+        return _nothing(zeros((*x.shape[:-1], hidden_size), wide(x[..., :0])))
