@@ -1,7 +1,8 @@
-"""Fills the tables of README.md and docs/paper.md from where their facts are kept; `--check` says whether they agree.
+"""Fills the tables of README.md and docs/ from where their facts are kept; `--check` says whether they agree.
 
 A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. `support` comes from tests/capabilities.py,
-`environment` from `scanlib.config`, the others from the newest files under bench/results.
+`cell_peers` from tests/peers.py, `environment` from `scanlib.config`, the others from the newest files under
+bench/results.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "paper.md")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 NAMES = {"numpy": "NumPy", "torch": "PyTorch", "jax": "JAX"}
 Report = dict[str, Any]
 Row = dict[str, Any]
@@ -62,6 +63,11 @@ def fill(text: str) -> str:
 def support() -> str:
     """What each library gets."""
     return str(_module(ROOT / "tests" / "capabilities.py").support_table())
+
+
+def cell_peers() -> str:
+    """How closely published implementations of the cells agree."""
+    return str(_module(ROOT / "tests" / "peers.py").table())
 
 
 def environment() -> str:
@@ -148,6 +154,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "language_model": _paper("language-model"),
     "layers": _paper("layers"),
     "support": support,
+    "cell_peers": cell_peers,
     "environment": environment,
     "timing": timing,
     "price": price,

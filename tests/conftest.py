@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 from capabilities import CAPABILITIES, Backend
 from fake_driver import driver, driver_path  # noqa: F401, fixtures
@@ -18,6 +20,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(name): runs for members whose capability has `name`")
     config.addinivalue_line("markers", "thorough: too much for members that compile every case")
+    # How long an example takes says nothing about it: deadlines fail on a busy machine.
+    if importlib.util.find_spec("hypothesis"):
+        from hypothesis import HealthCheck, settings
+
+        health = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+        options = {"deadline": None, "suppress_health_check": health}
+        settings.register_profile("scanlib", derandomize=True, database=None, **options)
+        settings.load_profile("scanlib")
     if not missing(Backend.JAX):
         import jax
 

@@ -13,7 +13,7 @@ import pytest
 from emulated import SMALL
 from helpers import check_forward, check_gradients, decay, normal, rng_for, same_bits, state_shape
 from matrix import Member
-from test_special_values import backward_agrees, forward_agrees
+from special_values import backward_agrees, forward_agrees
 
 import scanlib
 

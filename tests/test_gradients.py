@@ -6,10 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import LENGTHS, check_gradients, decay, normal, rng_for, state_shape
+from helpers import LENGTHS, check_gradients, decay, normal, rng_for, state_shape, subsets
 from matrix import Member
 from oracle import Array, recurrence
-from test_values import subsets
 
 import scanlib
 
