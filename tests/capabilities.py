@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 ALL_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 STANDARD_DTYPES = ("float32", "float64", "complex64", "complex128")
@@ -125,8 +127,27 @@ CAPABILITIES = {
 SHOWN = (Backend.NUMPY, Backend.CUPY, Backend.TORCH, Backend.JAX, Backend.STRICT)
 
 
-def support_table() -> str:
-    """The README's table, in Markdown."""
+#: Where `make gpu-check` leaves a folder for each GPU.
+RESULTS = Path(__file__).resolve().parent.parent / "bench" / "results"
+
+
+def cards(results: Path = RESULTS) -> list[str]:
+    """The GPUs on which the tests have passed, by what `make gpu-check` has left of it."""
+    found = []
+    for path in sorted(results.glob("*/summary.json")):
+        summary = json.loads(path.read_text())
+        passed = any(
+            step["name"] == "tests" and step["verdict"] == "passed" for step in summary["steps"]
+        )
+        if summary["gpu"] and passed:
+            found.append(str(summary["gpu"]))
+    return found
+
+
+def support_table(results: Path = RESULTS) -> str:
+    """The README's table, in Markdown, and what is true of its CUDA so far."""
+    gpus = cards(results)
+    cuda = "CUDA" if gpus else "CUDA (emulated)"
     lines = ["| library | dtypes | runs on | gradients | also |", "|---|---|---|---|---|"]
     for backend in SHOWN:
         capability = CAPABILITIES[backend]
@@ -136,14 +157,20 @@ def support_table() -> str:
             on = {
                 other.gpu for other in CAPABILITIES.values() if other.library == capability.library
             }
-            path = f"libscanlib, {' and '.join('CUDA' if gpu else 'CPU' for gpu in sorted(on))}"
+            path = f"libscanlib, {' and '.join(cuda if gpu else 'CPU' for gpu in sorted(on))}"
         also = ", ".join(
             part for part in (capability.transforms, "`out=`" if capability.out else "") if part
         )
         lines.append(
             f"| {capability.library} | {dtypes} | {path} | {capability.gradients} | {also} |"
         )
-    return "\n".join(lines)
+    note = (
+        f"All tests have passed on {', '.join(gpus)}."
+        if gpus
+        else "CUDA has not run on a GPU yet: its kernels pass the tests on an emulation of one, and are compiled for\n"
+        "every architecture from sm_75 on. `make gpu-check` is the test on a real one."
+    )
+    return "\n".join([*lines, "", note])
 
 
 if __name__ == "__main__":
