@@ -56,6 +56,8 @@ class Capability:
         Of the shapes of a million elements, how many.
     thorough
         Whether tests marked `thorough` run for it.
+    everyday
+        The dtypes of which everyday tests are made; tests of the others are marked slow.
     functions
         Whether there is more to the library than its arrays, so whether cells can be computed in it.
     """
@@ -72,6 +74,7 @@ class Capability:
     cases: int = 10_000
     large: int = 0
     thorough: bool = True
+    everyday: tuple[str, ...] = ALL_DTYPES
     functions: bool = True
 
     @property
@@ -82,6 +85,8 @@ class Capability:
 _TORCH = "`torch.func`, `torch.compile`, `torch.export`, autocast"
 _JAX = "`jit`, `vmap`, `linearize`, `remat`, `shard_map`, export"
 _AUTODIFF = "autodiff, any order, both modes"
+#: Where each dtype has to be compiled: those of one and of two words, and the one that widens.
+_FEW = ("bfloat16", "float32", "complex64")
 
 CAPABILITIES = {
     Backend.NUMPY: Capability("NumPy", ("numpy",), large=7),
@@ -98,12 +103,27 @@ CAPABILITIES = {
         "PyTorch", ("torch",), gradients=_AUTODIFF, transforms=_TORCH, cases=200, large=3
     ),
     Backend.TORCH_COMPILE: Capability(
-        "PyTorch", ("torch",), out=False, gradients=_AUTODIFF, cases=2, thorough=False
+        "PyTorch",
+        ("torch",),
+        out=False,
+        gradients=_AUTODIFF,
+        cases=2,
+        thorough=False,
+        everyday=("float32",),
     ),
     Backend.JAX: Capability(
-        "JAX", ("jax",), out=False, gradients=_AUTODIFF, transforms=_JAX, cases=16, large=2
+        "JAX",
+        ("jax",),
+        out=False,
+        gradients=_AUTODIFF,
+        transforms=_JAX,
+        cases=16,
+        large=2,
+        everyday=_FEW,
     ),
-    Backend.JAX_JIT: Capability("JAX", ("jax",), out=False, gradients=_AUTODIFF, cases=8),
+    Backend.JAX_JIT: Capability(
+        "JAX", ("jax",), out=False, gradients=_AUTODIFF, cases=8, everyday=("float32",)
+    ),
     Backend.CUPY: Capability("CuPy", ("cupy",), gpu=True, cases=60, large=7),
     Backend.TORCH_CUDA: Capability(
         "PyTorch", ("torch",), gpu=True, gradients=_AUTODIFF, transforms=_TORCH, cases=60, large=3
@@ -119,7 +139,12 @@ CAPABILITIES = {
         large=2,
     ),
     Backend.EMULATED: Capability(
-        "the CUDA kernels on a CPU", ("numpy",), cases=12, large=2, functions=False
+        "the CUDA kernels on a CPU",
+        ("numpy",),
+        cases=12,
+        large=2,
+        functions=False,
+        everyday=("bfloat16", "float32"),
     ),
 }
 

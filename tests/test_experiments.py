@@ -58,7 +58,7 @@ def test_sequences_are_those_of_the_task() -> None:
 
 
 @pytest.mark.parametrize("model", ["gilr_lstm", "lstm"])
-@pytest.mark.parametrize("library", ["torch", "jax"])
+@pytest.mark.parametrize("library", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_a_restored_learner_goes_on_as_if_never_stopped(library: str, model: str) -> None:
     pytest.importorskip(library)
     import long_dependency
