@@ -159,7 +159,12 @@ class Strict(Member):
         return array_api_strict.asarray(np.asarray(values))
 
     def numpy(self, array: Any) -> Array:
-        return np.from_dlpack(array)
+        try:
+            return np.from_dlpack(array)
+        except BufferError:  # read-only, which NumPy before 2.1 cannot hand over
+            import array_api_strict
+
+            return np.from_dlpack(array_api_strict.asarray(array, copy=True))
 
     def owns(self, array: Any) -> bool:
         import array_api_strict

@@ -90,7 +90,7 @@ def _products_overflow_then_vanish(
     """Zeros of a cut the chain where products have overflowed already."""
     a[...] = 10.0 ** (digits // 3)
     a[at(rng, a, a.size // 40 + 1)] = 0
-    x[...] = np.where(rng.uniform(size=x.shape) < 0.99, 0, x)
+    x[...] = np.where(rng.uniform(size=x.shape) < 0.99, x.dtype.type(0), x)
 
 
 PATTERNS: list[Pattern] = [
