@@ -167,7 +167,9 @@ def _known(cls: type) -> str:
         for library, (module, base) in LIBRARIES.items():
             found = getattr(sys.modules.get(module), base, None)
             # A subclass of an ndarray may carry a meaning, which is told from a value.
-            if found is not None and (cls is found if base == "ndarray" else issubclass(cls, found)):
+            if found is not None and (
+                cls is found if base == "ndarray" else issubclass(cls, found)
+            ):
                 kind = _kinds[cls] = library
     return kind or ""
 

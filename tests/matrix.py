@@ -21,6 +21,7 @@ from capabilities import CAPABILITIES, Backend, Capability
 
 import scanlib
 from scanlib import compiler
+from scanlib.overlap import Memory, numpy_memory
 
 # Several libraries share one GPU in one process.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -129,6 +130,10 @@ class Member:
     def dtype_name(self, array: Any) -> str:
         return str(array.dtype).rpartition(".")[2]
 
+    def memory(self, array: Any) -> Memory:
+        """Where an array's values lie on its device: what `numpy` gives may be a copy of them."""
+        raise NotImplementedError
+
 
 class NumPy(Member):
     def dtype_beside(self, scalar: Any, array: Any) -> str:
@@ -144,6 +149,9 @@ class NumPy(Member):
 
     def owns(self, array: Any) -> bool:
         return type(array) is np.ndarray
+
+    def memory(self, array: Any) -> Memory:
+        return numpy_memory(array)
 
 
 class NumPyReadOnly(NumPy):
@@ -163,12 +171,20 @@ class Strict(Member):
         return array_api_strict.asarray(np.asarray(values))
 
     def numpy(self, array: Any) -> Array:
-        return np.from_dlpack(array)
+        try:
+            return np.from_dlpack(array)
+        except BufferError:  # read-only, which NumPy before 2.1 cannot hand over
+            import array_api_strict
+
+            return np.from_dlpack(array_api_strict.asarray(array, copy=True))
 
     def owns(self, array: Any) -> bool:
         import array_api_strict
 
         return isinstance(array, type(array_api_strict.empty(0)))
+
+    def memory(self, array: Any) -> Memory:
+        return numpy_memory(np.from_dlpack(array))
 
 
 class Torch(Member):
@@ -192,6 +208,10 @@ class Torch(Member):
         import torch
 
         return type(array) is torch.Tensor
+
+    def memory(self, array: Any) -> Memory:
+        strides = tuple(step * array.itemsize for step in array.stride())
+        return Memory(array.data_ptr(), tuple(array.shape), strides, array.itemsize)
 
     def gradients(
         self, a: Any, x: Any, h0: Any, grad_h: Any, grad_final: Any, **options: Any
@@ -247,6 +267,9 @@ class Jax(Member):
 
         return isinstance(array, jax.Array)
 
+    def memory(self, array: Any) -> Memory:
+        return Memory(array.unsafe_buffer_pointer(), (array.nbytes,), (1,), 1)
+
     def gradients(
         self, a: Any, x: Any, h0: Any, grad_h: Any, grad_final: Any, **options: Any
     ) -> tuple[Any, Any, Any]:
@@ -291,6 +314,9 @@ class CuPy(Member):
         import cupy
 
         return type(array) is cupy.ndarray
+
+    def memory(self, array: Any) -> Memory:
+        return Memory(array.data.ptr, array.shape, array.strides, array.itemsize)
 
 
 class TorchCuda(Torch):

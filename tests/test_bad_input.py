@@ -437,5 +437,6 @@ def test_sizes_no_memory_holds() -> None:
 
 
 def test_too_many_axes() -> None:
-    x = np.ones((1,) * 60 + (2, 2))
+    most = 62 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32  # of NumPy itself
+    x = np.ones((1,) * (most - 2) + (2, 2))
     assert scanlib.linear_recurrence(0.5, x, axis=-1).shape == x.shape

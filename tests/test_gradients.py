@@ -6,10 +6,18 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import LENGTHS, assert_kind, check_gradients, decay, normal, rng_for, state_shape
+from helpers import (
+    LENGTHS,
+    assert_kind,
+    check_gradients,
+    decay,
+    normal,
+    rng_for,
+    state_shape,
+    subsets,
+)
 from matrix import Member, np_dtype
 from oracle import Array, recurrence
-from test_values import subsets
 
 import scanlib
 

@@ -14,11 +14,13 @@ from helpers import (
     normal,
     rng_for,
     state_shape,
+    subsets,
 )
 from matrix import Member, np_dtype
 from oracle import recurrence
 
 import scanlib
+from scanlib.overlap import shares_memory
 
 #: Shapes that reach every regime of the CPU kernels: (shape, axis).
 REGIMES = [
@@ -61,12 +63,6 @@ def test_every_axis(lib: Member, reverse: bool) -> None:
         h0 = normal(rng, state_shape(shape, axis), "float32")
         a, x = decay(rng, shape, "float32"), normal(rng, shape, "float32")
         check_forward(lib, a, x, h0, axis=axis, reverse=reverse)
-
-
-def subsets(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Every shape that broadcasts to `shape`, leading axes left out included."""
-    full = list(itertools.product(*((1, n) for n in shape)))
-    return full + [s[k:] for s in full for k in range(1, len(shape) + 1) if set(s[:k]) == {1}]
 
 
 def test_every_broadcast(lib: Member) -> None:
@@ -194,9 +190,10 @@ def test_results_share_no_memory(lib: Member) -> None:
             axis=1,
             return_final=True,
         )
-        arrays = [lib.numpy(v) for v in (h, final, given)]
-        for one, other in itertools.combinations(arrays, 2):
-            assert not np.shares_memory(one, other)
+        memories = [lib.memory(v) for v in (h, final, given)]
+        for one, other in itertools.combinations(memories, 2):
+            assert not shares_memory(one, other)
+        assert shares_memory(lib.memory(given), lib.memory(given))
 
 
 @pytest.mark.needs("out")
