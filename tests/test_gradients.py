@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from capabilities import Backend
 from helpers import (
     LENGTHS,
     assert_kind,
@@ -93,6 +94,7 @@ def test_lengths(lib: Member, dtype: str) -> None:
         )
 
 
+@pytest.mark.slow_for(Backend.EMULATED, Backend.TORCH_COMPILE)
 def test_every_repeated_a(lib: Member) -> None:
     """grad_a is summed to a's own shape, for a repeated along any axes, time included; so is grad_h0."""
     shape = (3, 37, 5)
@@ -155,6 +157,7 @@ def test_repeated_x(lib: Member) -> None:
         check_gradients(lib, a, x, axis=1)
 
 
+@pytest.mark.slow_for(Backend.EMULATED, Backend.TORCH_COMPILE)
 def test_mixed_dtypes(lib: Member) -> None:
     """Each gradient has its input's dtype; of a real input it is the real part."""
     pairs = [("float32", "bfloat16"), ("bfloat16", "float32"), ("float32", "complex64")]

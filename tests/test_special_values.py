@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from capabilities import Backend
 from helpers import decay, normal, rng_for
 from matrix import Member
 from native_calls import instruction_sets
@@ -21,6 +22,7 @@ import scanlib
 
 
 @pytest.mark.thorough
+@pytest.mark.slow_for(Backend.TORCH, Backend.STRICT)  # as NumPy's, on the same kernels or on none
 def test_forward(lib: Member) -> None:
     """On every member of the matrix, in the dtypes it has."""
     dtypes = [name for name in ACCUMULATES if name in lib.capability.dtypes]
