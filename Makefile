@@ -6,6 +6,8 @@ BIN     = $(VENV)/bin
 # Extra arguments, for example: make test ARGS="-k numpy -x"
 ARGS   ?=
 JOBS   ?= auto
+# Another PyTorch than the one of .ci/constraints.txt, in an environment of its own: make test VENV=.venv-2.6 TORCH=2.6.0
+TORCH  ?=
 
 PACKAGE = pyproject.toml CMakeLists.txt $(wildcard cmake/* native/* cuda/*.h)
 CXX_SOURCES = $(wildcard native/*.cpp native/*.h cuda/*.cu cuda/*.cuh cuda/*.h bench/*.cu \
@@ -70,7 +72,8 @@ $(VENV)/.installed: $(VENV)/.created $(PACKAGE)
 	@touch $@
 
 $(VENV)/.extra-%: $(VENV)/.installed .ci/constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt "scanlib[$*]"
+	@sed 's/^torch==.*/$(if $(TORCH),torch==$(TORCH),&)/' .ci/constraints.txt > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt "scanlib[$*]"
 	@touch $@
 
 # A peer in the benchmarks that compiles itself against the torch installed.
