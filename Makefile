@@ -8,6 +8,8 @@ QUIET  ?= --progress-bar off
 # Extra arguments, for example: make test ARGS="-k numpy -x"
 ARGS   ?=
 JOBS   ?= auto
+# Another PyTorch than the one of .ci/constraints.txt, in an environment of its own: make test VENV=.venv-2.6 TORCH=2.6.0
+TORCH  ?=
 
 PACKAGE = pyproject.toml CMakeLists.txt $(wildcard cmake/* native/* cuda/*.h)
 CXX_SOURCES = $(wildcard native/*.cpp native/*.h cuda/*.cu cuda/*.cuh cuda/*.h bench/*.cu \
@@ -86,7 +88,8 @@ $(VENV)/.installed: $(VENV)/.created $(PACKAGE)
 
 $(VENV)/.extra-%: $(VENV)/.installed .ci/constraints.txt
 	@echo "Installing what scanlib[$*] names: some minutes the first time, mostly downloads."
-	@$(BIN)/python -m pip install $(QUIET) --constraint .ci/constraints.txt "scanlib[$*]"
+	@sed 's/^torch==.*/$(if $(TORCH),torch==$(TORCH),&)/' .ci/constraints.txt > $(VENV)/constraints.txt
+	@$(BIN)/python -m pip install $(QUIET) --constraint $(VENV)/constraints.txt "scanlib[$*]"
 	@touch $@
 
 # Published implementations want older releases of what the other tests use: an environment on top of the first.
@@ -95,7 +98,7 @@ $(VENV)/.peers: $(VENV)/.extra-test
 	@$(BIN)/python -m venv $(VENV)/peers
 	@$(VENV)/peers/bin/python -c "import pathlib, sys, sysconfig as s; pathlib.Path(s.get_path('purelib'), 'below.pth').write_text(f'import site; site.addsitedir({sys.argv[1]!r})')" \
 	  "$$($(BIN)/python -c "import sysconfig as s; print(s.get_path('purelib'))")"
-	@$(VENV)/peers/bin/python -m pip install --quiet --constraint .ci/constraints.txt "scanlib[peers]"
+	@$(VENV)/peers/bin/python -m pip install --quiet --constraint $(VENV)/constraints.txt "scanlib[peers]"
 	@touch $@
 
 # A peer in the benchmarks that compiles itself against the torch installed.

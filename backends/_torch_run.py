@@ -105,12 +105,12 @@ def _meta(given: Signature) -> Tensor:
     return torch.empty_strided(given[0], given[1], dtype=given[2], device="meta")
 
 
-#: The complex dtype of a real one. (Methods of torch.dtype that give it are closed to torch.compile.)
+#: The complex dtype of a real one, asked for ahead as well. That of bfloat16 is complex64, and from torch 2.14 on
+#: bcomplex32, which like complex32 is refused.
 COMPLEX = {
-    torch.float16: torch.complex32,
-    torch.bfloat16: torch.complex64,
-    torch.float32: torch.complex64,
-    torch.float64: torch.complex128,
+    dtype: torch.result_type(torch.empty(0, dtype=dtype), 1j)
+    for dtype in _FLOATING
+    if not dtype.is_complex
 }
 
 

@@ -133,7 +133,8 @@ def check_state(name: str, given: Shape, shape: Shape, axis: int) -> None:
     """Raise `ShapeError` unless a state of shape `given` broadcasts to `shape` without `axis`."""
     state_shape = shape[:axis] + shape[axis + 1 :]
     fits = len(given) <= len(state_shape) and all(
-        m == 1 or m == n for m, n in zip(reversed(given), reversed(state_shape), strict=False)
+        m == 1 or m == n
+        for m, n in zip(given, state_shape[len(state_shape) - len(given) :], strict=True)
     )
     if not fits:
         raise ShapeError(

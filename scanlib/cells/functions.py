@@ -312,11 +312,15 @@ def project_heads(x: Array, weight: Array, bias: Array) -> tuple[Array, Array]:
 
 def part(v: Array, axis: int, start: int, stop: int) -> Array:
     """Steps `start` to `stop`; `axis` counts from the front."""
+    if kind_of(v) == "torch":  # an index would slice the other axes too, to the largest integer
+        return v.narrow(axis, start, stop - start)
     return v[(slice(None),) * axis + (slice(start, stop), ...)]
 
 
 def at(v: Array, axis: int, t: int) -> Array:
     """One step, without the axis."""
+    if kind_of(v) == "torch":
+        return v.select(axis, t)
     return v[(slice(None),) * axis + (t, ...)]
 
 
