@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
+# What pip says of each package; nothing with --quiet.
+QUIET  ?= --progress-bar off
 # Extra arguments, for example: make test ARGS="-k numpy -x"
 ARGS   ?=
 JOBS   ?= auto
@@ -11,22 +13,33 @@ PACKAGE = pyproject.toml CMakeLists.txt $(wildcard cmake/* native/* cuda/*.h)
 CXX_SOURCES = $(wildcard native/*.cpp native/*.h cuda/*.cu cuda/*.cuh cuda/*.h bench/*.cu \
                 tests/native/*.cpp tests/native/*.h tests/native/*.c tests/emulation/*.cpp tests/emulation/*.h)
 
-.PHONY: help demo test lint bench gpu-check gpu-table2 gpu-million gpu-paper docs clean
+PYTEST  = $(BIN)/pytest -n $(JOBS) --maxprocesses 8 --durations=25
+
+.PHONY: help demo test test-all test-peers lint bench gpu-check gpu-table2 gpu-million gpu-paper docs clean
 help:
 	@echo "make demo    the same recurrence on every library, and models trained through it; two minutes"
-	@echo "make test    all tests"
+	@echo "make test    the everyday tests; eight minutes on two cores"
+	@echo "make test-all    all tests: those, the slow ones and test-peers; half an hour on two cores"
+	@echo "make test-peers  the cells beside published implementations of them"
 	@echo "make lint    ruff, clang-format and mypy"
 	@echo "make bench   the price of an add, and peers; JSON and a plot in bench/results"
 	@echo "make gpu-check   with a GPU, in ten minutes: tests, sanitizer, benchmarks; JSON in bench/results"
 	@echo "make gpu-paper   the paper's Table 2 and million-step task: gpu-table2, gpu-million, ten minutes each"
 	@echo "make docs    HTML in docs/_build"
 	@echo "make clean   remove the environment and everything built"
+	@echo "The first of these to run downloads what it needs, which takes some minutes more."
 
 demo: $(VENV)/.extra-demo
 	$(BIN)/python examples/demo.py $(ARGS)
 
 test: $(VENV)/.extra-test
-	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: test-peers $(VENV)/.extra-test
+	@$(PYTEST) --dist worksteal $(ARGS)
+
+test-peers: $(VENV)/.peers
+	@$(VENV)/peers/bin/python -m pytest tests/test_cells_peers.py
 
 # mypy wants the packages where they are when installed: backends inside scanlib.
 lint: $(VENV)/.extra-dev
@@ -61,16 +74,28 @@ clean:
 # The environment, then scanlib as an editable install (so that only a change of libscanlib or of the packaging needs
 # another), then the requirements of one extra, which pip reads from the scanlib installed.
 $(VENV)/.created:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "Making an environment in $(VENV)."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.created $(PACKAGE)
-	$(BIN)/python -m pip install --quiet --editable .
+	@echo "Compiling libscanlib and installing scanlib: about a minute."
+	@$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.extra-%: $(VENV)/.installed .ci/constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt "scanlib[$*]"
+	@echo "Installing what scanlib[$*] names: some minutes the first time, mostly downloads."
+	@$(BIN)/python -m pip install $(QUIET) --constraint .ci/constraints.txt "scanlib[$*]"
+	@touch $@
+
+# Published implementations want older releases of what the other tests use: an environment on top of the first.
+$(VENV)/.peers: $(VENV)/.extra-test
+	@echo "Installing what scanlib[peers] names in $(VENV)/peers."
+	@$(BIN)/python -m venv $(VENV)/peers
+	@$(VENV)/peers/bin/python -c "import pathlib, sys, sysconfig as s; pathlib.Path(s.get_path('purelib'), 'below.pth').write_text(f'import site; site.addsitedir({sys.argv[1]!r})')" \
+	  "$$($(BIN)/python -c "import sysconfig as s; print(s.get_path('purelib'))")"
+	@$(VENV)/peers/bin/python -m pip install --quiet --constraint .ci/constraints.txt "scanlib[peers]"
 	@touch $@
 
 # A peer in the benchmarks that compiles itself against the torch installed.

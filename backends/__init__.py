@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class Adapter(Protocol):
     """What `scanlib.dispatch` expects of each module here.
 
-    The arguments are those of `scanlib.linear_recurrence`, unchecked except that every one that is not None or a
-    Python scalar is an array of this library; at least one of `a` and `x` is an array.
+    The arguments are those of `scanlib.linear_recurrence`, unchecked except that every one that is not None, a Python
+    number or a NumPy scalar is an array of this library; at least one of `a` and `x` is an array. An adapter takes
+    NumPy scalars as its library does.
     """
 
     def linear_recurrence(

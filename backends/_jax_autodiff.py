@@ -88,8 +88,9 @@ def backward_by_scan(
     )
     shape = jnp.broadcast_shapes(a.shape, h.shape, g.shape)
     T = shape[axis]
+    # Cast first: what is repeated is summed in the transpose of this.
     a_wide, h_wide = (
-        cast(jnp.broadcast_to(v, (*v.shape[:axis], T, *v.shape[axis + 1 :])), wide) for v in (a, h)
+        jnp.broadcast_to(cast(v, wide), (*v.shape[:axis], T, *v.shape[axis + 1 :])) for v in (a, h)
     )
     one = jnp.ones((1,) * (len(shape) - 1), wide)  # the last step takes g_final as it is
     after = previous(a_wide, one, axis, not reverse)
@@ -206,8 +207,13 @@ def _transpose_linear_map(
         h = jnp.zeros((1,) * len(shape), dtype)
     g = filler(shape, (a, h), dtype) if isinstance(cotangents[0], ad.Zero) else cotangents[0]
     g_final = cotangents[1] if params["final"] and not isinstance(cotangents[1], ad.Zero) else None
-    if dh0 is not None and h0 is None:
-        h0 = state_filler(shape, (dh0.aval if wanted_h0 else dh0).dtype)
+    if dh0 is not None:
+        of: Any = dh0.aval if wanted_h0 else dh0
+        h0 = state_filler(shape, of.dtype) if h0 is None else h0
+        if repeated_axes(of.shape, (*shape[:axis], *shape[axis + 1 :])):
+            h0 = cast(
+                h0, accumulator(h0.dtype)
+            )  # the terms of the sum, which are of this dtype, are not rounded
     ga, gx, *gh0 = backward(
         a,
         h,
@@ -223,8 +229,8 @@ def _transpose_linear_map(
     )
     return (
         ga if wanted_a else None,
-        sum_to(gx, dx.aval.shape) if wanted_x else None,
-        sum_to(gh0[0], dh0.aval.shape) if wanted_h0 else None,
+        cast(sum_to(gx, dx.aval.shape), dx.aval.dtype) if wanted_x else None,
+        cast(sum_to(gh0[0], dh0.aval.shape), dh0.aval.dtype) if wanted_h0 else None,
     )
 
 
@@ -270,7 +276,7 @@ def _backward_transpose(
         dtype=(g.aval if wanted else g).dtype,
         native=params["native"],
     )
-    ct_g = sum_to(out[0], g.aval.shape) if wanted else None
+    ct_g = cast(sum_to(out[0], g.aval.shape), g.aval.dtype) if wanted else None
     ct_final: list[Any] = [] if g_final is None else [None]
     if wanted_final:
         ct_final = [cast(sum_to(out[1], g_final.aval.shape), g_final.aval.dtype)]

@@ -48,9 +48,9 @@ def repeated_axes(shape: Sequence[Any], full: Sequence[Any]) -> tuple[int, ...]:
 
 
 def sum_to(value: Array, shape: Sequence[Any]) -> Array:
-    """Sum over the axes along which an operand of `shape` was repeated."""
+    """Sum over the axes along which an operand of `shape` was repeated, in its accumulator; of that dtype then."""
     axes = repeated_axes(shape, value.shape)
-    return value.sum(axes, keepdims=True) if axes else value
+    return cast(value, accumulator(value.dtype)).sum(axes, keepdims=True) if axes else value
 
 
 def filler(full: Sequence[Any], others: Sequence[Array], dtype: Any) -> Array:

@@ -116,14 +116,11 @@ class Strided:
         shapes = (given[role].shape if role in given else None for role in ("h0", "grad_final"))
         resolved = resolve_vjp(grad_h.shape, a.shape, h.shape, *shapes, axis_index(axis))
         result_dtype({role: array.dtype for role, array in given.items()})
+        own = {role: array.shape for role, array in given.items()}
         try:
-            grads = self._backward(resolved, reverse, given)
+            return self._backward(resolved, reverse, given, own)
         except (native.RankError, native.AlignmentError):
-            given = self._copies(resolved, given)
-            grads = self._backward(resolved, reverse, given)
-        grad_a, grad_x, grad_h0 = grads
-        state = None if grad_h0 is None else sum_to(grad_h0, np.shape(h0))
-        return sum_to(grad_a, a.shape), grad_x, state
+            return self._backward(resolved, reverse, self._copies(resolved, given), own)
 
     def explain(self, a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
         given = _present(*self._arrays(a, x, h0))
@@ -248,23 +245,41 @@ class Strided:
         )
 
     def _backward(
-        self, resolved: Problem, reverse: bool, given: dict[str, Any]
+        self, resolved: Problem, reverse: bool, given: dict[str, Any], own: dict[str, Shape]
     ) -> tuple[Any, Any, Any]:
+        """The gradients of a, x and h0, which are summed to the shapes they have of their `own`."""
+        shapes = {"a": given["a"].shape, "grad_h": resolved.shape, "h0": resolved.state_shape}
+        dtypes = {of: native_order(given[of].dtype) for of in shapes if of in given}
         arrays = dict(given)
-        arrays["grad_a"] = self.empty(given["a"].shape, native_order(given["a"].dtype))
-        arrays["grad_x"] = self.empty(resolved.shape, native_order(given["grad_h"].dtype))
-        if "h0" in given:
-            arrays["grad_h0"] = self.empty(resolved.state_shape, native_order(given["h0"].dtype))
+        for of, name in (("a", "grad_a"), ("grad_h", "grad_x"), ("h0", "grad_h0")):
+            if of in given:
+                whole = own[of] == shapes[of]
+                arrays[name] = self.empty(shapes[of], dtypes[of] if whole else _term(dtypes[of]))
         signatures = tuple((role, _signature(array)) for role, array in arrays.items())
         problem = backward_problem(resolved, reverse, signatures, self.holder_offset)
         self.backward(problem, *(arrays.get(role) for role in _BACKWARD))
-        return arrays["grad_a"], arrays["grad_x"], arrays.get("grad_h0")
+        grad_a = sum_to(arrays["grad_a"], own["a"], dtypes["a"])
+        if "h0" not in given:
+            return grad_a, arrays["grad_x"], None
+        return grad_a, arrays["grad_x"], sum_to(arrays["grad_h0"], own["h0"], dtypes["h0"])
 
 
-def sum_to(array: Any, shape: Shape) -> Any:
-    """Sum `array` over the axes along which `shape` was broadcast to it."""
+def sum_to(array: Any, shape: Shape, dtype: np.dtype[Any]) -> Any:
+    """Sum `array` over the axes along which `shape` was broadcast to it, in float64, and round it to `dtype` once."""
     axes = reduced_axes(shape, array.shape)
-    return array.sum(axis=axes, keepdims=True).reshape(shape) if axes else array
+    if not axes:
+        return array
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # as libscanlib, which says nothing of infinities
+        wide = np.result_type(array.dtype, np.float64)
+        total = array.sum(axis=axes, dtype=wide, keepdims=True)
+        return total.reshape(shape).astype(dtype)
+
+
+def _term(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """In what a gradient of `dtype` is written where it is one of many to be summed."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
 
 def _present(a: Any, x: Any, h0: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from scanlib.backends._torch_ops import (
     scan_backward_op,
     scan_op,
 )
+from scanlib.backends._torch_run import sum_to
 from scanlib.errors import DTypeError
 
 State = Tensor | None
@@ -158,7 +159,7 @@ class Scan(torch.autograd.Function):
         if in_dims[0] is not None:
             a = _lead(a, in_dims[0], x.ndim - (in_dims[1] is not None))
         x, h0 = (
-            _batched(t, dim, info.batch_size) for t, dim in zip((x, h0), in_dims[1:3], strict=True)
+            batched(t, dim, info.batch_size) for t, dim in zip((x, h0), in_dims[1:3], strict=True)
         )
         outputs = scan(a, x, h0, axis + 1, *rest)
         return outputs, (0, 0 if rest[1] else None)  # no batch of a final state that is not wanted
@@ -209,7 +210,7 @@ class ScanBackward(torch.autograd.Function):
         p, final = scan(a, cast(force, h.dtype), w, axis, reverse, final_dtype is not None, h.dtype)
         if final_dtype is not None:
             to_final = cast(final, final_dtype)
-        to_a = cast((previous(p, w, axis, reverse).conj() * g).sum_to_size(a.shape), a.dtype)
+        to_a = cast(sum_to(previous(p, w, axis, reverse).conj() * g, a.shape), a.dtype)
         return cast(p, h_dtype), to_final, to_a, to_h, to_h0, None, None, None
 
     @staticmethod
@@ -228,9 +229,8 @@ class ScanBackward(torch.autograd.Function):
             )
             if dh is not None or dh0 is not None:
                 dh = _zeros(h) if dh is None else dh
-                grad_a = grad_a + cast(
-                    (g * previous(dh, dh0, axis, reverse).conj()).sum_to_size(a.shape), a.dtype
-                )
+                moved = g * previous(dh, dh0, axis, reverse).conj()
+                grad_a = grad_a + cast(sum_to(moved, a.shape), a.dtype)
             if h0 is not None and da is not None:
                 grad_h0 = grad_h0 + cast(first(product, axis, reverse), h0.dtype)
             return grad_a, grad_x, grad_h0
@@ -249,10 +249,10 @@ class ScanBackward(torch.autograd.Function):
     ) -> Any:
         size, ndim = info.batch_size, h.ndim - (in_dims[3] is not None)
         # Where `a` is not batched its gradient is, so it is spread over the batch first.
-        a = _batched(a, in_dims[2], size)
+        a = batched(a, in_dims[2], size)
         shape, a = a.shape, _lead(a, 0, ndim)
         tensors = (grad_h, in_dims[0]), (grad_final, in_dims[1]), (h, in_dims[3]), (h0, in_dims[4])
-        grad_h, grad_final, h, h0 = (_batched(tensor, dim, size) for tensor, dim in tensors)
+        grad_h, grad_final, h, h0 = (batched(tensor, dim, size) for tensor, dim in tensors)
         grad_a, grad_x, grad_h0 = scan_backward(grad_h, grad_final, a, h, h0, axis + 1, *rest)
         return (grad_a.reshape(shape), grad_x, grad_h0), (0, 0, None if h0 is None else 0)
 
@@ -281,12 +281,12 @@ def _primals(ctx: Any) -> list[Any]:
 
 def previous(h: Tensor, h0: State, axis: int, reverse: bool) -> Tensor:
     """h_{t-1}, with `h0` (or zeros) before the first step."""
-    if h.shape[axis] == 0:
-        return h
-    start = torch.zeros_like(h.select(axis, 0)) if h0 is None else h0
-    rest = h.narrow(axis, 1 if reverse else 0, h.shape[axis] - 1)
-    parts = [rest, start.unsqueeze(axis)] if reverse else [start.unsqueeze(axis), rest]
-    return torch.cat(parts, axis)
+    steps = h.shape[axis]
+    before = h.new_zeros((*h.shape[:axis], *h.shape[axis + 1 :])) if h0 is None else h0
+    start = before.unsqueeze(axis)
+    # Cut after joining: no tensor of T - 1 steps, of which compilers would have to know whether there are any.
+    joined = torch.cat([h, start] if reverse else [start, h], axis)
+    return joined.narrow(axis, 1 if reverse else 0, steps)
 
 
 def following(g: Tensor, axis: int, reverse: bool) -> Tensor:
@@ -298,7 +298,7 @@ def first(g: Tensor, axis: int, reverse: bool) -> Tensor:
     """g_0, or zeros where there are no steps."""
     if g.shape[axis] == 0:
         return g.sum(axis)
-    return g.select(axis, g.shape[axis] - 1 if reverse else 0)
+    return g.select(axis, -1 if reverse else 0)
 
 
 def cast(gradient: Tensor, dtype: torch.dtype) -> Tensor:
@@ -314,7 +314,7 @@ def _zeros(like: Tensor) -> Tensor:
 # ---- batch axes
 
 
-def _batched(tensor: Any, dim: int | None, size: int) -> Any:
+def batched(tensor: Any, dim: int | None, size: int) -> Any:
     """The batch axis first, whether or not there is one yet; None stays None."""
     if tensor is None:
         return None

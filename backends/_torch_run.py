@@ -22,6 +22,7 @@ from scanlib.problem import (
     Shape,
     broadcast_strides,
     dtype_code,
+    reduced_axes,
     resolve,
     state_strides,
 )
@@ -319,17 +320,43 @@ def backward(
         return grad_a, grad_x, grad_h0
     except (native.RankError, native.AlignmentError):
         state_shape = h.select(axis, 0).shape
+        wide_a = a if a.shape == h.shape else a.to(promote(a.dtype, torch.float32))
         grad_a, grad_x, grad_h0 = backward(
             copy(grad_h, h.shape),
             copy(grad_final, state_shape),
-            copy(a, h.shape),
+            copy(wide_a, h.shape),
             copy(h, h.shape),
             copy(h0, state_shape),
             axis,
             reverse,
             x_dtype,
         )
-        return grad_a.sum_to_size(a.shape), grad_x, grad_h0
+        return sum_to(grad_a, a.shape).to(a.dtype), grad_x, grad_h0
+
+
+#: Parts of a sum to one number; where each has so few elements, torch makes the sum on one thread.
+PARTS = 64
+
+
+def sum_to(gradient: Tensor, shape: Shape) -> Tensor:
+    """The sum over the axes along which `shape` was repeated, in float32 at least and in one order; differentiable.
+
+    torch cuts its sum of very many elements to a single number into as many parts as there are threads, so that the
+    last bits depend on their number. Such a sum is made in two stages here; torch gives each output of the first to
+    one thread.
+    """
+    count = gradient.numel()
+    if torch.compiler.is_compiling() or type(count) is not int:
+        return gradient.sum_to_size(shape)
+    if gradient.shape == shape:
+        return gradient
+    wide = promote(gradient.dtype, torch.float32)
+    if not gradient.is_cpu or count <= PARTS**2 or any(length != 1 for length in shape):
+        axes = reduced_axes(tuple(shape), tuple(gradient.shape))
+        return gradient.sum(axes, dtype=wide).reshape(shape)
+    flat, rest = gradient.reshape(-1), count % PARTS
+    parts = flat[: count - rest].unflatten(0, (PARTS, -1)).sum(1, dtype=wide)
+    return (parts.sum() + flat[count - rest :].sum(dtype=wide)).reshape(shape)
 
 
 def copy(tensor: Any, shape: Shape) -> Any:

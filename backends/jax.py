@@ -7,17 +7,18 @@ is lowered (`_jax_lowering`, `_jax_sharding`, `_jax_pure`). This module turns ar
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from scanlib import gpu, native
 from scanlib.backends import _jax_lowering, _jax_primitives, _jax_probe, _jax_sharding
 from scanlib.backends._jax_internals import inlined, spec_of
-from scanlib.dispatch import Explanation, is_scalar
+from scanlib.dispatch import Explanation, is_number
 from scanlib.errors import DeviceError, DTypeError, OutputError
 from scanlib.problem import Problem, axis_index, dtype_code, resolve, resolve_vjp
 
@@ -48,7 +49,7 @@ def linear_recurrence(
     if type(axis) is not int:
         axis = axis_index(axis)
     run = _compiled_forward(axis, bool(reverse), bool(return_final), pure)
-    return _placed(run, _number(a), _number(x), _number(h0))
+    return _placed(run, *_numbers(a=a, x=x, h0=h0))
 
 
 def linear_recurrence_vjp(
@@ -63,7 +64,7 @@ def linear_recurrence_vjp(
     pure: bool = False,
 ) -> tuple[Array, Array, Array | None]:
     run = _compiled_vjp(axis_index(axis), bool(reverse), pure)
-    return _placed(run, *map(_number, (grad_h, a, h, h0, grad_final)))
+    return _placed(run, *_numbers(grad_h=grad_h, a=a, h=h, h0=h0, grad_final=grad_final))
 
 
 def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
@@ -74,7 +75,7 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
     def trace(a: Any, x: Any, h0: Any) -> None:
         operands.append(_operands(a, x, h0, axis))
 
-    jax.eval_shape(trace, *map(_number, (a, x, h0)))
+    jax.eval_shape(trace, *_numbers(a=a, x=x, h0=h0))
     call = operands[0]
     arrays = _concrete(a, x, h0)
     devices = sorted(
@@ -178,6 +179,10 @@ def _compiled_vjp(axis: int | None, reverse: bool, pure: bool) -> Callable[..., 
             name: value if value is None else _pad(value, ndim - (name in ("h0", "grad_final")))
             for name, value in given.items()
         }
+        state, state_shape = full["h0"], problem.state_shape
+        if state is not None and state.shape != state_shape:
+            # Its gradient is a sum, whose terms have the dtype that it has here.
+            full["h0"] = state.astype(_jax_primitives.accumulator(state.dtype))
         grad_a, grad_x, *grad_h0 = _jax_primitives.backward(
             full["a"],
             full["h"],
@@ -193,11 +198,8 @@ def _compiled_vjp(axis: int | None, reverse: bool, pure: bool) -> Callable[..., 
         grad_a = _unpad(grad_a, named["a"])
         if h0 is None:
             return grad_a, grad_x, None
-        return (
-            grad_a,
-            grad_x,
-            _unpad(_jax_primitives.sum_to(grad_h0[0], full["h0"].shape), named["h0"]),
-        )
+        total = _jax_primitives.sum_to(grad_h0[0], state.shape).astype(state.dtype)
+        return grad_a, grad_x, _unpad(total, named["h0"])
 
     return inlined(linear_recurrence_vjp)
 
@@ -232,9 +234,12 @@ class Operands(NamedTuple):
     dtype: Any
 
 
-def _number(value: Any) -> Any:
-    """A Python int as a float: a number, unlike an array of integers, takes the dtype of what it meets."""
-    return float(value) if type(value) is int else value
+def _numbers(**named: Any) -> Iterator[Any]:
+    """Python's ints as floats: they take the dtype of what they meet. NumPy's scalars have one, as JAX takes them."""
+    for name, value in named.items():
+        if isinstance(value, np.generic):
+            dtype_code(value.dtype.name, name)
+        yield float(value) if type(value) is int else value
 
 
 def _operands(a: Array, x: Array, h0: Array | None, axis: int | None) -> Operands:
@@ -256,7 +261,7 @@ def _operands(a: Array, x: Array, h0: Array | None, axis: int | None) -> Operand
 
 def _arrays(**named: Any) -> dict[str, Any]:
     """Numbers as arrays too, which they are already unless jit is switched off."""
-    return {name: jnp.asarray(v) if is_scalar(v) else v for name, v in named.items()}
+    return {name: jnp.asarray(v) if is_number(v) else v for name, v in named.items()}
 
 
 def _common_dtype(named: dict[str, Any]) -> Any:

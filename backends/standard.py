@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
-from scanlib.dispatch import Explanation, is_scalar
+from scanlib.dispatch import Explanation, is_scalar, python_number
 from scanlib.errors import ArrayKindError, DeviceError, DTypeError, OutputError, ShapeError
 from scanlib.overlap import check_out_type
 from scanlib.problem import (
@@ -40,6 +40,7 @@ class Call(NamedTuple):
     device: Any
     result: Any  # the dtype of the result
     compute: Any  # the dtype of the arithmetic
+    wide: Any  # the dtype that gradients are summed in
     arrays: dict[str, Any]
 
 
@@ -123,7 +124,7 @@ def _backward(call: Call, problem: Problem, reverse: bool) -> tuple[Any, Any, An
         grads = _stack(xp, rows, not reverse, call.compute)
         x_blocks.append(_cast(xp, grads, arrays["grad_h"].dtype))
         earlier = _earlier_states(call, h, h0, start, stop, reverse)
-        part = _sum(xp, grads * _conj(xp, earlier), time_axis + others)
+        part = _sum(call, grads * _conj(xp, earlier), time_axis + others)
         if time_axis:
             grad_a = part if grad_a is None else grad_a + part
         else:
@@ -139,7 +140,7 @@ def _backward(call: Call, problem: Problem, reverse: bool) -> tuple[Any, Any, An
         return grad_a, grad_x, None
     grad = grad if a_later is None else a_later * grad
     h0_shape = _shape(arrays["h0"])
-    grad = _sum(xp, grad, reduced_axes(h0_shape, problem.state_shape))  # type: ignore[arg-type]
+    grad = _sum(call, grad, reduced_axes(h0_shape, problem.state_shape))  # type: ignore[arg-type]
     return grad_a, grad_x, _copy(xp, xp.reshape(grad, h0_shape), arrays["h0"].dtype)
 
 
@@ -208,8 +209,8 @@ def _fold(call: Call, problem: Problem, grad: Any, shape: Shape) -> Any:
     return call.xp.reshape(call.xp.moveaxis(grad, 0, problem.axis), shape)
 
 
-def _sum(xp: Any, array: Any, axes: Shape) -> Any:
-    return xp.sum(array, axis=axes, keepdims=True, dtype=array.dtype) if axes else array
+def _sum(call: Call, array: Any, axes: Shape) -> Any:
+    return call.xp.sum(array, axis=axes, keepdims=True, dtype=call.wide) if axes else array
 
 
 def _cast(xp: Any, array: Any, dtype: Any) -> Any:
@@ -235,7 +236,8 @@ def _conj(xp: Any, array: Any) -> Any:
 
 
 def _gather(**arguments: Any) -> Call:
-    """Check that the arguments belong together and make arrays of the scalars among them."""
+    """Check that the arguments belong together and make arrays of the numbers among them."""
+    arguments = {name: python_number(value) for name, value in arguments.items()}
     given = {
         name: value
         for name, value in arguments.items()
@@ -255,7 +257,16 @@ def _gather(**arguments: Any) -> Call:
     for name, value in arguments.items():
         if name not in arrays:
             arrays[name] = None if value is None else xp.asarray(value, dtype=result, device=device)
-    return Call(xp, device, result, compute, arrays)
+    return Call(xp, device, result, compute, _widest(xp, device, compute), arrays)
+
+
+def _widest(xp: Any, device: Any, compute: Any) -> Any:
+    """float64 or complex128, as `compute` is real or complex; `compute` where the device is not known to have it."""
+    name = "complex128" if xp.isdtype(compute, "complex floating") else "float64"
+    try:
+        return xp.__array_namespace_info__().dtypes(device=device).get(name, compute)
+    except Exception:  # whichever a library raises that does not tell
+        return compute
 
 
 def _namespace(arrays: dict[str, Any]) -> Any:

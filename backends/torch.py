@@ -24,8 +24,10 @@ from scanlib.backends._torch_run import (
     promote,
     result_dtype,
     signature,
+    sum_to,
 )
-from scanlib.dispatch import Explanation, is_scalar
+from scanlib.backends._torch_sums import spread, spread_state
+from scanlib.dispatch import Explanation, is_scalar, python_number
 from scanlib.errors import ArrayKindError, DeviceError, OutputError
 from scanlib.overlap import Memory, check_out, check_out_type
 from scanlib.problem import Problem, axis_index, dtype_code, resolve, resolve_vjp
@@ -46,19 +48,19 @@ def linear_recurrence(
             axis = axis if type(axis) is int else axis_index(axis)
             h, final = forward(a, x, h0, axis, reverse, return_final)
             return h if final is None else (h, final)
-    operands = a, x, h0
+    operands = a, x, h0 = python_number(a), python_number(x), python_number(h0)
     a, x, h0, dtype, problem = _prepare(a, x, h0, axis)
     if out is not None:
         return _into(out, operands, a, x, h0, dtype, problem, reverse, return_final)
-    h, final = scan(
-        a, x.expand(problem.shape), _state(h0, problem), problem.axis, reverse, return_final, dtype
-    )
+    x, h0 = spread(x, problem.shape), spread_state(h0, problem.state_shape)
+    h, final = scan(a, x, h0, problem.axis, reverse, return_final, dtype)
     return (h, final) if return_final else h
 
 
 def linear_recurrence_vjp(
     grad_h: Any, a: Any, h: Any, h0: Any, axis: Any, reverse: bool, grad_final: Any
 ) -> tuple[Tensor, Tensor, Tensor | None]:
+    grad_h, a, h, h0, grad_final = map(python_number, (grad_h, a, h, h0, grad_final))
     given = {"grad_h": grad_h, "a": a, "h": h, "h0": h0, "grad_final": grad_final}
     _check_operands(given)
     dtype = _promoted(given)
@@ -74,19 +76,20 @@ def linear_recurrence_vjp(
     )
     grad_a, grad_x, grad_h0 = scan_backward(
         grad_h,
-        _state(grad_final, problem),
+        spread_state(grad_final, problem.state_shape),
         a,
         h,
-        _state(h0, problem),
+        spread_state(h0, problem.state_shape),
         problem.axis,
         reverse,
         grad_h.dtype,
     )
-    return grad_a, grad_x, None if h0 is None else grad_h0.sum_to_size(h0.shape)
+    return grad_a, grad_x, None if h0 is None else sum_to(grad_h0, h0.shape).to(h0.dtype)
 
 
 def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
     direct = unwatched(a, x, h0)
+    a, x, h0 = map(python_number, (a, x, h0))
     a, x, h0, dtype, problem = _prepare(a, x, h0, axis)
     given = {name: t for name, t in (("a", a), ("x", x), ("h0", h0)) if t is not None}
     notes = []
@@ -131,7 +134,7 @@ def _prepare(
     _check_operands(given)
     dtype = _promoted(given)
     device = next(value.device for value in given.values() if isinstance(value, Tensor))
-    a, x, h0 = (_tensor(value, dtype, device) for value in (a, x, h0))
+    a, x, h0 = (_tensor(value, dtype, device) for value in given.values())
     state_shape = None if h0 is None else tuple(h0.shape)
     problem = _resolved(resolve, tuple(a.shape), tuple(x.shape), state_shape, axis_index(axis))
     return a, x, h0, dtype, problem
@@ -197,10 +200,6 @@ _NUMBER = {
 }
 
 
-def _state(state: Tensor | None, problem: Problem) -> Tensor | None:
-    return None if state is None else state.expand(problem.state_shape)
-
-
 def _resolved(function: Any, *arguments: Any) -> Problem:
     """`resolve` or `resolve_vjp`, past their cache where lengths are symbols, which do not hash."""
     if _compiling():
@@ -262,8 +261,8 @@ def _into(
         check_out_type(tuple(out.shape), dtype_name(out.dtype), problem.shape, dtype_name(dtype))
     final: Tensor | None
     if watched:
-        full_x, state = x.expand(problem.shape), _state(h0, problem)
-        h, final = scan(a, full_x, state, problem.axis, reverse, return_final, dtype)
+        x, h0 = spread(x, problem.shape), spread_state(h0, problem.state_shape)
+        h, final = scan(a, x, h0, problem.axis, reverse, return_final, dtype)
         out.copy_(h)
     else:
         _, final = forward(a, x, h0, problem.axis, reverse, return_final, dtype, out)

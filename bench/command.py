@@ -157,7 +157,7 @@ def _line(section: str, row: dict[str, Any]) -> str:
     if "skipped" in row:
         return f"{row['candidate']}: skipped, {row['skipped']}"
     if section == "accuracy":
-        return f"errors beside the serial loop's: rms {row['rms_ratio']:.2f}x, largest {row['largest_ratio']:.2f}x"
+        return f"{row['layout']:15} {row['ratio']:.2f}x the largest error of the serial loop"
     if section == "peers":
         return f"{row['candidate']:26} {row['gigabytes_per_second']:7.2f} GB/s  {row['ratio_to_ours']:7.2f}x our time"
     ours, yardstick = row["ours"]["median"] * 1e6, row["yardstick"]["median"] * 1e6

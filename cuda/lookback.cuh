@@ -27,27 +27,32 @@ constexpr int kBundle = SCANLIB_BUNDLE;
 constexpr unsigned kPartial = 1, kAggregate = 2, kEnd = 3;
 
 using Real = RealOf<Value>::type;
-constexpr int kRecordBytes = kWidth * int(2 * sizeof(Value) + 2 * sizeof(Real));
+constexpr int kRecordBytes = kWidth * int(3 * sizeof(Value) + 2 * sizeof(Real));
 
 // One field after the other, each with all lanes.
 struct Record {
-  Value *product, *local;
+  Value *product, *lost, *local;
   Real *most_product, *most_local;
 
   __device__ __forceinline__ Record(char *records, long long number) {
     product = reinterpret_cast<Value *>(records + number * kRecordBytes) + lane();
-    local = product + kWidth;
+    lost = product + kWidth;
+    local = lost + kWidth;
     most_product = reinterpret_cast<Real *>(local - lane() + kWidth) + lane();
     most_local = most_product + kWidth;
   }
   __device__ __forceinline__ void write(const Summary<Value> &s) const {
-    *product = s.product;
+    *product = s.factor.high;
+    *lost = s.factor.low;
     *local = s.local;
     *most_product = s.most_product;
     *most_local = s.most_local;
   }
   __device__ __forceinline__ Summary<Value> read() const {
-    return {load_record(product), load_record(local), load_record(most_product), load_record(most_local)};
+    return {{load_record(product), load_record(lost)},
+            load_record(local),
+            load_record(most_product),
+            load_record(most_local)};
   }
 };
 
@@ -113,7 +118,7 @@ __device__ __forceinline__ Value look_back(const ScanParams &p, const Group &gro
   const Value from =
       stack > 0 ? end_of(p, (stack * kBundle * kBundle - 1) * p.groups + own) : load_state(p, kEnters, group);
   if (tile > 0 && !(safe(since) && safe_carry(from))) return end_of(p, number - p.groups);
-  return tiles + bundles > 0 ? mul_add(since.product, from, since.local) : from;
+  return tiles + bundles > 0 ? applied(since, from) : from;
 }
 
 __device__ __forceinline__ void walk_tiles(const ScanParams &p) {

@@ -41,6 +41,18 @@ template <class R>
 SCANLIB_BOTH Complex<R> mul_add(Complex<R> a, Complex<R> b, Complex<R> c) {
   return {a.re * b.re - a.im * b.im + c.re, a.re * b.im + a.im * b.re + c.im};
 }
+// a * b + c rounded once, and a * b rounded by itself, whatever the compiler contracts around it.
+#if defined(__CUDACC__)
+SCANLIB_BOTH float fused(float a, float b, float c) { return fmaf(a, b, c); }
+SCANLIB_BOTH double fused(double a, double b, double c) { return fma(a, b, c); }
+SCANLIB_BOTH float rounded_product(float a, float b) { return __fmul_rn(a, b); }
+SCANLIB_BOTH double rounded_product(double a, double b) { return __dmul_rn(a, b); }
+#else
+SCANLIB_BOTH float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+SCANLIB_BOTH double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
+SCANLIB_BOTH float rounded_product(float a, float b) { return a * b; }
+SCANLIB_BOTH double rounded_product(double a, double b) { return a * b; }
+#endif
 template <class R>
 SCANLIB_BOTH R plus(R a, R b) {
   return a + b;

@@ -71,8 +71,7 @@ __device__ __forceinline__ Carried<T> carried_in(const Prefix<T> &prefix, T carr
                                                  const T (&x)[kRun], int n, ScanMemory<T> *memory) {
   // A prefix is joined in another order than the whole, and may overflow where that does not.
   const bool doubtful = !(safe(prefix.all) && safe(prefix.before) && safe_carry(carry));
-  Carried<T> state{slice() > 0 ? mul_add(prefix.before.product, carry, prefix.before.local) : carry,
-                   mul_add(prefix.all.product, carry, prefix.all.local)};
+  Carried<T> state{slice() > 0 ? applied(prefix.before, carry) : carry, applied(prefix.all, carry)};
   if (__syncthreads_or(doubtful)) {
     const bool serial = any_slice(doubtful, memory);
     for (int s = 0; s < kSlices; ++s) {

@@ -1,4 +1,4 @@
-// What a stretch of steps does to the state before it: state -> product * state + local.
+// What a stretch of steps does to the state before it: state -> factor * state + local, the factor in two parts (factor.h).
 //
 // Summaries of neighbouring stretches are joined into one of both, in any grouping but always in order: this is what is scanned
 // in parallel (Martin and Cundy 2018; Blelloch 1990). Where a product overflows on the way, joining can make Inf * 0 = NaN, or
@@ -6,6 +6,7 @@
 // through. Below the limits here, with a carry below its own, no state on the way can overflow, and the joined result is the
 // serial one up to rounding. Above them the steps are walked one by one instead.
 #pragma once
+#include "factor.h"
 #include "machine.cuh"
 
 namespace scanlib {
@@ -46,20 +47,26 @@ __device__ __forceinline__ double bounded(double a) { return fmin(a, Limits<doub
 template <class T>
 struct Summary {
   using R = typename RealOf<T>::type;
-  T product, local;
+  Factor<Scalars<T>> factor;
+  T local;
   R most_product, most_local;  // finite, at most kHuge
 };
 
 template <class T>
+__device__ __forceinline__ T applied(const Summary<T> &s, T state) {
+  return applied<Scalars<T>>(s.factor, state, s.local);
+}
+
+template <class T>
 __device__ __forceinline__ Summary<T> nothing() {
-  return {unit(static_cast<T *>(nullptr)), T{}, 1, 0};
+  return {{unit(static_cast<T *>(nullptr)), T{}}, T{}, 1, 0};
 }
 
 // `first` and then `second`.
 template <class T>
 __device__ __forceinline__ Summary<T> joined(const Summary<T> &first, const Summary<T> &second) {
-  return {mul(second.product, first.product), mul_add(second.product, first.local, second.local),
-          greater(first.most_product, bounded(size_of(first.product) * second.most_product)),
+  return {after<Scalars<T>>(second.factor, first.factor), applied(second, first.local),
+          greater(first.most_product, bounded(size_of(first.factor.high) * second.most_product)),
           greater(first.most_local, bounded(size_of(first.local) * second.most_product + second.most_local))};
 }
 
@@ -71,7 +78,7 @@ template <class T>
 __device__ __forceinline__ bool safe(const Summary<T> &s) {
   using L = Limits<typename RealOf<T>::type>;
   // Where an overflow met a zero, the bounds may be low again, but NaN stays.
-  return s.most_product <= L::kProduct && s.most_local <= L::kLocal && size_of(s.product) <= L::kHuge &&
+  return s.most_product <= L::kProduct && s.most_local <= L::kLocal && size_of(s.factor.high) <= L::kHuge &&
          size_of(s.local) <= L::kHuge;
 }
 
@@ -82,13 +89,13 @@ __device__ __forceinline__ Summary<T> summarized(const T (&a)[N], const T (&x)[N
 #pragma unroll
   for (int i = 0; i < N; ++i) {
     s.local = mul_add(a[i], s.local, x[i]);
-    s.product = mul(a[i], s.product);
+    s.factor = after<Scalars<T>>(a[i], s.factor);
     s.most_local = greater(s.most_local, size_of(s.local));
-    s.most_product = greater(s.most_product, size_of(s.product));
+    s.most_product = greater(s.most_product, size_of(s.factor.high));
   }
   // What is not finite stays so to the end, and NaN is not in the maxima: size * 0 is NaN then, and the bound huge.
   s.most_local = bounded(s.most_local + size_of(s.local) * 0);
-  s.most_product = bounded(s.most_product + size_of(s.product) * 0);
+  s.most_product = bounded(s.most_product + size_of(s.factor.high) * 0);
   return s;
 }
 

@@ -1,7 +1,8 @@
-"""Fills the tables of README.md and docs/paper.md from where their facts are kept; `--check` says whether they agree.
+"""Fills the tables of README.md and docs/ from where their facts are kept; `--check` says whether they agree.
 
 A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. `support` comes from tests/capabilities.py,
-`environment` from `scanlib.config`, the others from the newest files under bench/results.
+`cell_peers` from tests/peers.py, `environment` from `scanlib.config`, the others from the newest files under
+bench/results.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "paper.md")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+#: Peers of which the name alone says too little.
+NAMES_OF_PEERS = {"numba loop": "a loop compiled by numba"}
 NAMES = {"numpy": "NumPy", "torch": "PyTorch", "jax": "JAX"}
 Report = dict[str, Any]
 Row = dict[str, Any]
@@ -64,6 +67,11 @@ def support() -> str:
     return str(_module(ROOT / "tests" / "capabilities.py").support_table())
 
 
+def cell_peers() -> str:
+    """How closely published implementations of the cells agree."""
+    return str(_module(ROOT / "tests" / "peers.py").table())
+
+
 def environment() -> str:
     """Environment variables."""
     from scanlib.config import ENVIRONMENT
@@ -74,14 +82,18 @@ def environment() -> str:
 
 
 def timing() -> str:
-    """One pair of times for the first screen: the general scan of a framework, and ours on the same tensors."""
+    """Two pairs of times for the first screen, each measured side by side: beside the fastest alternative that there is
+    for the first shape, and beside the general scan of a framework."""
     rows = [row for row in _report()["peers"] if "time" in row and row["work"] == "forward"]
-    peer = next(row for row in rows if row["candidate"] == "torch associative_scan")
-    ours = next(row for row in rows if row["candidate"] == "scanlib" and _same(row, peer))
-    shape = " x ".join(f"{n:,}" for n in peer["shape"])
+    case = rows[0]["case"]
+    others = [row for row in rows if row["case"] == case and row["candidate"] != "scanlib"]
+    fastest = min(others, key=lambda row: row["ratio_to_ours"])
+    general = next(row for row in others if row["candidate"] == "torch associative_scan")
+    shape = " x ".join(f"{n:,}" for n in fastest["shape"])
     return (
-        f"{shape} float32 values on {_machine(_report())}, forward: torch's own `associative_scan` "
-        f"**{_time(peer)}**, scanlib **{_time(ours)}**."
+        f"{shape} float32 values on {_machine(_report())}, forward: the fastest alternative, "
+        f"{NAMES_OF_PEERS.get(fastest['candidate'], fastest['candidate'])}, {_pair(fastest)};\n"
+        f"torch's own `associative_scan` {_pair(general)}."
     )
 
 
@@ -148,6 +160,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "language_model": _paper("language-model"),
     "layers": _paper("layers"),
     "support": support,
+    "cell_peers": cell_peers,
     "environment": environment,
     "timing": timing,
     "price": price,
@@ -175,13 +188,14 @@ def _machine(report: Report) -> str:
     return f"{report['machine']['cores']} cores of an {report['machine']['processor']}"
 
 
-def _same(row: Row, other: Row) -> bool:
-    return (row["case"], row["library"]) == (other["case"], other["library"])
+def _pair(row: Row) -> str:
+    """A peer's time and ours, in the visit that counts for their ratio."""
+    seconds = row["time"]["median"]
+    return f"**{_time(seconds)}**, scanlib **{_time(seconds / row['ratio_to_ours'])}**"
 
 
-def _time(row: Row) -> str:
-    milliseconds = row["time"]["median"] * 1e3
-    return f"{milliseconds:,.0f} ms" if milliseconds >= 20 else f"{milliseconds:.1f} ms"
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:,.0f} ms" if seconds >= 0.02 else f"{seconds * 1e3:.1f} ms"
 
 
 def _ratios(rows: Iterable[Row]) -> str:

@@ -30,44 +30,53 @@ SCANLIB_INLINE void store_n(typename L::Elem *p, typename L::Vec v, int64_t n) {
     L::store_part(p, v, n);
 }
 
-// Runs body(step, lane, lanes, state) with `Strips` vectors of state in registers over all steps.
-template <class L, int Strips, bool Part, class Body>
-SCANLIB_INLINE void in_registers(int64_t steps, int64_t part, typename L::Elem *state, Body body) {
-  typename L::Vec s[Strips];
-  for (int j = 0; j < Strips; ++j) s[j] = load_n<L>(state + j * L::W, Part && j == Strips - 1 ? part : L::W);
+// What is kept of each lane from step to step, in memory between calls: a state.
+template <class L>
+struct KeptState {
+  using Value = typename L::Vec;
+  typename L::Elem *state;
+
+  SCANLIB_INLINE Value load(int64_t lane, int64_t n) const { return load_n<L>(state + lane, n); }
+  SCANLIB_INLINE void store(int64_t lane, int64_t n, Value value) const { store_n<L>(state + lane, value, n); }
+};
+
+// Runs body(step, lane, lanes, value) with `Strips` vectors of what is kept in registers over all steps.
+template <class L, int Strips, bool Part, class Kept, class Body>
+SCANLIB_INLINE void in_registers(int64_t steps, int64_t part, Kept kept, Body body) {
+  typename Kept::Value v[Strips];
+  for (int j = 0; j < Strips; ++j) v[j] = kept.load(j * L::W, Part && j == Strips - 1 ? part : L::W);
   for (int64_t k = 0; k < steps; ++k)
     for (int j = 0; j < Strips; ++j) {
       int64_t n = Part && j == Strips - 1 ? part : L::W;
-      s[j] = body(k, int64_t(j) * L::W, n, s[j]);
+      v[j] = body(k, int64_t(j) * L::W, n, v[j]);
     }
-  for (int j = 0; j < Strips; ++j) store_n<L>(state + j * L::W, s[j], Part && j == Strips - 1 ? part : L::W);
+  for (int j = 0; j < Strips; ++j) kept.store(j * L::W, Part && j == Strips - 1 ? part : L::W, v[j]);
 }
 
-template <class L, int Strips, class Body>
-SCANLIB_INLINE void in_registers(int64_t steps, int64_t part, typename L::Elem *state, Body body) {
-  return part ? in_registers<L, Strips, true>(steps, part, state, body)
-              : in_registers<L, Strips, false>(steps, 0, state, body);
+template <class L, int Strips, class Kept, class Body>
+SCANLIB_INLINE void in_registers(int64_t steps, int64_t part, Kept kept, Body body) {
+  return part ? in_registers<L, Strips, true>(steps, part, kept, body)
+              : in_registers<L, Strips, false>(steps, 0, kept, body);
 }
 
-// state = body(step, lane, lanes, state) for each vector of a row, over all steps. Up to four vectors of lanes keep their states
-// in registers; wider rows keep them in `state`, which stays in cache.
-template <class L, class Body>
-SCANLIB_INLINE void walk_columns(int64_t steps, int64_t lanes, bool down, typename L::Elem *state, Body body) {
+// value = body(step, lane, lanes, value) for each vector of a row, over all steps. Up to four vectors of lanes are kept in
+// registers; wider rows in memory, which stays in cache.
+template <class L, class Kept, class Body>
+SCANLIB_INLINE void walk_columns(int64_t steps, int64_t lanes, bool down, Kept kept, Body body) {
   const int64_t part = lanes % L::W;
   switch (lanes / L::W + (part ? 1 : 0)) {
     case 1:
-      return in_registers<L, 1>(steps, part, state, body);
+      return in_registers<L, 1>(steps, part, kept, body);
     case 2:
-      return in_registers<L, 2>(steps, part, state, body);
+      return in_registers<L, 2>(steps, part, kept, body);
     case 3:
-      return in_registers<L, 3>(steps, part, state, body);
+      return in_registers<L, 3>(steps, part, kept, body);
     case 4:
-      return in_registers<L, 4>(steps, part, state, body);
+      return in_registers<L, 4>(steps, part, kept, body);
     default:
       for (int64_t k = 0; k < steps; ++k)
-        for_lanes<L>(lanes, down, [&](int64_t lane, int64_t n) {
-          store_n<L>(state + lane, body(k, lane, n, load_n<L>(state + lane, n)), n);
-        });
+        for_lanes<L>(lanes, down,
+                     [&](int64_t lane, int64_t n) { kept.store(lane, n, body(k, lane, n, kept.load(lane, n))); });
   }
 }
 

@@ -63,7 +63,7 @@ struct Cut {
   int64_t numbers() const { return tiles * groups; }
   int64_t record_bytes() const {
     const int64_t size = dtype_size(value), real = value == SCANLIB_F32 || value == SCANLIB_C64 ? 4 : 8;
-    return width * (2 * size + 2 * real);
+    return width * (3 * size + 2 * real);
   }
 };
 

@@ -112,7 +112,7 @@ template <class T>
 void walk_gates_backward(const GateBlock &block, const T *decay, T *grad, T *state) {
   using L = RealLanes<T>;
   const int64_t lanes = block.lanes(), last = block.steps - 1;
-  walk_columns<L>(block.steps, lanes, false, state,
+  walk_columns<L>(block.steps, lanes, false, KeptState<L>{state},
                   [=](int64_t k, int64_t lane, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
                     const int64_t at = (last - k) * lanes + lane;
                     const auto g = s + load_n<L>(grad + at, n);

@@ -11,6 +11,8 @@
 
 namespace scanlib {
 
+constexpr int64_t kAlone = 0;  // in place of a number of rows
+
 template <class T>
 struct Kernels {
   using Sum = typename SumOf<T>::type;
@@ -18,21 +20,25 @@ struct Kernels {
   // columns: `lanes` recurrences side by side, one row a step. Pointers are to the first step, strides go from one step to the
   // next. state[lanes] is the carry, in and out.
   //   forward   state = h = a * state + x
-  //   summary   product *= a, state = a * state + x: what a stretch of time does to any carry
+  //   summary   product *= a, state = a * state + x: what a stretch of time does to any carry; what rounding the product
+  //             lost is kept in `lost` (cuda/factor.h)
   //   backward  state = grad_x = a * state + g, grad_a = state * h     (a one step ahead, h one step behind)
   void (*columns_forward)(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *x, int64_t x_step, T *h,
                           int64_t h_step, T *state);
   void (*columns_summary)(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *x, int64_t x_step,
-                          T *product, T *state, bool conjugate);
+                          T *product, T *lost, T *state, bool conjugate);
   void (*columns_backward)(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *g, int64_t g_step,
                            const T *h, int64_t h_step, T *grad_x, int64_t grad_x_step, T *grad_a, int64_t grad_a_step,
                            T *state, bool conjugate);
 
-  // rows: one recurrence, its steps contiguous in memory. Pointers are to the lowest address; `down` runs from the highest.
-  void (*rows_forward)(int64_t steps, const T *a, const T *x, T *h, T *state, bool down);
-  void (*rows_summary)(int64_t steps, const T *a, const T *x, T *product, T *state, bool down, bool conjugate);
-  void (*rows_backward)(int64_t steps, const T *a, const T *g, const T *h, T *grad_x, T *grad_a, T *state, bool down,
-                        bool conjugate);
+  // rows: recurrences whose steps are contiguous in memory. Pointers are to the lowest address of the first; `down` runs from the
+  // highest. One row (kAlone) is split over the lanes of a vector; several lie *_row apart and are walked side by side.
+  void (*rows_forward)(int64_t steps, int64_t rows, const T *a, int64_t a_row, const T *x, int64_t x_row, T *h,
+                       int64_t h_row, T *state, bool down);
+  void (*rows_summary)(int64_t steps, const T *a, const T *x, T *product, T *lost, T *state, bool down, bool conjugate);
+  void (*rows_backward)(int64_t steps, int64_t rows, const T *a, int64_t a_row, const T *g, int64_t g_row, const T *h,
+                        int64_t h_row, T *grad_x, int64_t grad_x_row, T *grad_a, int64_t grad_a_row, T *state,
+                        bool down, bool conjugate);
 
   // sums[i] += values[step][i] over the steps, in their order; total: over a contiguous row.
   void (*sum_steps)(int64_t steps, int64_t lanes, const T *values, int64_t step, Sum *sums);

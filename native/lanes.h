@@ -8,10 +8,13 @@
 #include <cstring>
 #include <utility>
 
+#include "../cuda/factor.h"
 #include "kernels.h"
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__FMA__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define SCANLIB_INLINE inline __attribute__((always_inline))
@@ -59,6 +62,21 @@ struct ZipPick {  // a and b lane by lane
   static constexpr int at(int i) { return (High ? W / 2 : 0) + i / 2 + (i % 2 ? W : 0); }
 };
 
+template <int W, int Size, bool High>
+struct SwapPick {  // of each pair of groups of Size lanes, the low (high) one of a, then that of b
+  static constexpr int at(int i) {
+    const int within = i % Size, pair = i / (2 * Size) * 2 * Size;
+    return pair + (High ? Size : 0) + within + (i / Size % 2 ? W : 0);
+  }
+};
+template <int W, int Size, int Part, bool High>
+struct PartZipPick {  // a and b group by group of Size lanes, from the low (high) half of each part of Part lanes
+  static constexpr int at(int i) {
+    const int part = i / Part * Part, group = i % Part / Size;
+    return part + (High ? Part / 2 : 0) + group / 2 * Size + i % Size + (group % 2 ? W : 0);
+  }
+};
+
 template <int Lane>
 struct LanePick {  // one lane of a, everywhere
   static constexpr int at(int) { return Lane; }
@@ -104,11 +122,61 @@ struct RealLanes {
   }
   static SCANLIB_INLINE Vec mul(Vec a, Vec b) { return a * b; }
   static SCANLIB_INLINE Vec mul_add(Vec a, Vec b, Vec c) { return a * b + c; }
+  // a * b - product, exact where `product` is a * b rounded.
+  static SCANLIB_INLINE Vec product_error(Vec a, Vec b, Vec product) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(R) == 4)
+      return Vec(_mm512_fmsub_ps(__m512(a), __m512(b), __m512(product)));
+    else
+      return Vec(_mm512_fmsub_pd(__m512d(a), __m512d(b), __m512d(product)));
+#elif defined(__FMA__)
+    if constexpr (sizeof(R) == 4)
+      return Vec(_mm256_fmsub_ps(__m256(a), __m256(b), __m256(product)));
+    else
+      return Vec(_mm256_fmsub_pd(__m256d(a), __m256d(b), __m256d(product)));
+#elif defined(__aarch64__)
+    if constexpr (sizeof(R) == 4)
+      return Vec(vfmaq_f32(float32x4_t(-product), float32x4_t(a), float32x4_t(b)));
+    else
+      return Vec(vfmaq_f64(float64x2_t(-product), float64x2_t(a), float64x2_t(b)));
+#else
+    // Dekker's: products of halves of the digits are exact.
+    const Vec a1 = leading_digits(a), a2 = a - a1, b1 = leading_digits(b), b2 = b - b1;
+    return a2 * b2 - (((product - a1 * b1) - a2 * b1) - a1 * b2);
+#endif
+  }
   static SCANLIB_INLINE Vec conj(Vec a) { return a; }
   static SCANLIB_INLINE Elem lane(Vec v, int i) { return v[i]; }
   template <class Pick>
   static SCANLIB_INLINE Vec pick(Vec a, Vec b) {
     return shuffle<Pick, W>(a, b);
+  }
+  // `v` with the last half of its digits zero, and one more.
+  static SCANLIB_INLINE Vec leading_digits(Vec v) {
+    using Bits = std::conditional_t<sizeof(R) == 4, int32_t, int64_t>;
+    typedef Bits Words __attribute__((vector_size(kVectorBytes)));
+    Words words;
+    std::memcpy(&words, &v, sizeof words);
+    words &= sizeof(R) == 4 ? Bits(~int64_t(0xfff)) : Bits(~int64_t(0x7ffffff));
+    std::memcpy(&v, &words, sizeof v);
+    return v;
+  }
+  // v[i][j] becomes v[j][i]: first inside parts of 16 bytes, then whole groups of lanes change places.
+  static SCANLIB_INLINE void transpose(Vec (&v)[W]) {
+    constexpr int kPart = 16 / int(sizeof(R));
+#pragma GCC unroll 16
+    for (int i = 0; i < W; i += kPart) {
+      if constexpr (kPart == 2) {
+        zip_parts<1>(v[i], v[i + 1]);
+      } else {
+        zip_parts<1>(v[i], v[i + 1]);
+        zip_parts<1>(v[i + 2], v[i + 3]);
+        zip_parts<2>(v[i], v[i + 2]);
+        zip_parts<2>(v[i + 1], v[i + 3]);
+        std::swap(v[i + 1], v[i + 2]);
+      }
+    }
+    swap_groups<kPart>(v);
   }
   // A sum that is NaN in each lane that was ever not finite.
   static SCANLIB_INLINE Vec taint(Vec v, Vec sum) { return v * Vec{} + sum; }
@@ -125,6 +193,28 @@ struct RealLanes {
   static SCANLIB_INLINE Elem mul_add1(Elem a, Elem b, Elem c) { return a * b + c; }
   static SCANLIB_INLINE Elem mul1(Elem a, Elem b) { return a * b; }
   static SCANLIB_INLINE Elem conj1(Elem a) { return a; }
+
+ private:
+  template <int Size>
+  static SCANLIB_INLINE void zip_parts(Vec &a, Vec &b) {
+    constexpr int kPart = 16 / int(sizeof(R));
+    const Vec low = pick<PartZipPick<W, Size, kPart, false>>(a, b);
+    b = pick<PartZipPick<W, Size, kPart, true>>(a, b);
+    a = low;
+  }
+  template <int Size>
+  static SCANLIB_INLINE void swap_groups(Vec (&v)[W]) {
+    if constexpr (Size < W) {
+#pragma GCC unroll 16
+      for (int i = 0; i < W; ++i)
+        if ((i & Size) == 0) {
+          const Vec low = pick<SwapPick<W, Size, false>>(v[i], v[i + Size]);
+          v[i + Size] = pick<SwapPick<W, Size, true>>(v[i], v[i + Size]);
+          v[i] = low;
+        }
+      swap_groups<2 * Size>(v);
+    }
+  }
 };
 
 template <class R>
@@ -169,11 +259,23 @@ struct ComplexLanes {
     V re = c.re - a.im * b.im, im = a.im * b.re + c.im;
     return {a.re * b.re + re, a.re * b.im + im};
   }
+  static SCANLIB_INLINE Vec product_error(Vec a, Vec b, Vec product) {
+    return complex_product_error<Real>(a, b, product);
+  }
   static SCANLIB_INLINE Vec conj(Vec a) { return {a.re, -a.im}; }
   static SCANLIB_INLINE Elem lane(Vec v, int i) { return {v.re[i], v.im[i]}; }
   template <class Pick>
   static SCANLIB_INLINE Vec pick(Vec a, Vec b) {
     return {shuffle<Pick, W>(a.re, b.re), shuffle<Pick, W>(a.im, b.im)};
+  }
+  static SCANLIB_INLINE void transpose(Vec (&v)[W]) {
+    V re[W], im[W];
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i) re[i] = v[i].re, im[i] = v[i].im;
+    Real::transpose(re);
+    Real::transpose(im);
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i) v[i] = {re[i], im[i]};
   }
   static SCANLIB_INLINE Vec taint(Vec v, Vec sum) { return {Real::taint(v.re, sum.re), Real::taint(v.im, sum.im)}; }
   static SCANLIB_INLINE bool tainted(Vec sum) { return Real::tainted(sum.re) || Real::tainted(sum.im); }

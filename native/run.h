@@ -13,6 +13,7 @@
 #include <iterator>
 #include <new>
 
+#include "../cuda/factor.h"
 #include "arithmetic.h"
 #include "dispatch.h"
 #include "kernels.h"
@@ -126,11 +127,14 @@ class Run : Operands<T> {
     const int64_t tile = tile_steps(a.direct && x.direct && h.direct, lanes);
     for (int64_t k = k0, n; k < k1; k += n) {
       n = std::min(tile, k1 - k);
-      if (s_.rows) {
+      if (s_.together && tile == INT64_MAX) {
+        kernels_.rows_forward(n, lanes, row_in(a, k, n, 0, nullptr), a.lane, row_in(x, k, n, 0, nullptr), x.lane,
+                              row_out(h, k, n, 0, nullptr), h.lane, state, s_.down);
+      } else if (s_.rows) {
         for (int64_t j = 0; j < lanes; ++j) {
           T *out = row_out(h, k, n, j, w.panel[2]);
-          kernels_.rows_forward(n, row_in(a, k, n, j, w.panel[0]), row_in(x, k, n, j, w.panel[1]), out, state + j,
-                                s_.down);
+          kernels_.rows_forward(n, kAlone, row_in(a, k, n, j, w.panel[0]), 0, row_in(x, k, n, j, w.panel[1]), 0, out, 0,
+                                state + j, s_.down);
           row_flush(h, k, n, j, out);
         }
       } else {
@@ -149,16 +153,16 @@ class Run : Operands<T> {
     const bool conjugate = s_.backward && conjugate_;
     const int64_t tile = tile_steps(a.direct && x.direct, lanes);
     std::fill(w.product, w.product + lanes, unit(w.product));
-    std::memset(static_cast<void *>(w.local), 0, size_t(lanes) * sizeof(T));
+    for (T *zero : {w.lost, w.local}) std::memset(static_cast<void *>(zero), 0, size_t(lanes) * sizeof(T));
     for (int64_t k = k0, n; k < k1; k += n) {
       n = std::min(tile, k1 - k);
       if (s_.rows) {
         for (int64_t j = 0; j < lanes; ++j)
           kernels_.rows_summary(n, row_in(a, k + shift, n, j, w.panel[0]), row_in(x, k, n, j, w.panel[1]),
-                                w.product + j, w.local + j, s_.down, conjugate);
+                                w.product + j, w.lost + j, w.local + j, s_.down, conjugate);
       } else {
         Source pa = columns_in(a, k + shift, n, lanes, w.panel[0]), px = columns_in(x, k, n, lanes, w.panel[1]);
-        kernels_.columns_summary(n, lanes, pa.data, pa.step, px.data, px.step, w.product, w.local, conjugate);
+        kernels_.columns_summary(n, lanes, pa.data, pa.step, px.data, px.step, w.product, w.lost, w.local, conjugate);
       }
     }
   }
@@ -173,13 +177,19 @@ class Run : Operands<T> {
     if (k1 > last) load_state(SCANLIB_H0, place, lanes, w.edge);
     for (int64_t k = k0, n; k < k1; k += n) {
       n = k == 0 || k == last ? 1 : std::min(tile, std::min(k1, last) - k);
-      if (s_.rows) {
+      if (s_.together && tile == INT64_MAX) {
+        kernels_.rows_backward(n, lanes, k == 0 ? w.ones : row_in(a, k - 1, n, 0, nullptr), k == 0 ? 1 : a.lane,
+                               row_in(g, k, n, 0, nullptr), g.lane,
+                               k == last ? w.edge : row_in(h, k + 1, n, 0, nullptr), k == last ? 1 : h.lane,
+                               row_out(grad_x, k, n, 0, nullptr), grad_x.lane, row_out(grad_a, k, n, 0, nullptr),
+                               grad_a.lane, state, s_.down, conjugate_);
+      } else if (s_.rows) {
         for (int64_t j = 0; j < lanes; ++j) {
           T *out_a = row_out(grad_a, k, n, j, w.panel[3]), *out_x = row_out(grad_x, k, n, j, w.panel[4]);
-          kernels_.rows_backward(n, k == 0 ? w.ones : row_in(a, k - 1, n, j, w.panel[0]),
-                                 row_in(g, k, n, j, w.panel[1]),
-                                 k == last ? w.edge + j : row_in(h, k + 1, n, j, w.panel[2]), out_x, out_a, state + j,
-                                 s_.down, conjugate_);
+          kernels_.rows_backward(n, kAlone, k == 0 ? w.ones : row_in(a, k - 1, n, j, w.panel[0]), 0,
+                                 row_in(g, k, n, j, w.panel[1]), 0,
+                                 k == last ? w.edge + j : row_in(h, k + 1, n, j, w.panel[2]), 0, out_x, 0, out_a, 0,
+                                 state + j, s_.down, conjugate_);
           row_flush(grad_x, k, n, j, out_x);
           if (s_.reduce == Reduce::None)
             row_flush(grad_a, k, n, j, out_a);
@@ -303,7 +313,7 @@ class Run : Operands<T> {
       // Inf * 0: there the carry is the state that the walk itself ends in.
       bool safe = true;
       for (int64_t j = 0; j < lanes; ++j) {
-        T carry = mul_add(w.product[j], w.state[j], w.local[j]);
+        T carry = applied<Scalars<T>>({w.product[j], w.lost[j]}, w.state[j], w.local[j]);
         bool good = finite(w.product[j]) && finite(w.local[j]) && finite(carry);
         w.local[j] = good ? carry : not_a_number(w.local);
         safe = safe && good;

@@ -9,6 +9,8 @@ namespace {
 constexpr int64_t kLineBytes = 64;             // narrower rows of lanes are walked as rows along time
 constexpr int64_t kStateBytes = 16 * 1024;     // the most state a group carries: half of a small L1 cache
 constexpr int64_t kRowSteps = 4096;            // short rows are grouped until they have so many steps together
+constexpr int64_t kShortRow = 256;             // steps up to which neighbouring rows are walked side by side
+constexpr int64_t kManyRows = 8;               // ... if a group has so many
 constexpr int64_t kEnoughGroups = 8;           // with so many groups time is not split
 constexpr int64_t kSegmentBytes = 128 * 1024;  // a segment of one operand: two passes over it must hit the L2 cache
 constexpr int64_t kWorthSplitting = 1 << 19;   // bytes of one operand below which time is not split
@@ -43,6 +45,7 @@ Schedule make_schedule(const scanlib_problem &p, int64_t element_size) {
   const int64_t most = time_nearest ? kRowSteps / std::max<int64_t>(1, p.time) : kStateBytes / element_size;
   s.lanes = std::max<int64_t>(1, std::min(p.inner, most));
   s.chunks = ceil_div(p.inner, s.lanes);
+  s.together = time_nearest && p.time <= kShortRow && s.lanes >= kManyRows;
   int64_t outer = 1;
   for (int d = 0; d < p.outer_rank; ++d) outer *= p.outer[d];
   s.groups = outer * s.chunks;

@@ -17,8 +17,9 @@ enum class Reduce {
 // Segments of a group depend on each other in order: each turns the carry it receives into the carry it passes on.
 struct Schedule {
   bool backward;
-  bool rows;  // each recurrence is walked on its own along time; else all lanes of a group step by step
-  bool down;  // rows whose steps run against the addresses
+  bool rows;      // each recurrence is walked on its own along time; else all lanes of a group step by step
+  bool down;      // rows whose steps run against the addresses
+  bool together;  // rows so short and many that a vector takes one a lane, where the operands lie as it wants them
   Reduce reduce;
   int64_t lanes;   // the most lanes in a group; the last group along inner may have fewer
   int64_t chunks;  // groups along inner

@@ -33,7 +33,7 @@ class Arena {
 template <class T>
 struct Scratch {
   T *panel[5];
-  T *state, *product, *local, *edge, *ones;
+  T *state, *product, *lost, *local, *edge, *ones;  // product + lost: kernels.h
   typename SumOf<T>::type *sums;  // Reduce::Time: one a lane; Reduce::Lanes: one an element of the segment
 
   static int64_t sums_count(const Schedule &s) {
@@ -41,12 +41,12 @@ struct Scratch {
   }
   static int64_t panel_count(const Schedule &s) { return s.rows ? kPanel : std::max(kPanel, s.lanes); }
   static int64_t room(const Schedule &s, bool panels) {
-    return 5 * Arena::room<T>(s.lanes) + Arena::room<typename SumOf<T>::type>(sums_count(s)) +
+    return 6 * Arena::room<T>(s.lanes) + Arena::room<typename SumOf<T>::type>(sums_count(s)) +
            (panels ? 5 * Arena::room<T>(panel_count(s)) : 0);
   }
   Scratch(Arena &arena, const Schedule &s, bool panels) {
     for (T *&p : panel) p = panels ? arena.take<T>(panel_count(s)) : nullptr;
-    for (T **p : {&state, &product, &local, &edge, &ones}) *p = arena.take<T>(s.lanes);
+    for (T **p : {&state, &product, &lost, &local, &edge, &ones}) *p = arena.take<T>(s.lanes);
     sums = arena.take<typename SumOf<T>::type>(sums_count(s));
     std::fill(ones, ones + s.lanes, unit(ones));
   }

@@ -9,12 +9,24 @@ from __future__ import annotations
 import importlib
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
-from scanlib.backends import Adapter
-from scanlib.errors import ArrayKindError
+from scanlib.errors import ArrayKindError, MissingLibraryError
+from scanlib.problem import DTYPES
+from scanlib.refused import ACCEPTED, not_taken, refuse_meaning
 
-ACCEPTED = "NumPy, CuPy, PyTorch, JAX or other array-API arrays"
+try:
+    from scanlib.backends import Adapter
+except ModuleNotFoundError as error:
+    if error.name != "scanlib.backends":
+        raise
+    # The folder lies beside this one in a checkout and inside it once installed.
+    raise MissingLibraryError(
+        f"Python found scanlib in {Path(__file__).parent}, a checkout's folder that is only part of the package: it "
+        "looks first in the folder it is started in, and what is installed lies elsewhere. Start it in another folder "
+        "or as python -P; or install the checkout where it is, with pip install --editable ."
+    ) from None
 
 #: library -> (module that must be imported for its arrays to exist, the class all of them derive from)
 LIBRARIES = {
@@ -25,7 +37,7 @@ LIBRARIES = {
 }
 
 _kinds: dict[type, str] = {}
-_pairs: dict[tuple[type, type], Adapter] = {}
+_adapters: dict[tuple[type, ...], Adapter] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +76,18 @@ class Explanation:
 
 def adapter_for(a: Any, x: Any, h0: Any = None, out: Any = None) -> Adapter:
     """The adapter for a call with these arguments; raises `ArrayKindError` where they do not belong together."""
-    adapter = _pairs.get((type(a), type(x)))
-    if adapter is None or h0 is not None or out is not None:
-        known, adapter = adapter, _find({"a": a, "x": x, "h0": h0, "out": out})
-        if known is None and not _tracing():
-            _pairs[type(a), type(x)] = adapter
-    return adapter
+    if h0 is None and out is None:
+        types: tuple[type, ...] = type(a), type(x)
+    else:
+        types = type(a), type(x), type(h0), type(out)
+    return _adapters.get(types) or _find(types, {"a": a, "x": x, "h0": h0, "out": out})
+
+
+def adapter_for_gradient(grad_h: Any, a: Any, h: Any, h0: Any, grad_final: Any) -> Adapter:
+    """The same for `linear_recurrence_vjp`."""
+    given = {"grad_h": grad_h, "a": a, "h": h, "h0": h0, "grad_final": grad_final}
+    types = tuple(map(type, given.values()))
+    return _adapters.get(types) or _find(types, given)
 
 
 def _tracing() -> bool:
@@ -78,27 +96,53 @@ def _tracing() -> bool:
     return torch is not None and torch.compiler.is_dynamo_compiling()
 
 
-def _find(arguments: dict[str, Any]) -> Adapter:
+#: The arguments that may be left out.
+OPTIONAL = ("h0", "out", "grad_final")
+
+
+def _find(types: tuple[type, ...], arguments: dict[str, Any]) -> Adapter:
     kinds = {
         name: kind_of(value, name)
         for name, value in arguments.items()
-        if (value is not None or name in ("a", "x")) and not (name != "out" and is_scalar(value))
+        if (value is not None or name not in OPTIONAL) and not (name != "out" and is_number(value))
     }
-    if "a" not in kinds and "x" not in kinds:
-        raise ArrayKindError(
-            f"a and x are both Python scalars; at least one must be an array ({ACCEPTED})."
-        )
+    if not kinds.keys() - OPTIONAL:
+        numbers = " and ".join(name for name in arguments if name not in OPTIONAL)
+        raise ArrayKindError(f"{numbers} are scalars; at least one must be an array ({ACCEPTED}).")
     if len(set(kinds.values())) > 1:
         given = ", ".join(f"{name} is of {kind}" for name, kind in kinds.items())
         raise ArrayKindError(
             f"All arrays must be of one library, but {given}. Convert them to one first."
         )
-    return load(kinds.get("x") or kinds["a"])
+    adapter = load(next(iter(kinds.values())))
+    if not _tracing():
+        _adapters[types] = adapter
+    return adapter
 
 
 def is_scalar(value: Any) -> bool:
     """Whether `value` is a Python number, which takes the dtype of the array it meets."""
-    return isinstance(value, (int, float, complex)) and not isinstance(value, bool)
+    if not isinstance(value, (int, float, complex)) or isinstance(value, bool):
+        return False
+    return type(value) in (int, float, complex) or not _is_numpy_scalar(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a Python number or a NumPy scalar: neither belongs to a library, all of them take both."""
+    return is_scalar(value) or _is_numpy_scalar(value)
+
+
+def python_number(value: Any) -> Any:
+    """A NumPy scalar as the Python number that most libraries take it for; anything else as it is."""
+    if not _is_numpy_scalar(value):
+        return value
+    return {"c": complex, "i": int, "u": int}.get(value.dtype.kind, float)(value)
+
+
+def _is_numpy_scalar(value: Any) -> bool:
+    """Whether this is a number of one of NumPy's types, of which `numpy.float64` is a subclass of `float`."""
+    generic = getattr(sys.modules.get("numpy"), "generic", ())
+    return isinstance(value, generic) and (value.dtype.kind in "iufc" or value.dtype.name in DTYPES)
 
 
 def load(kind: str) -> Adapter:
@@ -113,23 +157,43 @@ def load(kind: str) -> Adapter:
 
 def kind_of(value: Any, name: str = "the argument") -> str:
     """The library `value` belongs to: a key of `LIBRARIES`, or "standard" for other array-API arrays."""
-    cls = type(value)
+    return _known(type(value)) or _classify(value, name)
+
+
+def _known(cls: type) -> str:
+    """The library of all values of a type, as far as the type tells; else empty."""
     kind = _kinds.get(cls)
     if kind is None:
-        kind = _kinds[cls] = _classify(value, name)
-    return kind
+        for library, (module, base) in LIBRARIES.items():
+            found = getattr(sys.modules.get(module), base, None)
+            # A subclass of an ndarray may carry a meaning, which is told from a value.
+            if found is not None and (
+                cls is found if base == "ndarray" else issubclass(cls, found)
+            ):
+                kind = _kinds[cls] = library
+    return kind or ""
+
+
+# What torch.compiler.assume_constant_result sets: run in tracing, not traced. A program that has looked at which
+# modules are imported would be compiled again after each import.
+_known._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _classify(value: Any, name: str) -> str:
+    """The same from a value, for types that do not tell, such as JAX's tracers."""
     for kind, (module, base) in LIBRARIES.items():
         cls = getattr(sys.modules.get(module), base, None)
         if cls is not None and isinstance(value, cls):
-            return kind
-    if type(value).__module__ == "numpy" and hasattr(value, "dtype"):
-        return "numpy"  # a NumPy scalar such as numpy.float32(0.9)
+            if base == "ndarray" and type(value) is not cls:
+                refuse_meaning(value, name, cls)
+            return _keep(value, kind)
+    if isinstance(value, getattr(sys.modules.get("numpy"), "generic", ())):
+        return _keep(value, "numpy")
     if hasattr(value, "__array_namespace__"):
-        return "standard"
-    raise ArrayKindError(
-        f"{name} is of type {type(value).__module__}.{type(value).__qualname__}; scanlib takes {ACCEPTED}. "
-        "Convert it first, for example with numpy.asarray."
-    )
+        return _keep(value, "standard")
+    raise not_taken(value, name)
+
+
+def _keep(value: Any, kind: str) -> str:
+    _kinds[type(value)] = kind
+    return kind

@@ -12,7 +12,11 @@ class ShapeError(ScanlibError, ValueError):
 
 
 class AxisError(ScanlibError, ValueError, IndexError):
-    """A missing axis, or one out of range."""
+    """A missing axis, or one out of range: what `numpy.exceptions.AxisError` is."""
+
+
+class AxisTypeError(ScanlibError, TypeError):
+    """An axis that is no integer."""
 
 
 class DTypeError(ScanlibError, TypeError):

@@ -10,7 +10,7 @@ import functools
 import operator
 from dataclasses import dataclass
 
-from scanlib.errors import AxisError, DTypeError, ShapeError
+from scanlib.errors import AxisError, AxisTypeError, DTypeError, ShapeError
 
 Shape = tuple[int, ...]
 
@@ -45,7 +45,7 @@ class Problem:
 
 
 def axis_index(axis: object) -> int | None:
-    """`axis` as an int, or None; what is not an integer (a float, a bool, a list) raises `AxisError`."""
+    """`axis` as an int, or None; what is not an integer (a float, a bool, a list) raises `AxisTypeError`."""
     if axis is None or type(axis) is int:
         return axis
     try:
@@ -53,7 +53,7 @@ def axis_index(axis: object) -> int | None:
             raise TypeError
         return operator.index(axis)  # type: ignore[arg-type]
     except TypeError:
-        raise AxisError(f"axis must be an integer, not {axis!r}.") from None
+        raise AxisTypeError(f"axis must be an integer, not {axis!r}.") from None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -99,24 +99,34 @@ def broadcast_shapes(a: Shape, x: Shape) -> Shape:
     return tuple(shape)
 
 
-def normalize_axis(axis: int | None, ndim: int) -> int:
-    """`axis` counted from the front; it may be left out only where there is just one."""
+def normalize_axis(axis: int | None, ndim: int, of: str = "the result") -> int:
+    """`axis` counted from the front, in an array called `of`; it may be left out only where there is just one."""
     if ndim == 0:
         raise ShapeError(
-            "a and x have no axes, but the recurrence runs along one: give at least one of them one."
+            f"{of} has no axes, but the recurrence runs along one: give the arrays an axis of time."
         )
     if axis is None:
         if ndim != 1:
             raise AxisError(
-                f"axis is missing: the result has {ndim} axes and the recurrence runs along one of them. "
+                f"axis is missing: {of} has {ndim} axes and the recurrence runs along one of them. "
                 "Say which is time, for example axis=1 for (batch, time, channels)."
             )
         return 0
     if not -ndim <= axis < ndim:
         raise AxisError(
-            f"axis {axis} is out of range: the result has {ndim} axes, so {-ndim} to {ndim - 1} exist."
+            f"axis {axis} is out of range: {of} has {ndim} axes, so {-ndim} to {ndim - 1} exist."
         )
     return axis % ndim
+
+
+def time_axis(axis: object, shape: Shape, of: str) -> int:
+    """The same in an array whose last axis is that of features, which is not time."""
+    index = normalize_axis(axis_index(axis), len(shape), of)
+    if index == len(shape) - 1:
+        raise AxisError(
+            f"axis {axis} of {of} with shape {shape} is that of the features; time must be another one."
+        )
+    return index
 
 
 def check_state(name: str, given: Shape, shape: Shape, axis: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scanlib.dispatch import Explanation, adapter_for
+from scanlib.dispatch import Explanation, adapter_for, adapter_for_gradient
 
 
 def linear_recurrence(
@@ -29,8 +29,10 @@ def linear_recurrence(
     ----------
     a, x : array, shapes broadcasting to (..., T, ...)
         Arrays of one library on one device: NumPy, CuPy, PyTorch, JAX or another array-API library. Either may be a
-        Python scalar, and either may be repeated along any axis, time included, without being stored at full size.
-        float16, bfloat16, float32, float64, complex64 or complex128; mixed dtypes promote as the library does.
+        number, and either may be repeated along any axis, time included, without being stored at full size.
+        float16, bfloat16, float32, float64, complex64 or complex128; mixed dtypes promote as the library does. A
+        Python number takes the dtype of the array beside it. A NumPy scalar has a dtype of its own beside arrays of
+        NumPy (as NumPy 2 has it, whichever is installed), CuPy and JAX, and is a Python number beside all others.
     h0 : array, shape (..., ...) : the result's without `axis`, or broadcastable to it; optional
         The state before the first step (after the last one in reverse). Zeros if not given.
     axis : int, optional
@@ -53,9 +55,10 @@ def linear_recurrence(
     Raises
     ------
     ShapeError, AxisError (ValueError)
-        Shapes that do not broadcast, a missing axis or one out of range.
-    DTypeError, ArrayKindError (TypeError)
-        Integers, booleans and other dtypes; things that are not arrays; arrays of two libraries.
+        Shapes that do not broadcast; a missing axis or one out of range, which is an IndexError too.
+    DTypeError, ArrayKindError, AxisTypeError (TypeError)
+        Integers, booleans and other dtypes; things that are not arrays; arrays of two libraries; an axis that is no
+        integer.
     DeviceError, OutputError (ValueError)
         Arrays on two devices; an `out` that cannot be written or overlaps an input.
 
@@ -66,6 +69,10 @@ def linear_recurrence(
     arguments and the kind of processor alone: the same bits for any number of threads, run after run. NaN and Inf
     travel along their own sequence as in a serial loop and never reach another. The parallel algorithm follows Martin
     and Cundy, "Parallelizing Linear Recurrent Neural Nets Over Sequence Length", ICLR 2018.
+
+    Subclasses of NumPy's and CuPy's arrays are read as the plain arrays they are views of, as `numpy.memmap` is, and
+    results are plain. A subclass whose mask, unit or the like would be lost by that is refused: a masked array, and
+    one that defines `__array_ufunc__`, `__array_function__`, `__array_wrap__` or `__array_finalize__`.
 
     Examples
     --------
@@ -129,15 +136,16 @@ def linear_recurrence_vjp(
     Returns
     -------
     grad_a : array
-        Of `a`'s own shape and dtype: summed over the axes along which `a` was repeated, in a fixed order.
+        Of `a`'s own shape and dtype: summed over the axes along which `a` was repeated, in float32 or wider and in a
+        fixed order.
     grad_x : array, shape (..., T, ...)
         Of `grad_h`'s shape and dtype.
     grad_h0 : array or None
-        Of `h0`'s own shape and dtype; None if `h0` was not given.
+        Of `h0`'s own shape and dtype, summed like `grad_a`; None if `h0` was not given.
 
     Raises
     ------
-    ShapeError, AxisError, DTypeError, ArrayKindError, DeviceError
+    ShapeError, AxisError, AxisTypeError, DTypeError, ArrayKindError, DeviceError
         As `linear_recurrence`.
 
     Notes
@@ -156,8 +164,7 @@ def linear_recurrence_vjp(
     >>> grad_x
     array([0.25, 0.5 , 1.  ])
     """
-    adapter = adapter_for(a, grad_h, h0)
-    adapter_for(a, h, grad_final)
+    adapter = adapter_for_gradient(grad_h, a, h, h0, grad_final)
     return adapter.linear_recurrence_vjp(grad_h, a, h, h0, axis, reverse, grad_final)
 
 

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 ALL_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 STANDARD_DTYPES = ("float32", "float64", "complex64", "complex128")
@@ -54,6 +56,8 @@ class Capability:
         Of the shapes of a million elements, how many.
     thorough
         Whether tests marked `thorough` run for it.
+    everyday
+        The dtypes of which everyday tests are made; tests of the others are marked slow.
     functions
         Whether there is more to the library than its arrays, so whether cells can be computed in it.
     """
@@ -70,6 +74,7 @@ class Capability:
     cases: int = 10_000
     large: int = 0
     thorough: bool = True
+    everyday: tuple[str, ...] = ALL_DTYPES
     functions: bool = True
 
     @property
@@ -80,6 +85,8 @@ class Capability:
 _TORCH = "`torch.func`, `torch.compile`, `torch.export`, autocast"
 _JAX = "`jit`, `vmap`, `linearize`, `remat`, `shard_map`, export"
 _AUTODIFF = "autodiff, any order, both modes"
+#: Where each dtype has to be compiled: those of one and of two words, and the one that widens.
+_FEW = ("bfloat16", "float32", "complex64")
 
 CAPABILITIES = {
     Backend.NUMPY: Capability("NumPy", ("numpy",), large=7),
@@ -96,12 +103,27 @@ CAPABILITIES = {
         "PyTorch", ("torch",), gradients=_AUTODIFF, transforms=_TORCH, cases=200, large=3
     ),
     Backend.TORCH_COMPILE: Capability(
-        "PyTorch", ("torch",), out=False, gradients=_AUTODIFF, cases=2, thorough=False
+        "PyTorch",
+        ("torch",),
+        out=False,
+        gradients=_AUTODIFF,
+        cases=2,
+        thorough=False,
+        everyday=("float32",),
     ),
     Backend.JAX: Capability(
-        "JAX", ("jax",), out=False, gradients=_AUTODIFF, transforms=_JAX, cases=16, large=2
+        "JAX",
+        ("jax",),
+        out=False,
+        gradients=_AUTODIFF,
+        transforms=_JAX,
+        cases=16,
+        large=2,
+        everyday=_FEW,
     ),
-    Backend.JAX_JIT: Capability("JAX", ("jax",), out=False, gradients=_AUTODIFF, cases=8),
+    Backend.JAX_JIT: Capability(
+        "JAX", ("jax",), out=False, gradients=_AUTODIFF, cases=8, everyday=("float32",)
+    ),
     Backend.CUPY: Capability("CuPy", ("cupy",), gpu=True, cases=60, large=7),
     Backend.TORCH_CUDA: Capability(
         "PyTorch", ("torch",), gpu=True, gradients=_AUTODIFF, transforms=_TORCH, cases=60, large=3
@@ -117,7 +139,12 @@ CAPABILITIES = {
         large=2,
     ),
     Backend.EMULATED: Capability(
-        "the CUDA kernels on a CPU", ("numpy",), cases=12, large=2, functions=False
+        "the CUDA kernels on a CPU",
+        ("numpy",),
+        cases=12,
+        large=2,
+        functions=False,
+        everyday=("bfloat16", "float32"),
     ),
 }
 
@@ -125,8 +152,27 @@ CAPABILITIES = {
 SHOWN = (Backend.NUMPY, Backend.CUPY, Backend.TORCH, Backend.JAX, Backend.STRICT)
 
 
-def support_table() -> str:
-    """The README's table, in Markdown."""
+#: Where `make gpu-check` leaves a folder for each GPU.
+RESULTS = Path(__file__).resolve().parent.parent / "bench" / "results"
+
+
+def cards(results: Path = RESULTS) -> list[str]:
+    """The GPUs on which the tests have passed, by what `make gpu-check` has left of it."""
+    found = []
+    for path in sorted(results.glob("*/summary.json")):
+        summary = json.loads(path.read_text())
+        passed = any(
+            step["name"] == "tests" and step["verdict"] == "passed" for step in summary["steps"]
+        )
+        if summary["gpu"] and passed:
+            found.append(str(summary["gpu"]))
+    return found
+
+
+def support_table(results: Path = RESULTS) -> str:
+    """The README's table, in Markdown, and what is true of its CUDA so far."""
+    gpus = cards(results)
+    cuda = "CUDA" if gpus else "CUDA (emulated)"
     lines = ["| library | dtypes | runs on | gradients | also |", "|---|---|---|---|---|"]
     for backend in SHOWN:
         capability = CAPABILITIES[backend]
@@ -136,14 +182,20 @@ def support_table() -> str:
             on = {
                 other.gpu for other in CAPABILITIES.values() if other.library == capability.library
             }
-            path = f"libscanlib, {' and '.join('CUDA' if gpu else 'CPU' for gpu in sorted(on))}"
+            path = f"libscanlib, {' and '.join(cuda if gpu else 'CPU' for gpu in sorted(on))}"
         also = ", ".join(
             part for part in (capability.transforms, "`out=`" if capability.out else "") if part
         )
         lines.append(
             f"| {capability.library} | {dtypes} | {path} | {capability.gradients} | {also} |"
         )
-    return "\n".join(lines)
+    note = (
+        f"All tests have passed on {', '.join(gpus)}."
+        if gpus
+        else "CUDA has not run on a GPU yet: its kernels pass the tests on an emulation of one, and are compiled for\n"
+        "every architecture from sm_75 on. `make gpu-check` is the test on a real one."
+    )
+    return "\n".join([*lines, "", note])
 
 
 if __name__ == "__main__":

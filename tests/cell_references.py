@@ -126,6 +126,7 @@ def t_lstm(p: Params, x: Array, past: Past, first: bool, options: Any) -> Array:
 
 def rg_lru(p: Params, x: Array, past: Past, first: bool, options: Any) -> Array:
     heads, width, _ = p["weight"].shape
+    x = x @ p["input"] if "input" in p else x
     r, i = [], []
     for head in range(heads):
         own = x[head * width : (head + 1) * width]

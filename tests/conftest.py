@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 from capabilities import CAPABILITIES, Backend
 from fake_driver import driver, driver_path  # noqa: F401, fixtures
@@ -17,7 +19,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(name): runs for members whose capability has `name`")
+    config.addinivalue_line("markers", "slow_for(*members): marks these members' tests slow")
     config.addinivalue_line("markers", "thorough: too much for members that compile every case")
+    # How long an example takes says nothing about it: deadlines fail on a busy machine.
+    if importlib.util.find_spec("hypothesis"):
+        from hypothesis import HealthCheck, settings
+
+        health = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+        options = {"deadline": None, "suppress_health_check": health}
+        settings.register_profile("scanlib", derandomize=True, database=None, **options)
+        settings.load_profile("scanlib")
     if not missing(Backend.JAX):
         import jax
 
@@ -61,6 +72,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "lib" not in metafunc.fixturenames:
         return
     needs = [mark.args[0] for mark in metafunc.definition.iter_markers("needs")]
+    slow_for = [b for m in metafunc.definition.iter_markers("slow_for") for b in m.args]
     thorough = metafunc.definition.get_closest_marker("thorough") is not None
     params = []
     members = chosen(metafunc.config)
@@ -76,9 +88,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             continue
         marks = [pytest.mark.skip(reason=reason)] if reason else []
         marks += [pytest.mark.gpu] if capability.gpu else []
+        marks += [pytest.mark.slow] if backend in slow_for else []
         if "dtype" in metafunc.fixturenames:
             params += [
-                pytest.param(backend, name, marks=marks, id=f"{backend.value}-{name}")
+                pytest.param(
+                    backend,
+                    name,
+                    marks=marks if name in capability.everyday else [*marks, pytest.mark.slow],
+                    id=f"{backend.value}-{name}",
+                )
                 for name in capability.dtypes
             ]
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from typing import Any
 
@@ -55,10 +56,17 @@ def state_shape(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return tuple(np.delete(shape, axis))
 
 
+def subsets(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Every shape that broadcasts to `shape`, leading axes left out included."""
+    full = list(itertools.product(*((1, n) for n in shape)))
+    return full + [s[k:] for s in full for k in range(1, len(shape) + 1) if set(s[:k]) == {1}]
+
+
 def assert_kind(lib: Member, array: Any, like: Any, dtype: str, shape: tuple[int, ...]) -> None:
     """Library, device, dtype and shape."""
     assert lib.owns(array), f"{type(array)} came back"
-    assert lib.device(array) == lib.device(like)
+    where, wanted = lib.device(array), lib.device(like)
+    assert where == wanted, f"on {where} came back what belongs on {wanted}"
     assert lib.dtype_name(array) == dtype
     assert tuple(array.shape) == shape
 
@@ -123,7 +131,7 @@ def check_gradients(
     dtype = np.result_type(*(v.dtype for v in (a, x, h0) if v is not None)).name
     grad_h = normal(rng, h.shape, dtype)
     grad_final = normal(rng, state_shape(h.shape, axis), dtype) if final else None
-    given = (None if v is None else lib.array(v) for v in (a, x, h0, grad_h, grad_final))
+    given = [None if v is None else lib.array(v) for v in (a, x, h0, grad_h, grad_final)]
     found = lib.gradients(*given, **options)
     expected = gradients(grad_h, a, h, h0, grad_final, **options)  # type: ignore[arg-type]
     absolute = [
@@ -136,8 +144,15 @@ def check_gradients(
     # The vjp function returns grad_x in h's shape; a library's autodiff sums it to x's own.
     shapes = (a.shape, tuple(found[1].shape), None if h0 is None else h0.shape)
     assert shapes[1] in (x.shape, h.shape)
-    for name, actual, want, size, shape, of in zip(
-        ("grad_a", "grad_x", "grad_h0"), found, expected, scale, shapes, (a, x, h0), strict=True
+    for name, actual, want, size, shape, of, like in zip(
+        ("grad_a", "grad_x", "grad_h0"),
+        found,
+        expected,
+        scale,
+        shapes,
+        (a, x, h0),
+        given[:3],
+        strict=True,
     ):
         if of is None or shape is None:
             assert actual is None
@@ -145,7 +160,7 @@ def check_gradients(
         kind = np.result_type(of).name if shape == of.shape else dtype
         want, size = sum_to(want, shape), sum_to(size, shape)
         want = want.real if not kind.startswith("complex") else want
-        assert_kind(lib, actual, actual, kind, shape)
+        assert_kind(lib, actual, like, kind, shape)
         assert_close(lib.numpy(actual), want, size, kind, f"{name} of {label}")
 
 

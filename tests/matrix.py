@@ -21,6 +21,7 @@ from capabilities import CAPABILITIES, Backend, Capability
 
 import scanlib
 from scanlib import compiler
+from scanlib.overlap import Memory, numpy_memory
 
 # Several libraries share one GPU in one process.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -116,6 +117,10 @@ class Member:
         h = self.scan(a, x, h0, **options)
         return scanlib.linear_recurrence_vjp(grad_h, a, h, h0, grad_final=grad_final, **options)
 
+    def dtype_beside(self, scalar: Any, array: Any) -> str:
+        """The dtype of the product of a NumPy scalar and `array`, as the library has it."""
+        return self.dtype_name(array * scalar)
+
     def namespace(self, array: Any) -> Any:
         return array_api_compat.array_namespace(array)
 
@@ -125,8 +130,17 @@ class Member:
     def dtype_name(self, array: Any) -> str:
         return str(array.dtype).rpartition(".")[2]
 
+    def memory(self, array: Any) -> Memory:
+        """Where an array's values lie on its device: what `numpy` gives may be a copy of them."""
+        raise NotImplementedError
+
 
 class NumPy(Member):
+    def dtype_beside(self, scalar: Any, array: Any) -> str:
+        return np.result_type(
+            scalar.dtype, array.dtype
+        ).name  # as NumPy 2 has it, whichever this is
+
     def array(self, values: Array) -> Any:
         return np.asarray(values)
 
@@ -135,6 +149,9 @@ class NumPy(Member):
 
     def owns(self, array: Any) -> bool:
         return type(array) is np.ndarray
+
+    def memory(self, array: Any) -> Memory:
+        return numpy_memory(array)
 
 
 class NumPyReadOnly(NumPy):
@@ -145,18 +162,29 @@ class NumPyReadOnly(NumPy):
 
 
 class Strict(Member):
+    def dtype_beside(self, scalar: Any, array: Any) -> str:
+        return self.dtype_name(array * scalar.item())  # the standard has Python's numbers only
+
     def array(self, values: Array) -> Any:
         import array_api_strict
 
         return array_api_strict.asarray(np.asarray(values))
 
     def numpy(self, array: Any) -> Array:
-        return np.from_dlpack(array)
+        try:
+            return np.from_dlpack(array)
+        except BufferError:  # read-only, which NumPy before 2.1 cannot hand over
+            import array_api_strict
+
+            return np.from_dlpack(array_api_strict.asarray(array, copy=True))
 
     def owns(self, array: Any) -> bool:
         import array_api_strict
 
         return isinstance(array, type(array_api_strict.empty(0)))
+
+    def memory(self, array: Any) -> Memory:
+        return numpy_memory(np.from_dlpack(array))
 
 
 class Torch(Member):
@@ -180,6 +208,10 @@ class Torch(Member):
         import torch
 
         return type(array) is torch.Tensor
+
+    def memory(self, array: Any) -> Memory:
+        strides = tuple(step * array.itemsize for step in array.stride())
+        return Memory(array.data_ptr(), tuple(array.shape), strides, array.itemsize)
 
     def gradients(
         self, a: Any, x: Any, h0: Any, grad_h: Any, grad_final: Any, **options: Any
@@ -235,6 +267,9 @@ class Jax(Member):
 
         return isinstance(array, jax.Array)
 
+    def memory(self, array: Any) -> Memory:
+        return Memory(array.unsafe_buffer_pointer(), (array.nbytes,), (1,), 1)
+
     def gradients(
         self, a: Any, x: Any, h0: Any, grad_h: Any, grad_final: Any, **options: Any
     ) -> tuple[Any, Any, Any]:
@@ -263,6 +298,8 @@ def _jitted(options: tuple[tuple[str, Any], ...]) -> Any:
 
 
 class CuPy(Member):
+    dtype_beside = NumPy.dtype_beside  # type: ignore[assignment]
+
     def array(self, values: Array) -> Any:
         import cupy
 
@@ -277,6 +314,9 @@ class CuPy(Member):
         import cupy
 
         return type(array) is cupy.ndarray
+
+    def memory(self, array: Any) -> Memory:
+        return Memory(array.data.ptr, array.shape, array.strides, array.itemsize)
 
 
 class TorchCuda(Torch):

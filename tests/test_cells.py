@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from capabilities import Backend
 from cell_cases import (
     CASES,
     COMPILING,
@@ -37,6 +38,7 @@ def close(actual: Any, wanted: Any, label: str = "") -> None:
     np.testing.assert_allclose(actual, wanted, rtol=1e-11, atol=1e-12, err_msg=label)
 
 
+@pytest.mark.slow_for(Backend.TORCH_COMPILE)
 def test_whole_sequence(lib: Member) -> None:
     """All cells, the compiling members included; eager JAX is given some, JAX under jit all."""
     for case in CASES if lib.capability.cases <= 8 else cases(lib, 5):
@@ -54,6 +56,7 @@ def test_whole_sequence(lib: Member) -> None:
             assert array.ndim == 2
 
 
+@pytest.mark.slow_for(Backend.TORCH_COMPILE, Backend.JAX_JIT)
 def test_chunks_and_steps(lib: Member) -> None:
     """However a sequence is cut, outputs and the last state are the same; a chunk of one step and a step as well."""
     for case in cases(lib, 4):
@@ -148,6 +151,7 @@ def test_initial_state(lib: Member) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.slow_for(Backend.JAX, Backend.JAX_JIT)
 def test_dtypes(lib: Member) -> None:
     """Outputs keep x's dtype; recurrent states are float32 or wider, whatever the inputs."""
     for dtype in lib.capability.dtypes:

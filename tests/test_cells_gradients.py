@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,19 @@ def by_jax(cell: Cell, params: Any, x: Array, weight: Array, reset: Array | None
     return {name: np.asarray(value) for name, value in grads.items()}, np.asarray(grad_x)
 
 
-@pytest.mark.parametrize("gradients", [by_torch, by_jax])
-@pytest.mark.parametrize("case", CASES, ids=case_name)
+def gradient_cases() -> Iterator[Any]:
+    """Every case by both; all but the first of each cell by JAX, which compiles them, count as slow."""
+    seen = set()
+    for case in CASES:
+        repeated = type(case[0]) in seen
+        seen.add(type(case[0]))
+        for gradients in (by_torch, by_jax):
+            marks = [pytest.mark.slow] if repeated and gradients is by_jax else []
+            name = f"{case_name(case)}-{gradients.__name__}"
+            yield pytest.param(case, gradients, marks=marks, id=name)
+
+
+@pytest.mark.parametrize(("case", "gradients"), list(gradient_cases()))
 def test_finite_differences(case: Case, gradients: Any) -> None:
     """Along random directions in each parameter and in the inputs; with resets too, where that is another path."""
     cell, m, n = case

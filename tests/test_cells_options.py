@@ -14,6 +14,7 @@ import pytest
 from cell_cases import CASES, case_name, expected, inputs, random_params
 from cell_references import sigmoid
 from helpers import rng_for
+from matrix import Member
 
 import scanlib
 from scanlib import cells
@@ -231,9 +232,7 @@ def test_surrogates_delay() -> None:
         (lambda: cells.GILR(activation="softmax"), "'tanh'"),
         (lambda: cells.SRU(activation="softmax"), "'identity'"),
         (lambda: cells.RGLRU(init_decay="released"), "'code', 'paper'"),
-        (lambda: cells.RGLRU().shapes(3, 4), "3 inputs and 4 hidden"),
         (lambda: cells.RGLRU(heads=3).init(rng_for(1), 4, 4), "3 heads"),
-        (lambda: cells.WKV().shapes(3, 4), "3 inputs and 4 hidden"),
         (lambda: cells.S5(blocks=3).init(rng_for(1), 4, 4), "3 blocks"),
     ],
 )
@@ -269,6 +268,15 @@ def test_bad_calls(case: Case) -> None:
     array = pytest.importorskip("array_api_strict").asarray
     with pytest.raises(scanlib.ArrayKindError, match=r"parameter .* of numpy"):
         cell(params, array(x))
+
+
+@pytest.mark.needs("functions")
+def test_an_option_never_decides_the_dtype(lib: Member) -> None:
+    """A bound of each layer is naturally one of numpy.linspace's numbers, which are float64 to NumPy and JAX."""
+    cell = cells.HGRN(lower_bound=np.linspace(0, 1, 3)[1])
+    params = {k: lib.array(v.astype("f4")) for k, v in random_params(cell, 3, 4).items()}
+    output, state = cell(params, lib.array(inputs(3, (2, 5)).astype("f4")))
+    assert {lib.dtype_name(array) for array in (output, *state)} == {"float32"}
 
 
 def test_examples_run() -> None:

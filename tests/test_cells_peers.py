@@ -1,16 +1,21 @@
-"""Published implementations, where they are installed: the same weights and inputs give the same outputs.
+"""Published implementations: the same weights and inputs give the same outputs.
 
-None of them is in the test extra. Each test names what to install; without it the test is skipped.
+They want older releases of what the other tests use, so `make test-peers` gives them an environment of their own; a
+test whose package is not installed is skipped.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 from typing import Any
 
 import numpy as np
+import peers
 import pytest
 from cell_cases import inputs, random_params, starts
 from cell_references import Array
+from peers import Peer
 
 from scanlib import cells
 
@@ -20,46 +25,49 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the packages, not of sca
 BATCH, STEPS = 2, 50
 
 
-def need(module: str, package: str) -> Any:
-    reason = f"{package} is not installed"
-    return pytest.importorskip(module, reason=reason, exc_type=ImportError)
+def need(module: str, peer: Peer) -> Any:
+    """The module of a package. One that is installed has to be importable."""
+    try:
+        release = importlib.metadata.version(peer.package)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{peer.package} is not installed; `make test-peers` installs it")
+    assert release == peers.releases()[peer.package]
+    return importlib.import_module(module)
 
 
 def tensors(params: dict[str, Array]) -> dict[str, Any]:
     return {name: torch.tensor(value, dtype=torch.float32) for name, value in params.items()}
 
 
-def close(actual: Any, wanted: Any, tolerance: float = 2e-6) -> None:
+def close(actual: Any, wanted: Any, peer: Peer) -> None:
     error = float((actual - wanted).abs().max() / wanted.abs().max())
-    print(f"largest error {error:.1e}")  # shown with -s
-    assert error < tolerance
+    print(f"{peer.package}, {peer.what}: largest error {error:.1e}")  # shown with -s
+    assert error < peer.error
 
 
 def test_min_gru_pytorch() -> None:
     """Its scan runs in the logarithm, which costs it digits; its cell by cell path agrees to a rounding."""
-    need("minGRU_pytorch", "minGRU-pytorch")
-    from minGRU_pytorch.minGRU import minGRU
-    from minGRU_pytorch.minLSTM import minLSTM
-
+    gru = need("minGRU_pytorch.minGRU", peers.MINIMAL)
+    lstm = need("minGRU_pytorch.minLSTM", peers.MINIMAL)
     for cell, peer, name in (
-        (cells.MinGRU(), minGRU, "to_hidden_and_gate"),
-        (cells.MinLSTM(), minLSTM, "to_hidden_and_f_i_gate"),
+        (cells.MinGRU(), gru.minGRU, "to_hidden_and_gate"),
+        (cells.MinLSTM(), lstm.minLSTM, "to_hidden_and_f_i_gate"),
     ):
         params = tensors(random_params(cell, 6, 6))
         layer = peer(6)
         getattr(layer, name).weight.data = params["weight"].mT
         x = torch.tensor(inputs(6, (BATCH, STEPS)), dtype=torch.float32)
         output, _ = cell(params, x)
-        close(output, layer(x), 2e-5)
+        close(output, layer(x), peers.MINIMAL_SCAN)
         state, steps = None, []
         for t in range(STEPS):
             step, state = layer(x[:, t : t + 1], state, return_next_prev_hidden=True)
             steps.append(step)
-        close(output, torch.cat(steps, 1))
+        close(output, torch.cat(steps, 1), peers.MINIMAL)
 
 
 def test_torchrecurrent() -> None:
-    package = need("torchrecurrent", "torchrecurrent")
+    package = need("torchrecurrent", peers.THREE)
     m, n = 4, 5
     x = torch.tensor(inputs(m, (BATCH, STEPS)), dtype=torch.float32)
     for cell, peer in (
@@ -79,13 +87,13 @@ def test_torchrecurrent() -> None:
             steps.append(state[0] if isinstance(state, tuple) else state)
             if peer is package.TLSTMCell:  # (h, (c, input)); of the T-GRU (h, input)
                 state = state[1]
-        close(cell(params, x)[0], torch.stack(steps, 1))
+        close(cell(params, x)[0], torch.stack(steps, 1), peers.THREE)
 
 
 @pytest.mark.parametrize("heads", [1, 3])
 def test_recurrentgemma(heads: int) -> None:
     """With resets, as its first step always is one; and with a state handed on."""
-    layers = need("recurrentgemma.torch.layers", "recurrentgemma")
+    layers = need("recurrentgemma.torch.layers", peers.RG_LRU)
     cell, width = cells.RGLRU(heads=heads), 6
     params, layer = tensors(random_params(cell, width, width)), layers.RGLRU(width, heads)
     layer.a_param.data = params["decay"]
@@ -98,13 +106,13 @@ def test_recurrentgemma(heads: int) -> None:
     position = torch.tensor(positions(reset))
     wanted, _ = layer(x, position)
     output, _ = cell(params, x, reset=torch.tensor(reset))
-    close(output, wanted)
+    close(output, wanted, peers.RG_LRU)
     first, cache = layer(x[:, :20], position[:, :20])
     second, last = layer(x[:, 20:], position[:, 20:], cache)
     head, state = cell(params, x[:, :20], reset=torch.tensor(reset[:, :20]))
     tail, state = cell(params, x[:, 20:], state, reset=torch.tensor(reset[:, 20:]))
-    close(torch.cat([head, tail], 1), torch.cat([first, second], 1))
-    close(state[0], last)
+    close(torch.cat([head, tail], 1), torch.cat([first, second], 1), peers.RG_LRU)
+    close(state[0], last, peers.RG_LRU)
 
 
 def positions(reset: Array) -> Array:
@@ -117,7 +125,7 @@ def positions(reset: Array) -> Array:
 
 def test_recurrentgemma_starts_alike() -> None:
     """The same distribution of initial decays: quantiles of many."""
-    layers = need("recurrentgemma.torch.layers", "recurrentgemma")
+    layers = need("recurrentgemma.torch.layers", peers.RG_LRU)
     torch.manual_seed(0)
     theirs = layers.RGLRU(20_000, 200).a_param.detach().numpy()
     ours = cells.RGLRU(heads=200).init(np.random.default_rng(0), 20_000, 20_000)["decay"]
@@ -128,7 +136,7 @@ def test_recurrentgemma_starts_alike() -> None:
 @pytest.mark.parametrize("scale", [1, 20])
 def test_transformers_rwkv(scale: int) -> None:
     """The operator in all of its parts, and the whole of the time mixing with a state handed on."""
-    rwkv = need("transformers.models.rwkv.modeling_rwkv", "transformers")
+    rwkv = need("transformers.models.rwkv.modeling_rwkv", peers.WKV)
     cell, C = cells.WKV(), 4
     params = tensors(random_params(cell, C, C))
     k, v = (torch.tensor(inputs(C, (BATCH, STEPS), i), dtype=torch.float32) for i in range(2))
@@ -137,9 +145,9 @@ def test_transformers_rwkv(scale: int) -> None:
         params["decay"], params["first"], k, v, return_state=True
     )
     output, state = cells.wkv(-params["decay"].exp(), params["first"], k, v)
-    close(output, wanted, 1e-5)
+    close(output, wanted, peers.WKV)
     for one, same in zip(state, last, strict=True):
-        close(one, same, 1e-4)
+        close(one, same, peers.WKV_STATE)
     config = rwkv.RwkvConfig(hidden_size=C, attention_hidden_size=C, num_hidden_layers=1)
     layer = rwkv.RwkvSelfAttention(config)
     layer.time_decay.data, layer.time_first.data = params["decay"], params["first"]
@@ -150,11 +158,12 @@ def test_transformers_rwkv(scale: int) -> None:
     layer.output.weight.data = params["output"].mT
     with torch.no_grad():
         wanted, _ = layer(scale * k)
-    close(cell(params, scale * k)[0], wanted, 1e-5)
+    close(cell(params, scale * k)[0], wanted, peers.WKV)
 
 
 def test_transformers_rg_lru() -> None:
-    gemma = need("transformers.models.recurrent_gemma.modeling_recurrent_gemma", "transformers")
+    module = "transformers.models.recurrent_gemma.modeling_recurrent_gemma"
+    gemma = need(module, peers.RG_LRU_TRANSFORMERS)
     width, heads = 6, 3
     config = gemma.RecurrentGemmaConfig(lru_width=width, num_attention_heads=heads)
     layer, cell = gemma.RecurrentGemmaRglru(config), cells.RGLRU(heads=heads)
@@ -169,12 +178,12 @@ def test_transformers_rg_lru() -> None:
     wanted = layer(x, torch.arange(STEPS)[None].repeat(BATCH, 1))
     reset = torch.zeros(BATCH, STEPS, dtype=torch.bool)
     reset[:, 0] = True
-    close(cell(params, x, reset=reset)[0], wanted.float())
+    close(cell(params, x, reset=reset)[0], wanted.float(), peers.RG_LRU_TRANSFORMERS)
 
 
 def test_s5_pytorch() -> None:
     """All eigenvalues, no conjugate pairs, as that package has it."""
-    package = need("s5.s5_model", "s5-pytorch")
+    package = need("s5.s5_model", peers.S5)
     m, n = 4, 6
     cell, layer = cells.S5(conjugate=False), package.S5(4, 6, bcInit="dense").seq
     with torch.no_grad():
@@ -187,7 +196,7 @@ def test_s5_pytorch() -> None:
         }
         assert cell.sizes(params) == (m, n)
         x = torch.tensor(inputs(m, (STEPS,)), dtype=torch.float32)
-        close(cell(params, x)[0], layer(x), 1e-5)
+        close(cell(params, x)[0], layer(x), peers.S5)
     ours = cell.init(np.random.default_rng(0), m, n)["eigenvalues"]
     theirs = params["eigenvalues"].numpy()
     assert np.allclose(np.sort(ours[1]), np.sort(theirs[1]), atol=1e-5)

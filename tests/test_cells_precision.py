@@ -20,14 +20,6 @@ def relative(actual: Array, exact: Array) -> float:
     return float(np.max(np.abs(actual - exact) / np.abs(exact)))
 
 
-def log_space_scan(gate: Array, candidate: Array) -> Array:
-    """minGRU's own scan, by running sums of logarithms (Heinsen 2023), in the dtype of its inputs."""
-    log_decay = -np.logaddexp(0, gate, dtype=gate.dtype)
-    total = np.cumsum(log_decay, axis=0, dtype=gate.dtype)
-    entering = -np.logaddexp(0, -gate, dtype=gate.dtype) + np.log(candidate)
-    return np.exp(total + np.logaddexp.accumulate(entering - total, axis=0))
-
-
 def test_min_gru_does_not_lose_digits_over_time() -> None:
     """The error stays at a few roundings at any length, where a scan in the logarithm loses one digit after another."""
     cell, n = cells.MinGRU(positive=False), 4
@@ -39,10 +31,7 @@ def test_min_gru_does_not_lose_digits_over_time() -> None:
         exact, _ = cell(params, x.astype(float))
         narrow = {"weight": params["weight"].astype(np.float32)}
         ours = relative(cell(narrow, x)[0], exact)
-        theirs = relative(log_space_scan(x[:, n:], x[:, :n]), exact)
         assert ours < 1e-6
-        if T >= 10_000:
-            assert theirs > 100 * ours
     whole = scanlib.linear_recurrence(sigmoid(-gate), sigmoid(gate) * candidate, axis=0)
     assert np.allclose(exact, whole, rtol=1e-6)
 
@@ -68,13 +57,11 @@ def test_wkv_at_any_scale(scale: int) -> None:
             step, kept = cells.wkv_step(w_, u_, key, value, kept)
             steps.append(step)
         assert np.abs(np.stack(steps) - exact).max() < tolerance
-    if scale >= 40:
-        with np.errstate(all="ignore"):
-            shifted = np.exp(k - k.max(axis=0))
-            num, den = (
-                scanlib.linear_recurrence(np.exp(w), b, axis=0) for b in (shifted * v, shifted)
-            )
-            assert not np.isfinite(num / den).all()
+    if (
+        scale >= 40
+    ):  # one shift for all steps would not do: some exponents vanish beside the largest
+        smallest = np.log(float(np.finfo(np.float32).smallest_subnormal))
+        assert np.all(k.min(axis=0) - k.max(axis=0) < smallest)
 
 
 def test_wkv_on_every_library(lib: Member) -> None:
@@ -84,20 +71,12 @@ def test_wkv_on_every_library(lib: Member) -> None:
 
 
 def test_wkv_adds_no_error_of_the_size_of_its_exponents() -> None:
-    """Ten times as exact as the serial loop with its operations in the usual order."""
-    w, u, k, v, exact = wkv_inputs(40, 400)
-    num, den, top = np.zeros_like(w), np.zeros_like(w), np.full_like(w, -1e38)
-    usual = np.empty_like(v)
-    for t in range(len(k)):
-        q = np.maximum(top, u + k[t])
-        past, present = np.exp(top - q), np.exp(u + k[t] - q)
-        usual[t] = (past * num + present * v[t]) / (past * den + present)
-        q = np.maximum(w + top, k[t])
-        past, present = np.exp(w + top - q), np.exp(k[t] - q)
-        num, den, top = past * num + present * v[t], past * den + present, q
-    ours, theirs = (np.abs(y - exact).max() for y in (cells.wkv(w, u, k, v)[0], usual))
-    assert ours < 2e-5
-    assert theirs > 10 * ours
+    """A rounding of an exponent of 400 is 1.5e-5, and would be there again in each weight: the error stays below it."""
+    scale = 100
+    w, u, k, v, exact = wkv_inputs(scale, 400)
+    assert np.abs(k).max() > 3 * scale
+    rounding = np.spacing(np.abs(k).max()) / 2
+    assert np.abs(cells.wkv(w, u, k, v)[0] - exact).max() < rounding
 
 
 def wkv_inputs(scale: int, T: int = 64) -> tuple[Array, ...]:
@@ -150,8 +129,6 @@ def test_decay_close_to_one() -> None:
     output, _ = cells.RGLRU()(params, np.ones((1, 1), np.float32))
     log_a = -4 * np.log1p(np.exp(-14.0))
     assert abs(output[0, 0] / (0.5 * np.sqrt(-np.expm1(2 * log_a))) - 1) < 1e-6
-    naive = np.sqrt(1 - np.float32(np.exp(2 * log_a)))
-    assert abs(naive / np.sqrt(-np.expm1(2 * log_a)) - 1) > 1e-4
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-20, 1e-9, 1e-3])

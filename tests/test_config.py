@@ -25,7 +25,6 @@ def python(*arguments: str, **environment: str) -> str:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -111,7 +110,6 @@ def test_no_value_of_the_environment_breaks_it() -> None:
         | {os.fsencode(name): value for name, value in environment.items()}
         | {b"PYTHONIOENCODING": b"ascii:strict"},
         capture_output=True,
-        timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr

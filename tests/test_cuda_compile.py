@@ -267,7 +267,7 @@ def test_processes_share_a_cache(cache: Path) -> None:
     )
     command = [sys.executable, "-P", "-c", code, SMALL]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = {process.communicate(timeout=120)[0].strip() for process in running}
+    said = {process.communicate()[0].strip() for process in running}
     assert [process.returncode for process in running] == [0, 0, 0]
     assert len(said) == 1, said
     assert len(said.pop().split()) == 1, "no process had a problem"
@@ -284,17 +284,17 @@ from scanlib import compiler
 begun, end = threading.Event(), threading.Event()
 def build(*_):
     begun.set()
-    end.wait(60)
+    end.wait()
     return b"the parent's"
 build_here, compiler.build = compiler.build, build
 parent = threading.Thread(target=compiler.program, args=({SMALL!r}, 90))
 parent.start()
-begun.wait(60)
+begun.wait()
 child = os.fork()
 if child == 0:
     compiler.build = build_here
     os._exit(0 if compiler.program({SMALL!r}, 90).startswith({ELF!r}) else 3)
-for _ in range(600):
+for _ in range(6000):
     done, status = os.waitpid(child, os.WNOHANG)
     if done:
         break
@@ -308,9 +308,7 @@ sys.exit(status and str(status))
 """
     command = [sys.executable, "-P", "-W", "ignore::DeprecationWarning", "-c", code]
     environment = os.environ | {"SCANLIB_CACHE_DIR": str(cache)}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -156,7 +156,7 @@ def test_threads_that_meet_a_program_at_once_share_it(driver: Fake) -> None:
     together = threading.Barrier(count)
 
     def slow(definitions: bytes, architecture: int) -> tuple[int, bytes]:
-        together.wait(timeout=30)  # nobody has loaded it before all compile it: no lock is held
+        together.wait(timeout=600)  # nobody has loaded it before all compile it: no lock is held
         return 0, b"image"
 
     def call() -> None:
@@ -171,7 +171,7 @@ def test_threads_that_meet_a_program_at_once_share_it(driver: Fake) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join()
     assert not errors
     calls = driver.calls()
     kept = calls.count("cuLibraryLoadData") - calls.count("cuLibraryUnload")

@@ -10,10 +10,11 @@ from typing import Any
 import emulated
 import numpy as np
 import pytest
+from capabilities import ALL_DTYPES, CAPABILITIES, Backend
 from emulated import SMALL
 from helpers import check_forward, check_gradients, decay, normal, rng_for, same_bits, state_shape
 from matrix import Member
-from test_special_values import backward_agrees, forward_agrees
+from special_values import backward_agrees, forward_agrees
 
 import scanlib
 
@@ -33,7 +34,7 @@ PLANS: list[tuple[str, tuple[int, ...], int, dict[str, int]]] = [
     ("walk over narrow columns", (9, 3), 0, {}),
 ]
 THOROUGH = [PLANS[0], PLANS[2], PLANS[5], PLANS[9]]
-DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+EVERYDAY = CAPABILITIES[Backend.EMULATED].everyday
 
 
 def arrays(
@@ -50,9 +51,9 @@ def arrays(
 @pytest.mark.parametrize(
     ("number", "dtype_name"),
     [
-        (number, name)
+        pytest.param(number, name, marks=() if name in EVERYDAY else pytest.mark.slow)
         for number, plan in enumerate(PLANS)
-        for name in (DTYPES if plan in THOROUGH else ("float32", "bfloat16"))
+        for name in (ALL_DTYPES if plan in THOROUGH else EVERYDAY)
     ],
 )
 def test_every_plan(number: int, dtype_name: str, member: Member) -> None:
@@ -174,6 +175,7 @@ def test_addresses_past_32_bits(member: Member) -> None:
         assert np.allclose(x, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_as_the_cpu_core(member: Member) -> None:
     """Problems drawn at random, empty ones among them, with a repeated along any axes: the CPU core says the same."""
     rng = rng_for("as the CPU core")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -23,16 +22,14 @@ def check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=200,
         check=False,
     )
 
 
 @pytest.mark.skipif(bool(gpu_check.gpu_name()), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
-    done = check(
-        "--only", "config", "memcheck", "table1", "--output", str(tmp_path), "--commit", "abc"
-    )
+    given = ["--only", "config", "memcheck", "table1", "--commit", "abc", "--minutes", "600"]
+    done = check(*given, "--output", str(tmp_path))
     assert done.returncode == gpu_check.COULD_NOT, done.stdout + done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["gpu"] is None
@@ -43,19 +40,21 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     assert text in done.stdout
     report = json.loads((tmp_path / "table1.json").read_text())
     assert report["commit"] == "abc"
-    reason = "no GPU" if importlib.util.find_spec("torch") else "No module named 'torch'"
-    assert report["left out"] == [f"torch: {reason}"]
+    (left_out,) = report["left out"]
+    assert left_out.startswith("torch: ")  # no GPU, or not installed
     assert "scanlib" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_step_that_outlasts_its_limit_is_stopped(tmp_path: Path) -> None:
-    code = "import time; print('began', flush=True); time.sleep(60)"
-    step = gpu_check.Step("sleep", [sys.executable, "-c", code], 2)
-    with (tmp_path / "log").open("w") as log:
-        gpu_check.run(step, dict(os.environ), log)
-    assert step.verdict == "FAILED"
-    assert step.took < 20
-    assert step.said == "stopped after 2 s; began"
+    code = "import time; print('began', flush=True); time.sleep(100_000)"
+    for limit in (1, 10, 100):  # the least in which Python starts on this machine
+        step = gpu_check.Step("sleep", [sys.executable, "-c", code], limit)
+        with (tmp_path / "log").open("w") as log:
+            gpu_check.run(step, dict(os.environ), log)
+        assert step.verdict == "FAILED"
+        if step.said.endswith("began"):
+            break
+    assert step.said == f"stopped after {limit} s; began"
 
 
 @pytest.mark.parametrize(

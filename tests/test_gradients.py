@@ -6,10 +6,18 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import LENGTHS, check_gradients, decay, normal, rng_for, state_shape
-from matrix import Member
+from helpers import (
+    LENGTHS,
+    assert_kind,
+    check_gradients,
+    decay,
+    normal,
+    rng_for,
+    state_shape,
+    subsets,
+)
+from matrix import Member, np_dtype
 from oracle import Array, recurrence
-from test_values import subsets
 
 import scanlib
 
@@ -102,6 +110,40 @@ def test_complex_with_repeated_a(lib: Member) -> None:
         rng = rng_for(a_shape)
         a, x = decay(rng, a_shape, "complex128"), normal(rng, (3, 37, 5), "complex128")
         check_gradients(lib, a, x, normal(rng, (3, 5), "complex128"), axis=1)
+
+
+@pytest.mark.needs("sixteen_bits")
+@pytest.mark.parametrize(("name", "unit"), [("bfloat16", 2.0**-7), ("float16", 2.0**-10)])
+def test_sums_of_sixteen_bits_are_exact(lib: Member, name: str, unit: float) -> None:
+    """Where a or h0 is repeated: 8192 ones are 8192, and a term that needs 32 bits is not rounded on its way."""
+    count = 8192
+    one = np.ones(count)
+    pairs = np.tile([1 + unit, 1 + 2 * unit], count // 2), np.tile([1 + unit, -1], count // 2)
+    for left, right, expected in ((one, one, count), (*pairs, count / 2 * unit**2)):
+        left, right = (v.reshape(count, 1).astype(np_dtype(name)) for v in (left, right))
+        a, x, h0 = left[:1] * 0 + 1, 0 * left, right[0] * 0 + 1
+        for shape in ((1,), ()):
+            given = [lib.array(v) for v in (left, x, h0.reshape(shape), right)]
+            grad_h0 = lib.gradients(*given, None, axis=1)[2]
+            assert_kind(lib, grad_h0, given[0], name, shape)
+            assert float(lib.numpy(grad_h0).ravel()[0]) == expected
+        given = [lib.array(v) for v in (a, x, left[:, 0], right)]
+        grad_a = lib.gradients(*given, None, axis=1)[0]
+        assert float(lib.numpy(grad_a).ravel()[0]) == expected
+
+
+def test_sums_of_float32_are_not_those_of_a_loop(lib: Member) -> None:
+    """A loop in float32 over so many terms is off by 1e-5."""
+    shape = (1 << 17, 1, 2)
+    g = (1 + normal(rng_for(shape), shape, "float32")).astype(np.float32)
+    a, h0 = np.full(shape, 0.5, np.float32), np.ones(2, np.float32)
+    given = [lib.array(v) for v in (a, 0 * a, h0, g)]
+    grad_h0 = lib.numpy(lib.gradients(*given, None, axis=1)[2])
+    given = [lib.array(v) for v in (a[:1], 0 * a, np.ones(shape[::2], np.float32), g)]
+    grad_a = lib.numpy(lib.gradients(*given, None, axis=1)[0])
+    exact = g.astype(float).sum((0, 1))
+    assert np.allclose(grad_h0, exact / 2, rtol=1e-6, atol=0)
+    assert np.allclose(grad_a, exact, rtol=1e-6, atol=0)
 
 
 @pytest.mark.thorough

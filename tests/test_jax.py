@@ -335,7 +335,7 @@ def test_wrong_arguments() -> None:
         scanlib.linear_recurrence(np.ones((3, 4)), x, axis=0)
     with pytest.raises(scanlib.AxisError):
         scanlib.linear_recurrence(x, x)
-    with pytest.raises(scanlib.AxisError):
+    with pytest.raises(scanlib.AxisTypeError):
         scanlib.linear_recurrence(x, x, axis=[0])
     with pytest.raises(scanlib.ShapeError):
         jax.jit(lambda x: scanlib.linear_recurrence(x, x, x, axis=0))(x)

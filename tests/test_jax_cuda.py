@@ -6,16 +6,19 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export
 
 import scanlib
 from scanlib import compiler, gpu, jax_export, native
-from scanlib.backends import _jax_internals, _jax_lowering
-from scanlib.backends import jax as adapter
+
+jax = pytest.importorskip("jax")
+
+import jax.numpy as jnp  # noqa: E402
+from jax import export  # noqa: E402
+
+from scanlib.backends import _jax_internals, _jax_lowering  # noqa: E402
+from scanlib.backends import jax as adapter  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     bool(_jax_lowering.missing("cuda")), reason=_jax_lowering.missing("cuda") or "it is here"

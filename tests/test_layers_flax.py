@@ -45,6 +45,11 @@ def test_same_numbers_as_the_pure_form() -> None:
     assert all(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(grads))
 
 
+def test_positional_arguments_are_those_of_an_lstm() -> None:
+    module = layers.WKV(M, N, 2, True, True, 0.0, True, rngs=nnx.Rngs(0))
+    assert module(X.swapaxes(0, 1))[0].shape == (BATCH, T, 2 * N)
+
+
 def test_streams_and_drops() -> None:
     module = layers.SRU(M, N, 2, dropout=0.5, rngs=nnx.Rngs(0))
     first, second = module(X)[0], module(X)[0]

@@ -22,14 +22,12 @@ LAYERS = {
     if inspect.isclass(value) and issubclass(value, layers.Layer) and value is not layers.Layer
 }
 T, BATCH, M, N = 6, 2, 3, 4
-SQUARE = ("rg_lru", "wkv")  # as many hidden units as inputs
 
 
 def make(name: str, count: int = 1, **options: Any) -> tuple[Any, Any, Any]:
     """A layer, its parameters and an input."""
-    m = N if name in SQUARE else M
-    layer = LAYERS[name](m, N, count, dtype=jnp.float64, **options)
-    x = np.random.default_rng(1).standard_normal((T, BATCH, m))
+    layer = LAYERS[name](M, N, count, dtype=jnp.float64, **options)
+    x = np.random.default_rng(1).standard_normal((T, BATCH, M))
     return layer, layer.init(jax.random.key(0)), jnp.asarray(x)
 
 
@@ -47,15 +45,14 @@ def test_same_weights_same_numbers_in_numpy_torch_and_jax(name: str) -> None:
     torch = pytest.importorskip("torch")
     from scanlib.layers import torch as torch_layers
 
-    count = 1 if name in SQUARE else 2
-    layer, params, x = make(name, count, bidirectional=True)
+    layer, params, x = make(name, 2, bidirectional=True)
     random = np.random.default_rng(2)  # some published initial values are zero
     arrays = {
         key: np.asarray(v) + 0.3 * random.standard_normal(v.shape) for key, v in params.items()
     }
     params = jax.tree.map(jnp.asarray, arrays)
     kind = getattr(torch_layers, LAYERS[name].__name__)
-    twin = kind(x.shape[-1], N, count, bidirectional=True, dtype=torch.float64)
+    twin = kind(M, N, 2, bidirectional=True, dtype=torch.float64)
     twin.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})
     found, carried = twin(torch.from_numpy(np.array(x)))
 
@@ -96,6 +93,16 @@ def test_layouts_and_resets() -> None:
     reset = jnp.zeros((T, BATCH), bool).at[2].set(True)
     parts = [layer.apply(params, part)[0] for part in (x[:2], x[2:])]
     close(layer.apply(params, x, reset=reset)[0], jnp.concatenate(parts))
+
+
+def test_positional_arguments_are_those_of_an_lstm() -> None:
+    layer = layers.MinGRU(M, N, 2, True, True, 0.25, True, 0)
+    assert (layer.batch_first, layer.dropout, layer.stack.bidirectional) == (True, 0.25, True)
+    assert "bias_l1_reverse" in layer.stack.shapes()
+    with pytest.raises(TypeError, match="proj_size is 2"):
+        layers.GILR(M, N, 1, True, False, 0.0, False, 2)
+    with pytest.raises(TypeError, match="bias is False"):
+        layers.GILR(M, N, 1, False)
 
 
 def test_dropout_lies_between_layers_and_needs_a_key() -> None:

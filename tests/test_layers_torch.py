@@ -15,33 +15,13 @@ from scanlib import cells
 from scanlib.errors import ShapeError
 
 torch = pytest.importorskip("torch")
+from torch_layers import BATCH, LAYERS, M, N, T, inputs, make  # noqa: E402
+from torch_warnings import TORCHS_OWN  # noqa: E402
+
 from scanlib.layers import torch as layers  # noqa: E402
 
-LAYERS = {
-    value.cell_type.name: value
-    for value in vars(layers).values()
-    if inspect.isclass(value) and issubclass(value, layers.Layer) and value is not layers.Layer
-}
-T, BATCH, M, N = 7, 2, 3, 4
-SQUARE = ("rg_lru", "wkv")  # as many hidden units as inputs
-
+pytestmark = TORCHS_OWN
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def make(name: str, *sizes: int, **options: Any) -> Any:
-    """A layer with weights that leave no path at zero, as some published initial values do."""
-    torch.manual_seed(0)
-    m, n, *rest = sizes or (M, N)
-    layer = LAYERS[name](n if name in SQUARE else m, n, *rest, dtype=torch.float64, **options)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
-    return layer
-
-
-def inputs(name: str = "", *shape: int) -> Any:
-    shape = shape or (T, BATCH, N if name in SQUARE else M)
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
 def own(layer: Any, suffix: str) -> dict[str, Array]:
@@ -69,7 +49,7 @@ def test_every_cell_has_a_layer() -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_one_layer_is_its_cell(name: str) -> None:
-    layer, x = make(name), inputs(name)
+    layer, x = make(name), inputs()
     output, (state,) = layer(x)
     expected, wanted = layer.stack.cells[0](own(layer, "_l0"), x.numpy(), axis=0)
     close(output, expected)
@@ -78,8 +58,7 @@ def test_one_layer_is_its_cell(name: str) -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_stacked_both_ways_is_cells_composed(name: str) -> None:
-    count = 1 if name in SQUARE else 2
-    layer, x = make(name, M, N, count, bidirectional=True), inputs(name)
+    layer, x = make(name, M, N, 2, bidirectional=True), inputs()
     value, states = x.numpy(), []
     for number, cell in enumerate(layer.stack.cells):
         there, first = cell(own(layer, f"_l{number}"), value, axis=0)
@@ -94,7 +73,7 @@ def test_stacked_both_ways_is_cells_composed(name: str) -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_goes_on_in_chunks_and_steps(name: str) -> None:
-    layer, x = make(name, M, N, 2), inputs(name)
+    layer, x = make(name, M, N, 2), inputs()
     whole, final = layer(x)
     first, state = layer(x[:3])
     second, state = layer(x[3:4], state)
@@ -140,11 +119,20 @@ def test_resets_separate_sequences(bidirectional: bool) -> None:
     reset[3] = True
     output, _ = layer(x, reset=reset)
     close(output, torch.cat([layer(x[:3])[0], layer(x[3:])[0]]))
+    every = torch.ones(1, 1, dtype=torch.bool)
+    close(layer(x, reset=every)[0], layer(x, reset=every.expand(T, BATCH))[0])
+
+
+@pytest.mark.parametrize("name", ["wkv", "qrnn", "gilr_lstm"])
+def test_no_steps(name: str) -> None:
+    layer = make(name, M, N, 2, bidirectional=True)
+    output, _ = layer(inputs(0, BATCH, M), reset=torch.zeros(0, BATCH, dtype=torch.bool))
+    assert output.shape == (0, BATCH, 2 * N)
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_gradients(name: str) -> None:
-    layer, x = make(name, 2, 2, 1, bidirectional=True), inputs("", 4, 1, 2).requires_grad_()
+    layer, x = make(name, 2, 2, 1, bidirectional=True), inputs(4, 1, 2).requires_grad_()
     _, state = layer(x.detach())
     state = tuple(tuple(array.detach().clone().requires_grad_() for array in one) for one in state)
     leaves = [array for one in state for array in one]
@@ -164,14 +152,10 @@ def test_gradients(name: str) -> None:
     assert torch.autograd.gradcheck(run, (x, *leaves, *weights), fast_mode=True)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script")
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:.torch._prims_common.check. is deprecated")
-@pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
 @pytest.mark.parametrize("name", LAYERS)
 def test_compiles_as_one_graph(name: str) -> None:
     torch.compiler.reset()
-    layer, x = make(name, M, N, 1, bidirectional=True), inputs(name)
+    layer, x = make(name, M, N, 1, bidirectional=True), inputs()
     run = torch.compile(layer, fullgraph=True, backend="aot_eager")
     found, expected = (f(x)[0] for f in (run, layer))
     close(found, expected)
@@ -179,6 +163,35 @@ def test_compiles_as_one_graph(name: str) -> None:
     grads = [torch.autograd.grad(y.square().sum(), weights) for y in (found, expected)]
     torch.testing.assert_close(*grads)
     torch.compiler.reset()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_positional_arguments_are_those_of_an_lstm(name: str) -> None:
+    lstm = [key for key in inspect.signature(torch.nn.RNNBase.__init__).parameters if key != "mode"]
+    assert list(inspect.signature(LAYERS[name].__init__).parameters)[:-1] == lstm
+    layer = LAYERS[name](6, 6, 2, True, True, 0.25, True, 0, "meta", torch.float64)
+    named = {"num_layers": 2, "batch_first": True, "dropout": 0.25, "bidirectional": True}
+    assert {key: getattr(layer, key) for key in named} == named
+    assert {(p.device.type, p.dtype) for p in layer.parameters()} == {("meta", torch.float64)}
+    other = LAYERS[name](6, 6, **named)
+    if name not in ("min_gru", "min_lstm"):  # whose biases are an option
+        assert list(layer.state_dict()) == list(other.state_dict())
+    output, _ = LAYERS[name](6, 6, 2, True, True)(torch.randn(3, 5, 6))
+    assert output.shape[:2] == (3, 5)
+
+
+def test_biases_and_projections_as_far_as_a_layer_has_them() -> None:
+    assert "bias_l1" in make("min_gru", M, N, 2, True).state_dict()
+    assert "bias_l0" not in make("min_lstm", M, N, 1, False).state_dict()
+    assert make("s5", M, N, 1, False).state_dict().keys() == make("s5").state_dict().keys()
+    given = make("min_gru", M, N, 2, [True, False]).state_dict()
+    assert {"bias_l0"} == {key for key in given if key.startswith("bias")}
+    with pytest.raises(TypeError, match="bias is False, but a GILRLSTM layer's biases"):
+        make("gilr_lstm", M, N, 1, False)
+    with pytest.raises(TypeError, match=r"bias is 0.5; .* order of arguments is torch.nn.LSTM's"):
+        make("gilr_lstm", M, N, 1, 0.5)
+    with pytest.raises(TypeError, match="proj_size is 2, but a SRU layer has no projection"):
+        make("sru", proj_size=2)
 
 
 def test_parameters_are_named_saved_and_moved() -> None:

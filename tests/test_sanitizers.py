@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from native_build import OPTIONS, build, run, sanitizer_prefix
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.slow
 
 
 def test_address_and_undefined_behaviour(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_address_and_undefined_behaviour(tmp_path: Path) -> None:
     programs = build("address", sanitize=sanitize) / "tests" / "native"
     for mode in (["refusals"], ["cases"], ["large", "11"], ["concurrent"], ["gated"]):
         assert f"{mode[0]}: 0 failures" in run(*prefix, programs / "driver", *mode, **OPTIONS)
-    assert int(run(*prefix, programs / "fuzz_abi", "15", "1", **OPTIONS).split()[0]) > 200
+    run(*prefix, programs / "fuzz_abi", "1000", "1", **OPTIONS)
 
 
 def test_data_races(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_data_races(tmp_path: Path) -> None:
     programs = build("thread", sanitize="thread") / "tests" / "native"
     for mode in (["concurrent"], ["large", "13"], ["gated", "80"]):
         assert f"{mode[0]}: 0 failures" in run(*prefix, programs / "driver", *mode, **OPTIONS)
-    assert int(run(*prefix, programs / "fuzz_abi", "5", "2", **OPTIONS).split()[0]) > 50
+    run(*prefix, programs / "fuzz_abi", "200", "2", **OPTIONS)
 
 
 def test_without_sanitizers() -> None:
@@ -35,7 +35,7 @@ def test_without_sanitizers() -> None:
     programs = build("plain") / "tests" / "native"
     for mode in (["cases"], ["large", "5"], ["fork"], ["gated", "300"], ["openmp"]):
         assert f"{mode[0]}: 0 failures" in run(programs / "driver", *mode)
-    assert int(run(programs / "fuzz_abi", "10", "3").split()[0]) > 500
+    run(programs / "fuzz_abi", "4000", "3")
 
 
 @pytest.mark.skipif(
@@ -49,7 +49,7 @@ def test_libfuzzer(tmp_path: Path) -> None:
     run(
         *prefix,
         programs / "fuzz_abi",
-        "-max_total_time=15",
+        "-runs=2000",
         "-max_len=512",
         "-seed=1",
         "-verbosity=0",

@@ -15,6 +15,7 @@ from scanlib import linear_recurrence
 from scanlib.errors import (
     ArrayKindError,
     AxisError,
+    AxisTypeError,
     DeviceError,
     DTypeError,
     OutputError,
@@ -384,8 +385,8 @@ def test_shapes_and_axes() -> None:
             linear_recurrence(x, x, torch.ones(4), axis=1)
         with pytest.raises(AxisError, match="axis is missing"):
             linear_recurrence(x, x)
-        for axis in (2, 1.0, True):
-            with pytest.raises(AxisError):
+        for axis, error in ((2, AxisError), (1.0, AxisTypeError), (True, AxisTypeError)):
+            with pytest.raises(error):
                 linear_recurrence(x, x, axis=axis)  # type: ignore[arg-type]
 
 

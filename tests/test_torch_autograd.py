@@ -14,11 +14,11 @@ from scanlib.errors import ArrayKindError, ShapeError
 torch = pytest.importorskip("torch")
 from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
 from torch_cases import c128, f64, loop, plain, random  # noqa: E402
+from torch_warnings import TORCHS_OWN  # noqa: E402
 
 Tensor = Any
 
-# torch loads decompositions for forward mode through its own deprecated torch.jit.script.
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script")
+pytestmark = TORCHS_OWN
 
 
 # ---- derivatives of any order
@@ -45,6 +45,27 @@ def test_derivatives_of_first_and_second_order(case: str, dtype: Any, reverse: b
     scan = functools.partial(linear_recurrence, axis=axis, reverse=reverse, return_final=True)
     assert gradcheck(scan, inputs, check_forward_ad=True, check_batched_grad=True)
     assert gradgradcheck(scan, inputs, check_fwd_over_rev=True, check_rev_over_rev=True)
+
+
+def test_sums_over_repeated_operands_know_no_number_of_threads() -> None:
+    """To one number, of every operand and of the second order: torch's own sum has other bits for other numbers."""
+    single = torch.float32
+    x, g = plain(300_000, 2, dtype=single), plain(300_000, 2, dtype=single)
+    a, shift, h0, final = (torch.full((1, 1), 0.7, requires_grad=True) for _ in range(4))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 5, 8):
+            torch.set_num_threads(threads)
+            h = linear_recurrence(a, x, h0[0], axis=1)
+            grads = torch.autograd.grad(h, (a, h0), g, create_graph=True)
+            second = torch.autograd.grad(grads[1].sum() * grads[0].sum(), (a, h0))
+            of_x = torch.autograd.grad(linear_recurrence(x, shift, axis=1), shift, g)
+            vjp = linear_recurrence_vjp(g, a, h.detach(), h0[0], axis=1, grad_final=final[0])
+            of_final = torch.autograd.grad(vjp[1], final, g)
+            found.append([v.item() for v in (*grads, *second, *of_x, *of_final, vjp[2])])
+    finally:
+        torch.set_num_threads(before)
+    assert all(values == found[0] for values in found[1:])
 
 
 @pytest.mark.parametrize("dtypes", [(f64, c128, f64), (c128, f64, c128), (c128, f64, f64)], ids=str)

@@ -12,17 +12,13 @@ import pytest
 from scanlib import linear_recurrence, linear_recurrence_vjp
 
 torch = pytest.importorskip("torch")
+from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
+from torch_warnings import TORCHS_OWN  # noqa: E402
 
 Tensor = Any
 
-# torch's own: the compiler uses torch's deprecated parts, and notes that dispatch.py keeps what it found.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.torch.jit.script"),
-    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.torch._prims_common.check. is deprecated"),
-    pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects"),
-]
+pytestmark = TORCHS_OWN
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +60,7 @@ def test_forward_and_backward_through_inductor(dynamic: bool) -> None:
 
 
 def test_shapes_that_change_compile_at_most_twice() -> None:
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("aot_eager")
     step = torch.compile(loss, fullgraph=True, backend=counter)
     for length in (5, 7, 9, 11):
         arguments = inputs((3, length, 4), (3, length, 4), (3, 4))

@@ -14,11 +14,13 @@ from helpers import (
     normal,
     rng_for,
     state_shape,
+    subsets,
 )
 from matrix import Member, np_dtype
 from oracle import recurrence
 
 import scanlib
+from scanlib.overlap import shares_memory
 
 #: Shapes that reach every regime of the CPU kernels: (shape, axis).
 REGIMES = [
@@ -63,12 +65,6 @@ def test_every_axis(lib: Member, reverse: bool) -> None:
         check_forward(lib, a, x, h0, axis=axis, reverse=reverse)
 
 
-def subsets(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Every shape that broadcasts to `shape`, leading axes left out included."""
-    full = list(itertools.product(*((1, n) for n in shape)))
-    return full + [s[k:] for s in full for k in range(1, len(shape) + 1) if set(s[:k]) == {1}]
-
-
 def test_every_broadcast(lib: Member) -> None:
     """a, x and h0 repeated along any axes, time included."""
     shape = (3, 4, 5)
@@ -105,6 +101,29 @@ def test_complex_scalar_makes_the_result_complex(lib: Member) -> None:
     h = lib.scan(0.5j, lib.array(np.ones(3, np.float32)), axis=0)
     assert_kind(lib, h, h, "complex64", (3,))
     assert lib.numpy(h).tolist() == [1, 1 + 0.5j, 0.75 + 0.5j]
+
+
+@pytest.mark.thorough  # torch.compile makes arrays of NumPy scalars
+def test_numpy_scalars_promote_as_the_library_has_it(lib: Member) -> None:
+    """NumPy's have a dtype, although float64 is a Python float and complex128 a Python complex; torch's are numbers."""
+    names = [name for name in ("float32", "bfloat16") if name in lib.capability.dtypes]
+    scalars = [np.float64(0.5), np.float32(0.5), np.complex128(0.5j)]
+    for name, scalar in itertools.product(names, scalars):
+        x = normal(rng_for(name), (2, 6), name)
+        given = lib.array(x)
+        expected = lib.dtype_beside(scalar, given)
+        want, _ = recurrence(np.array(scalar), x, axis=1)
+        h = lib.scan(scalar, given, axis=1)
+        assert_kind(lib, h, given, expected, (2, 6))
+        tolerance = 0.02 if expected == "bfloat16" else 1e-5
+        assert np.allclose(lib.numpy(h).astype(complex), want, rtol=tolerance, atol=tolerance)
+        kinds = [lib.scan(given, given, scalar, axis=1), lib.scan(given, scalar, axis=1)]
+        assert [lib.dtype_name(kind) for kind in kinds] == [expected] * 2
+        grads = scanlib.linear_recurrence_vjp(h, scalar, h, scalar, axis=1)
+        assert [tuple(grad.shape) for grad in grads] == [(), (2, 6), ()]
+        assert scanlib.explain(scalar, given, axis=1).path
+    with pytest.raises(scanlib.ArrayKindError, match="array"):
+        scanlib.linear_recurrence(scalars[0], scalars[1])
 
 
 @pytest.mark.thorough
@@ -171,9 +190,10 @@ def test_results_share_no_memory(lib: Member) -> None:
             axis=1,
             return_final=True,
         )
-        arrays = [lib.numpy(v) for v in (h, final, given)]
-        for one, other in itertools.combinations(arrays, 2):
-            assert not np.shares_memory(one, other)
+        memories = [lib.memory(v) for v in (h, final, given)]
+        for one, other in itertools.combinations(memories, 2):
+            assert not shares_memory(one, other)
+        assert shares_memory(lib.memory(given), lib.memory(given))
 
 
 @pytest.mark.needs("out")

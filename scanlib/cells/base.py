@@ -20,8 +20,8 @@ import numpy as np
 from scanlib.cells.functions import forget, namespace, narrow, wide, zeros
 from scanlib.cells.gates import Gated, Update, outputs, written_out
 from scanlib.dispatch import kind_of
-from scanlib.errors import ArrayKindError, AxisError, DTypeError, ScanlibError, ShapeError
-from scanlib.problem import Shape, axis_index, normalize_axis
+from scanlib.errors import ArrayKindError, DTypeError, ScanlibError, ShapeError
+from scanlib.problem import Shape, time_axis
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -185,8 +185,10 @@ class Cell(ABC):
         Raises
         ------
         ShapeError, AxisError (ValueError)
+        DTypeError, ArrayKindError, AxisTypeError (TypeError)
         """
-        axis, reset = self._check(params, x, state, axis, reset)
+        reset = self._check(params, x, state, reset)
+        axis = time_axis(axis, tuple(x.shape), "x")
         own, memory = self._split(state)
         surrogate, s, left = self.stand_in(), None, ()
         if surrogate is not None:
@@ -201,7 +203,7 @@ class Cell(ABC):
         self, params: Params, x: Array, state: State | None = None, *, reset: Array | None = None
     ) -> tuple[Array, State]:
         """Run one step: x of shape (..., m), without the axis of time. Else as `__call__`, with which it agrees."""
-        _, reset = self._check(params, x, state, None, reset)
+        reset = self._check(params, x, state, reset)
         own, memory = self._split(state)
         surrogate, s, left = self.stand_in(), None, ()
         if surrogate is not None:
@@ -214,7 +216,7 @@ class Cell(ABC):
 
     def initial_state(self, params: Params, x: Array) -> State:
         """The zero state as arrays, for steps x of shape (..., m): where None does not do, as in `jax.lax.scan`."""
-        self._check(params, x, None, None, None)
+        self._check(params, x, None, None)
         sizes, surrogate = self.sizes(params), self.stand_in()
         left = () if surrogate is None else surrogate.initial(x, *sizes)
         return (*left, *(self.initial_memory(x, *sizes) if self.memory else ()))
@@ -250,9 +252,9 @@ class Cell(ABC):
         return state[:left], state[left:]
 
     def _check(
-        self, params: Params, x: Array, state: State | None, axis: Any, reset: Array | None
-    ) -> tuple[int, Array | None]:
-        """Raise unless the arguments fit each other; `axis` from the front, and `reset` of the shape of the steps."""
+        self, params: Params, x: Array, state: State | None, reset: Array | None
+    ) -> Array | None:
+        """Raise unless the arguments fit each other; `reset` in the shape of the steps."""
         kind = kind_of(x, "x")
         if str(x.dtype).rpartition(".")[2] not in DTYPES:
             raise DTypeError(f"x has dtype {x.dtype}, but a cell takes {', '.join(DTYPES)}.")
@@ -263,26 +265,25 @@ class Cell(ABC):
                 f"x has shape {shape}, but the parameters of this {self.name} cell are for {m} features, "
                 f"which x must have on its last axis."
             )
-        if axis is not None:
-            axis = normalize_axis(axis_index(axis), len(shape))
-            if axis == len(shape) - 1:
-                raise AxisError(
-                    f"axis {axis} of x with shape {shape} is that of the features; time must be another one."
-                )
         if state is not None and len(state) != len(self.state):
             raise ShapeError(
                 f"state has {len(state)} arrays, but that of a {self.name} cell has {len(self.state)}: "
                 f"{', '.join(self.state)}. Pass on what the cell returned, or None."
             )
+        check_library(kind, "state", *(state or ()))
+        check_library(kind, "reset", *(() if reset is None else (reset,)))
         if reset is not None:
             xp, given = namespace(reset), tuple(reset.shape)
-            steps = zip(reversed(given), reversed(shape[:-1]), strict=False)
-            if len(given) >= len(shape) or any(length not in (1, other) for length, other in steps):
+            steps = shape[max(len(shape) - 1 - len(given), 0) : -1]
+            # Compared one by one: torch.compile does not find a symbol in a tuple.
+            if len(given) >= len(shape) or any(
+                length != 1 and length != other for length, other in zip(given, steps, strict=True)
+            ):
                 raise ShapeError(
                     f"reset has shape {given}; it must be x's without the features, {shape[:-1]}, or broadcast to it."
                 )
             reset = xp.broadcast_to(xp.astype(reset, xp.bool, copy=False), shape[:-1])
-        return axis, reset
+        return reset
 
 
 def _sizes(cell: Cell, params: Params, kind: str) -> tuple[int, int]:
@@ -307,9 +308,15 @@ def _sizes(cell: Cell, params: Params, kind: str) -> tuple[int, int]:
                 f"Parameter {name} of this {cell.name} cell {what}; for {m} inputs and {n} hidden units it must "
                 f"have shape {shape}."
             )
-        if kind_of(value, name) not in (kind, "numpy" if kind == "jax" else kind):
-            raise ArrayKindError(
-                f"x is of {kind} and parameter {name} of {kind_of(value)}. Convert the parameters to {kind} first: "
-                "`init` gives NumPy arrays."
-            )
+        check_library(kind, f"parameter {name}", value)
     return m, n
+
+
+def check_library(kind: str, name: str, *arrays: Array) -> None:
+    """Raise `ArrayKindError` unless these go with inputs of the library `kind`: are of it, or NumPy's beside JAX's."""
+    for array in arrays:
+        if kind_of(array, name) not in (kind, "numpy" if kind == "jax" else kind):
+            raise ArrayKindError(
+                f"The inputs are of {kind} and {name} of {kind_of(array)}. Convert everything to {kind} first: `init` "
+                "gives NumPy arrays."
+            )

@@ -320,13 +320,16 @@ def at(v: Array, axis: int, t: int) -> Array:
     return v[(slice(None),) * axis + (t, ...)]
 
 
-def delay(v: Array, first: Array, axis: int) -> Array:
-    """v one step later: `first`, which has no time axis, then all but the last step of v."""
+def delay(v: Array, first: Array | None, axis: int) -> Array:
+    """v one step later: `first`, which has no time axis (None: zeros), then all but the last step of v."""
     xp, steps = namespace(v), v.shape[axis]
-    if steps == 0:
-        return v
-    first = xp.astype(xp.expand_dims(first, axis=axis), v.dtype, copy=False)
-    return xp.concat([first, part(v, axis, 0, steps - 1)], axis=axis)
+    if first is None:
+        first = zeros((*v.shape[:axis], 1, *v.shape[axis + 1 :]), v)
+    else:
+        first = xp.astype(xp.expand_dims(first, axis=axis), v.dtype, copy=False)
+    # Cut after joining, so that no array has T - 1 steps: for compilers, to which T is a symbol, such an array may have
+    # one step or none, and they would have to know. None here has fewer than T.
+    return part(xp.concat([first, v], axis=axis), axis, 0, steps)
 
 
 def forget(v: Array, where: Array | None) -> Array:
@@ -348,23 +351,32 @@ def running_maximum(v: Array, axis: int, start: Array | None = None) -> Array:
 
     Notes
     -----
-    NumPy, torch and JAX have the plain one. Otherwise doubling: after the k-th pass each element has seen the 2^k
-    last ones, in log2 T passes.
+    NumPy, torch and JAX have the plain one; the others, and all with `start`, go by doubling.
     """
     v, xp, kind = stop_gradient(v), namespace(v), kind_of(v)
-    steps = v.shape[axis]
-    if steps == 0:
+    if v.shape[axis] == 0:
         return v
-    if start is None:
-        match kind:
-            case "torch":
-                return v.cummax(axis).values
-            case "jax":
-                import jax
+    if start is not None:
+        if kind == "torch":
+            from scanlib.backends import _torch_maximum
 
-                return jax.lax.cummax(v, axis)
-            case "numpy":
-                return xp.maximum.accumulate(v, axis=axis)
+            return _torch_maximum.running_maximum(v, start, axis)
+        return maximum_by_doubling(v, axis, start)
+    match kind:
+        case "torch":
+            return v.cummax(axis).values
+        case "jax":
+            import jax
+
+            return jax.lax.cummax(v, axis)
+        case "numpy":
+            return xp.maximum.accumulate(v, axis=axis)
+    return maximum_by_doubling(v, axis, None)
+
+
+def maximum_by_doubling(v: Array, axis: int, start: Array | None) -> Array:
+    """`running_maximum` in log2 T passes: after the k-th, each element has seen the 2^k last ones."""
+    xp, steps = namespace(v), v.shape[axis]
     reach = 1
     while reach < steps:
         # An element that has reached a start, or the first element, takes in nothing more.

@@ -21,7 +21,6 @@ from scanlib.cells.functions import (
     delay,
     forget,
     identity,
-    namespace,
     parts,
     sigmoid,
     split,
@@ -131,7 +130,6 @@ def _run(
         forget(decay, reset), entering, first, axis=axis, return_final=True
     )
     if reading == BEFORE:
-        first = namespace(h).zeros_like(final) if first is None else first
         return forget(delay(h, first, axis), reset), final
     return read(h) if reading == GATED else h, final
 

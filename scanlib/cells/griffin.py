@@ -12,6 +12,7 @@ from scanlib.cells.base import Cell, CellError, Params, check_choice
 from scanlib.cells.functions import (
     identity,
     namespace,
+    project,
     project_heads,
     sigmoid,
     softplus,
@@ -38,8 +39,9 @@ class RGLRU(Cell):
         h_t = a_t h_{t-1} + \sqrt{1 - a_t^2}\; i_t x_t
 
     W_a and W_x are block-diagonal: each of the heads sees its own n / heads features. Parameters: `decay` (n,) =
-    Lambda; `weight` (heads, n/heads, 2n/heads) = [W_a, W_x] head by head; `bias` (heads, 2n/heads). As many hidden
-    units as inputs. State and output: h.
+    Lambda; `weight` (heads, n/heads, 2n/heads) = [W_a, W_x] head by head; `bias` (heads, 2n/heads). Where m != n also
+    `input` (m, n), and x times that in the place of x: the linear layer that leads to the unit in Griffin's recurrent
+    block. State and output: h.
 
     1 - a^2 is -expm1(2 log a), exact near a = 1, and the root's slope is at most 1000, as in the authors' code. At the
     start of a segment (`reset`) the input enters unscaled, as there. Their code takes the very first step of a sequence
@@ -62,13 +64,13 @@ class RGLRU(Cell):
 
     def shapes(self, input_size: int, hidden_size: int) -> dict[str, Shape]:
         n, heads = hidden_size, self.heads
-        if input_size != n or n % heads:
+        if n % heads:
             raise CellError(
-                f"An RG-LRU has as many hidden units as inputs, a multiple of its {heads} heads; given are "
-                f"{input_size} inputs and {n} hidden units."
+                f"The hidden units of an RG-LRU are a multiple of its {heads} heads; given are {n} hidden units."
             )
         width = n // heads
-        return {"decay": (n,), "weight": (heads, width, 2 * width), "bias": (heads, 2 * width)}
+        own = {"decay": (n,), "weight": (heads, width, 2 * width), "bias": (heads, 2 * width)}
+        return own if input_size == n else {**own, "input": (input_size, n)}
 
     def init(
         self, rng: np.random.Generator, input_size: int, hidden_size: int
@@ -79,17 +81,22 @@ class RGLRU(Cell):
         else:
             rate = -np.log(rng.uniform(0.9, 0.999, hidden_size)) / SCALE
         width = shapes["weight"][1]
-        return {
+        values = {
             "decay": np.log(np.expm1(rate)),  # the inverse of softplus
             "weight": rng.normal(0, math.sqrt(1 / width), shapes["weight"]),
             "bias": np.zeros(shapes["bias"]),
         }
+        if "input" in shapes:
+            values["input"] = rng.normal(0, math.sqrt(1 / input_size), shapes["input"])
+        return values
 
     def sizes(self, params: Params) -> tuple[int, int]:
         n = params["decay"].shape[0]
-        return n, n
+        return params["input"].shape[0] if "input" in params else n, n
 
     def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
+        if "input" in params:
+            x = project(x, params["input"])
         r, i = project_heads(x, params["weight"], params["bias"])
         log_a = (-SCALE * softplus(wide(params["decay"]))) * sigmoid(wide(r))
         xp = namespace(log_a)

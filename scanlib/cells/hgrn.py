@@ -67,7 +67,8 @@ class HGRN(Cell):
         i, f, *gate = split(y, 3 if self.output_gate else 2)
         decay = sigmoid(f)
         if self.lower_bound:
-            decay = self.lower_bound + (1 - self.lower_bound) * decay
+            bound = float(self.lower_bound)  # a NumPy scalar would have the dtype decided by it
+            decay = bound + (1 - bound) * decay
         entering = convex(decay, silu(i))
         if not self.output_gate:
             return Update(decay, entering, identity)

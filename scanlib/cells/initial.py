@@ -41,10 +41,11 @@ def forget_bias(steps: int) -> float:
     return math.log(steps) + 1
 
 
-def orthogonal(rng: np.random.Generator, size: int) -> Values:
-    """A random orthogonal matrix, uniform among all."""
-    q, r = np.linalg.qr(rng.standard_normal((size, size)))
-    return q * np.sign(np.diag(r))
+def orthogonal(rng: np.random.Generator, rows: int, columns: int) -> Values:
+    """A random matrix whose columns, or rows where those are fewer, are orthonormal; uniform among all."""
+    q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
+    q = q * np.sign(np.diag(r))
+    return q if rows >= columns else q.T
 
 
 def truncated_normal(rng: np.random.Generator, shape: Shape, deviation: float) -> Values:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from scanlib.cells.base import Cell, CellError, Params, State, Surrogate
+from scanlib.cells.base import Cell, Params, State, Surrogate, check_library
 from scanlib.cells.functions import (
     at,
     delay,
@@ -35,7 +35,8 @@ from scanlib.cells.functions import (
 from scanlib.cells.gates import Update, states
 from scanlib.cells.initial import orthogonal
 from scanlib.cells.surrogate import Window
-from scanlib.problem import Shape
+from scanlib.dispatch import kind_of
+from scanlib.problem import Shape, time_axis
 
 Array = Any
 #: The largest exponent of nothing: a finite stand-in for minus infinity, whose differences are never NaN.
@@ -70,8 +71,13 @@ def wkv(
     -------
     y : array, shape of v
     state : (num, den, max)
+
+    Raises
+    ------
+    AxisError (ValueError), AxisTypeError (TypeError)
     """
-    axis %= k.ndim
+    _check(w, u, k, v, state, reset)
+    axis = time_axis(axis, tuple(k.shape), "k")
     xp, steps = namespace(k), k.shape[axis]
     num, den, largest = _nothing(k, axis) if state is None else state
     if steps == 0:
@@ -95,19 +101,29 @@ def wkv(
         sum_before, final = states(Update(decay, b, identity), initial, axis, None, before=True)
         sums.append(sum_before)
         finals.append(final)
-    return _average(u, k, v, before, *sums), (*finals, at(m, axis, steps - 1))
+    return _average(u, k, v, before, *sums), (*finals, at(m, axis, -1))
 
 
 def wkv_step(
     w: Array, u: Array, k: Array, v: Array, state: State, reset: Array | None = None
 ) -> tuple[Array, State]:
     """The WKV operator for one step; k and v have shape (..., C)."""
+    _check(w, u, k, v, state, reset)
     num, den, largest = state
     before = _before(largest, reset)
     m = stop_gradient(namespace(k).maximum(before + w, k))
     decay, entering = _weights(w, k, before, m)
     y = _average(u, k, v, before, num, den)
     return y, (decay * num + entering * v, decay * den + entering, m)
+
+
+def _check(
+    w: Array, u: Array, k: Array, v: Array, state: State | None, reset: Array | None
+) -> None:
+    kind, given = kind_of(k, "k"), {"w": w, "u": u, "v": v}
+    for name, value in (given if reset is None else {**given, "reset": reset}).items():
+        check_library(kind, name, value)
+    check_library(kind, "state", *(state or ()))
 
 
 def _before(largest: Array, reset: Array | None) -> Array:
@@ -162,8 +178,9 @@ class WKV(Cell):
         k = (\mu_k x_t + (1 - \mu_k) x_{t-1}) W_k, \quad v, r \text{ alike}, \quad
         y = (\sigma(r) \odot \text{wkv}(w, u, k, v)) W_o, \quad w = -e^{\text{decay}}, \; u = \text{first}
 
-    Parameters, for C inputs and as many hidden units: `mix` (3, C) = mu of k, v and r; `weight` (3, C, C) = W_k, W_v,
-    W_r; `output` (C, C) = W_o; `decay` (C,), `first` (C,). State: the last input, then num, den and max of `wkv`.
+    Parameters: `mix` (3, m) = mu of k, v and r; `weight` (3, m, n) = W_k, W_v, W_r; `output` (n, n) = W_o; `decay` and
+    `first` (n,). State: the last input, then num, den and max of `wkv`. The authors have m = n, which a residual stream
+    wants.
 
     Attributes
     ----------
@@ -184,41 +201,35 @@ class WKV(Cell):
         return ("num", "den", "max")
 
     def shapes(self, input_size: int, hidden_size: int) -> dict[str, Shape]:
-        C = hidden_size
-        if input_size != C:
-            raise CellError(
-                f"A WKV cell has as many hidden units as inputs; given are {input_size} inputs and {C} hidden units."
-            )
+        m, n = input_size, hidden_size
         return {
-            "mix": (3, C),
-            "weight": (3, C, C),
-            "output": (C, C),
-            "decay": (C,),
-            "first": (C,),
+            "mix": (3, m),
+            "weight": (3, m, n),
+            "output": (n, n),
+            "decay": (n,),
+            "first": (n,),
         }
 
     def init(
         self, rng: np.random.Generator, input_size: int, hidden_size: int
     ) -> dict[str, np.ndarray]:
-        self.shapes(input_size, hidden_size)
-        C = hidden_size
-        channel = np.arange(C)
+        m, n = input_size, hidden_size
+        feature, channel = np.arange(m), np.arange(n)
         rising = self.layer / max(self.layers - 1, 1)
         falling = 1 - self.layer / self.layers
-        mix = (channel / C) ** falling
-        weight = np.zeros((3, C, C))
-        weight[1] = orthogonal(rng, C)
+        mix = (feature / m) ** falling
+        weight = np.zeros((3, m, n))
+        weight[1] = orthogonal(rng, m, n)
         return {
-            "mix": np.stack([mix, mix + 0.3 * rising, (channel / C) ** (0.5 * falling)]),
+            "mix": np.stack([mix, mix + 0.3 * rising, (feature / m) ** (0.5 * falling)]),
             "weight": weight,
-            "output": np.zeros((C, C)),
-            "decay": -5 + 8 * (channel / max(C - 1, 1)) ** (0.7 + 1.3 * rising),
+            "output": np.zeros((n, n)),
+            "decay": -5 + 8 * (channel / max(n - 1, 1)) ** (0.7 + 1.3 * rising),
             "first": np.log(0.3) + 0.5 * ((channel + 1) % 3 - 1),
         }
 
     def sizes(self, params: Params) -> tuple[int, int]:
-        C = params["decay"].shape[0]
-        return C, C
+        return params["mix"].shape[1], params["decay"].shape[0]
 
     def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Any:
         mix, weight = params["mix"], params["weight"]
@@ -241,4 +252,4 @@ class WKV(Cell):
         return update.read(y), final
 
     def initial_memory(self, x: Array, input_size: int, hidden_size: int) -> State:
-        return _nothing(wide(x))
+        return _nothing(zeros((*x.shape[:-1], hidden_size), wide(x[..., :0])))

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scanlib.cells.base import Cell, Params, State, Surrogate
-from scanlib.cells.functions import at, forget, namespace, narrow, part, zeros
+from scanlib.cells.functions import at, delay, forget, namespace, narrow, part, zeros
 from scanlib.cells.gates import Gated, Update, states, written_out
 from scanlib.cells.initial import linear
 from scanlib.problem import Shape
@@ -73,7 +73,9 @@ class Recurrent(Surrogate):
     def _transition(self, params: Params, x: Array, reset: Array | None) -> Update | Gated:
         inner = {k.removeprefix(PREFIX): v for k, v in params.items() if k.startswith(PREFIX)}
         update = self.cell.update(inner, None, x, reset)
-        assert isinstance(update, Update | Gated)
+        assert isinstance(
+            update, (Update, Gated)
+        )  # not Update | Gated: torch 2.6 does not compile that
         return update
 
 
@@ -103,7 +105,7 @@ class Window(Surrogate):
         if reset is not None:
             taps = _cut(taps, reset, axis)
         s = taps[0] if self.length == 1 else xp.concat(taps, axis=-1)
-        return s, (self._next(at(s, axis, steps - 1), at(x, axis, steps - 1)),)
+        return s, (self._next(at(s, axis, -1), at(x, axis, -1)),)
 
     def step(
         self, params: Params, x: Array, state: State | None, reset: Array | None
@@ -127,14 +129,11 @@ class Window(Surrogate):
 
 def _cut(taps: list[Array], reset: Array, axis: int) -> list[Array]:
     """Taps without what lies before the start of a segment: lag d is cut where one of the last d steps is a start."""
-    xp, steps = namespace(reset), reset.shape[axis]
-    crossed, cut = reset, []
-    for lag, tap in enumerate(reversed(taps), 1):
+    crossed, cut = reset, [forget(taps[-1], reset)]
+    for tap in reversed(taps[:-1]):
+        reset = delay(reset, None, axis)
+        crossed = crossed | reset
         cut.append(forget(tap, crossed))
-        if lag < steps:
-            nothing = xp.zeros_like(part(reset, axis, 0, lag))
-            later = xp.concat([nothing, part(reset, axis, 0, steps - lag)], axis=axis)
-            crossed = crossed | later
     return cut[::-1]
 
 

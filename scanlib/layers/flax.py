@@ -17,7 +17,7 @@ class Layer(nnx.Module):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, batch_first, dropout, bidirectional, **options
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, **options
         As for the layers of `scanlib.layers.torch`.
     dtype
         Of the parameters.
@@ -36,11 +36,13 @@ class Layer(nnx.Module):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        *,
-        rngs: nnx.Rngs,
+        bias: bool | None = None,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        rngs: nnx.Rngs,
         dtype: Any = jnp.float32,
         **options: Any,
     ) -> None:
@@ -48,9 +50,11 @@ class Layer(nnx.Module):
             input_size,
             hidden_size,
             num_layers,
-            batch_first=batch_first,
-            dropout=dropout,
-            bidirectional=bidirectional,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
             dtype=dtype,
             **options,
         )

@@ -21,7 +21,7 @@ class Layer:
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, batch_first, dropout, bidirectional, **options
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, **options
         As for the layers of `scanlib.layers.torch`.
     dtype
         Of the parameters.
@@ -39,20 +39,20 @@ class Layer:
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        *,
+        bias: bool | None = None,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
         dtype: Any = jnp.float32,
         **options: Any,
     ) -> None:
-        if not 0 <= dropout < 1:
-            raise ShapeError(
-                f"dropout is {dropout}; a share of at least 0 and less than 1 is expected."
-            )
+        # fmt: off
         self.stack = Stack(
-            self.cell_type, input_size, hidden_size, num_layers, bidirectional, options
+            self.cell_type, input_size, hidden_size, num_layers, bias, dropout, bidirectional, proj_size, options
         )
+        # fmt: on
         self.batch_first, self.dropout, self.dtype = batch_first, dropout, jnp.dtype(dtype)
 
     def init(self, key: Array) -> Params:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scanlib.cells import Cell, forget_bias
-from scanlib.cells.functions import namespace, part
+from scanlib.cells.functions import delay, namespace
 from scanlib.errors import ShapeError
 
 Params = Mapping[str, Any]
@@ -63,8 +63,39 @@ def make_cells(cell_type: type[Cell], layers: int, options: Mapping[str, Any]) -
     )
 
 
+def lstm_options(
+    cell_type: type[Cell], bias: Any, proj_size: int, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The cell's options, with what torch.nn.LSTM's `bias` and `proj_size` say to it; raise where it has no such thing.
+
+    A cell with an option `bias` is told. For any other True, torch's default, asks for what the cell has.
+    """
+    name = cell_type.__name__
+    if proj_size:
+        raise TypeError(
+            f"proj_size is {proj_size!r}, but a {name} layer has no projection of its outputs: leave it at 0 and put a "
+            "linear layer behind."
+        )
+    if bias is None:
+        return dict(options)
+    if not isinstance(bias, (bool, list, tuple)):
+        raise TypeError(
+            f"bias is {bias!r}; True, False or None is expected. The order of arguments is torch.nn.LSTM's: "
+            "input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional."
+        )
+    if "bias" in {field.name for field in dataclasses.fields(cell_type)}:
+        return {**options, "bias": bias}
+    if bias is True:
+        return dict(options)
+    if bias is not False or any("bias" in own for own in cell_type().shapes(1, 1)):
+        raise TypeError(
+            f"bias is {bias!r}, but a {name} layer's biases are those of its cell and no option: leave bias out."
+        )
+    return dict(options)
+
+
 class Stack:
-    """The shape of a stack and how it runs.
+    """The shape of a stack and how it runs; arguments are those of every library's layer.
 
     Parameters of all cells are one flat dictionary, as torch.nn.LSTM names them: a cell's own name, then `_l0`,
     `_l0_reverse`, `_l1` and so on. States are a tuple with what each cell carries, layer by layer, forward before
@@ -77,7 +108,10 @@ class Stack:
         input_size: int,
         hidden_size: int,
         num_layers: int,
+        bias: Any,
+        dropout: float,
         bidirectional: bool,
+        proj_size: int,
         options: Mapping[str, Any],
     ) -> None:
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
@@ -86,6 +120,11 @@ class Stack:
                 raise ShapeError(f"{name} is {value!r}; a whole number of at least 1 is expected.")
         self.input_size, self.hidden_size = input_size, hidden_size
         self.num_layers, self.bidirectional = num_layers, bidirectional
+        if not 0 <= dropout < 1:
+            raise ShapeError(
+                f"dropout is {dropout}; a share of at least 0 and less than 1 is expected."
+            )
+        options = lstm_options(cell_type, bias, proj_size, options)
         self.cells = make_cells(cell_type, num_layers, options)
         self.places = tuple(self._places())
 
@@ -139,7 +178,7 @@ class Stack:
                 x, outputs = between(self._joined(outputs)), []
             own = self._own(params, place)
             if place.reverse:
-                back = None if reset is None else _reset_from_the_end(reset, axis)
+                back = None if reset is None else _reset_from_the_end(reset, x.shape[:-1], axis)
                 output, state = place.cell(own, xp.flip(x, axis=axis), state, axis=axis, reset=back)
                 output = xp.flip(output, axis=axis)
             else:
@@ -187,9 +226,10 @@ class Stack:
         return tuple(states)
 
 
-def _reset_from_the_end(reset: Any, axis: int) -> Any:
-    """Where segments start when time is reversed: where they ended. The first step needs none."""
+def _reset_from_the_end(reset: Any, steps: tuple[int, ...], axis: int) -> Any:
+    """Where segments start when time is reversed: where they ended. The first step needs none.
+
+    `steps` is the shape of the steps, which a reset may be broadcast to.
+    """
     xp = namespace(reset)
-    later = part(reset, axis, 1, reset.shape[axis])
-    last = xp.zeros_like(part(reset, axis, 0, 1))
-    return xp.flip(xp.concat([later, last], axis=axis), axis=axis)
+    return delay(xp.flip(xp.broadcast_to(reset, steps), axis=axis), None, axis)

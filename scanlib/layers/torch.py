@@ -23,12 +23,17 @@ class Layer(torch.nn.Module):
         Features of the input and of each cell.
     num_layers
         Cells on top of each other.
+    bias
+        Whether projections have biases: an option of MinGRU and MinLSTM. The other cells have theirs or none, as their
+        authors publish them; True is taken for whatever that is, False is an error where there are biases.
     batch_first
         Whether inputs are (batch, T, input_size) rather than (T, batch, input_size).
     dropout
         Share of the outputs of every layer but the last that is set to zero in training.
     bidirectional
         Whether a second cell of each layer runs from the end; outputs are concatenated, forward first.
+    proj_size
+        0: no layer here has torch.nn.LSTM's projection of its outputs.
     device, dtype
         Of the parameters: torch's defaults if not given.
     **options
@@ -37,6 +42,8 @@ class Layer(torch.nn.Module):
 
     Notes
     -----
+    Arguments up to `dtype` are torch.nn.LSTM's in its order.
+
     Call with `input` of shape (T, batch, input_size), or (batch, T, input_size) with `batch_first`, or unbatched
     (T, input_size), and optionally with a state returned by an earlier call, to go on from there, and with `reset`, a
     boolean tensor without the axis of features that is true where a new sequence starts. Returns `(output, state)`. The
@@ -55,22 +62,21 @@ class Layer(torch.nn.Module):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        *,
+        bias: bool | None = None,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        proj_size: int = 0,
         device: Any = None,
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise ShapeError(
-                f"dropout is {dropout}; a share of at least 0 and less than 1 is expected."
-            )
+        # fmt: off
         self.stack = Stack(
-            self.cell_type, input_size, hidden_size, num_layers, bidirectional, options
+            self.cell_type, input_size, hidden_size, num_layers, bias, dropout, bidirectional, proj_size, options
         )
+        # fmt: on
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
         for name, shape in self.stack.shapes().items():

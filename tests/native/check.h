@@ -12,6 +12,9 @@
 
 namespace scanlib_tests {
 
+// Seconds after which a program hangs for certain, however busy or slow the machine, or emulated.
+constexpr unsigned kHang = 1800;
+
 enum class Values { kUnit, kSigns, kNearOne, kSpecial };
 
 struct Operand {

@@ -7,6 +7,7 @@
 //   driver gated [N]    N gated recurrences drawn at random, on each instruction set
 //   driver openmp       the same calls on another runtime's threads, of which more or fewer come than were asked for
 //   driver refusals     what must be refused
+//   driver sets         the instruction sets of this machine that there are kernels for
 #include <dirent.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -99,6 +100,10 @@ template <class F>
 void on_each_isa(F body) {
   for (const char *isa : kIsas)
     if (scanlib_cpu_select_isa(isa) == SCANLIB_OK) body();
+}
+
+void sets() {
+  on_each_isa([] { std::printf("%s\n", scanlib_cpu_isa()); });
 }
 
 void cases() {
@@ -245,19 +250,6 @@ void openmp() {
     teams = 0;
     run(plain({2, 70001}, 1, SCANLIB_F32, false));
     require(teams == 0, "a call without the flag runs on the library's own");
-    const pid_t pid = fork();
-    if (pid == 0) {
-      alarm(20);
-      failures = 0;
-      Case c = plain({2, 70001}, 1, SCANLIB_F32, false);
-      c.flags = SCANLIB_OPENMP;
-      run(c);
-      require(teams == 0, "a child of fork() does not use its parent's runtime");
-      _exit(failures ? 1 : 0);
-    }
-    int status = -1;
-    waitpid(pid, &status, 0);
-    require(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a call works in a child of fork()");
   }
   scanlib_cpu_set_openmp(nullptr);
 }
@@ -270,6 +262,37 @@ int running_threads() {
   while (readdir(tasks)) ++count;
   closedir(tasks);
   return count;
+}
+
+template <class F>
+void in_child(F body) {
+  const pid_t pid = fork();
+  if (pid == 0) {
+    alarm(kHang);
+    failures = 0;
+    body();
+    _exit(failures ? 1 : 0);
+  }
+  int status = -1;
+  waitpid(pid, &status, 0);
+  require(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a call works in a child of fork()");
+}
+
+// A child has none of the threads of the runtime that its parent uses, and may not wait for them.
+void fork_beside_openmp() {
+  for (scanlib_openmp runtime : {team<1>, team<2>, team<9>}) {
+    scanlib_cpu_set_openmp(runtime);
+    Case c = plain({2, 70001}, 1, SCANLIB_F32, false);
+    c.flags = SCANLIB_OPENMP;
+    c.threads = 3;
+    run(c);
+    teams = 0;
+    in_child([&] {
+      run(c);
+      require(teams == 0, "a child of fork() does not use its parent's runtime");
+    });
+  }
+  scanlib_cpu_set_openmp(nullptr);
 }
 
 // The state of locks and of the thread pool at the moment of fork() must not hang or break a call in the child.
@@ -287,22 +310,16 @@ void forks() {
       while (!stop) body();
     });
   for (int child = 0; child < 30; ++child) {
-    const pid_t pid = fork();
-    if (pid == 0) {
-      alarm(20);
-      failures = 0;
+    in_child([&] {
       body();
       body();
       require(running_threads() > 1, "a child of fork() has threads of its own");
-      _exit(failures ? 1 : 0);
-    }
-    int status = -1;
-    waitpid(pid, &status, 0);
-    require(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a call works in a child after fork()");
+    });
     if (failures) break;
   }
   stop = true;
   for (std::thread &caller : callers) caller.join();
+  fork_beside_openmp();
 }
 
 void refusals() {
@@ -369,7 +386,7 @@ void refusals() {
 
 int main(int argc, char **argv) {
   const char *mode = argc > 1 ? argv[1] : "";
-  alarm(240);  // a hang is a failure
+  alarm(kHang);
   if (!std::strcmp(mode, "cases"))
     cases();
   else if (!std::strcmp(mode, "large"))
@@ -384,10 +401,13 @@ int main(int argc, char **argv) {
     openmp();
   else if (!std::strcmp(mode, "refusals"))
     refusals();
+  else if (!std::strcmp(mode, "sets"))
+    sets();
   else
-    return std::fprintf(stderr,
-                        "usage: %s cases | large [every] | concurrent | fork | gated [count] | openmp | refusals\n",
-                        argv[0]),
+    return std::fprintf(
+               stderr,
+               "usage: %s cases | large [every] | concurrent | fork | gated [count] | openmp | refusals | sets\n",
+               argv[0]),
            2;
   std::printf("%s: %d failures\n", mode, failures.load());
   return failures ? 1 : 0;
