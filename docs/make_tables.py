@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "bench" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 #: Peers of which the name alone says too little.
 NAMES_OF_PEERS = {"numba loop": "a loop compiled by numba"}
 NAMES = {"numpy": "NumPy", "torch": "PyTorch", "jax": "JAX"}
@@ -137,6 +137,22 @@ def peers() -> str:
     return _table(("peer", "shapes it runs", "its time / ours"), lines)
 
 
+def accuracy() -> str:
+    """Largest errors as multiples of a serial loop's, by decay, length and layout; dtypes and directions joined."""
+    paths = sorted(
+        (ROOT / "bench" / "results").glob("*/accuracy/*.json"), key=lambda path: path.name
+    )
+    rows = json.loads(paths[-1].read_text())["accuracy"]
+    layouts = dict.fromkeys(row["layout"] for row in rows)
+    lines = []
+    for decay, T in dict.fromkeys((row["decay"], row["T"]) for row in rows):
+        of = [row for row in rows if (row["decay"], row["T"]) == (decay, T)]
+        worst = (max(row["ratio"] for row in of if row["layout"] == layout) for layout in layouts)
+        lines.append((decay, f"{T:,}", *(f"{ratio:.2f}" for ratio in worst)))
+    lines.sort(key=lambda line: [row["decay"] for row in rows].index(line[0]))
+    return _table(("`a`", "T", *layouts), lines)
+
+
 def _paper(name: str) -> Callable[[], str]:
     """The table an experiment made of its newest results, and what they were measured on."""
 
@@ -154,6 +170,7 @@ def _paper(name: str) -> Callable[[], str]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "accuracy": accuracy,
     "long_dependency": _paper("long-dependency-1024"),
     "long_dependency_8192": _paper("long-dependency-8192"),
     "table2": _paper("table2"),

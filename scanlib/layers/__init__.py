@@ -1,6 +1,6 @@
 """Recurrent layers to drop into a model: `scanlib.layers.torch`, `scanlib.layers.jax` and `scanlib.layers.flax`.
 
-Each module has the same layers, made from the cells of `scanlib.cells` and with the manners of `torch.nn.LSTM`. Each
+Each module has the same layers, made from the cells of `scanlib.cells` and follows `torch.nn.LSTM`'s conventions. Each
 is imported when first asked for, and needs its library then.
 """
 

@@ -1,4 +1,4 @@
-"""Recurrent layers for PyTorch, with the manners of `torch.nn.LSTM`."""
+"""Recurrent layers for PyTorch, which follow `torch.nn.LSTM`'s conventions."""
 
 from __future__ import annotations
 
