@@ -83,7 +83,6 @@ def test_in_a_process_of_its_own(tmp_path: Path) -> None:
         [sys.executable, "-W", "error", "-c", RUNS, blob, given, found],
         capture_output=True,
         text=True,
-        timeout=240,
     )
     assert run.returncode == 0, run.stderr
 

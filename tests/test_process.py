@@ -96,7 +96,6 @@ def test_a_checkout_that_is_not_installed_in_place_says_what_to_do(tmp_path: Pat
         env={name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
     assert done.returncode == 1
