@@ -60,7 +60,8 @@ def _in_chunks(a: Array, x: Array, state: Array, axis: int, reverse: bool) -> tu
 
     a_chunks, x_chunks = chunks(a), chunks(x)
     maps = _reduce(a_chunks, x_chunks, axis + 1, reverse)
-    after, last = _chain(*(lax.squeeze(part, (axis + 1,)) for part in maps), state, axis, reverse)
+    decay, lost, gain = (lax.squeeze(part, (axis + 1,)) for part in maps)
+    after, last = _chain(decay, lost, gain, state, axis, reverse)
     if reverse:
         before = lax.concatenate([lax.slice_in_dim(after, 1, count, axis=axis), state], axis)
     else:
