@@ -93,8 +93,8 @@ WAIT = "    await(p.status + status + i * stride, what);\n"
 WRONG = {
     "an operand swapped": (
         "summary.cuh",
-        "mul_add(second.product, first.local, second.local)",
-        "mul_add(first.product, second.local, first.local)",
+        "applied(second, first.local)",
+        "applied(first, second.local)",
     ),
     "a tail taken for whole": (
         "walk.cuh",
