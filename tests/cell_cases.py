@@ -129,9 +129,7 @@ def _function(backend: Backend, cell: Cell, method: str, axis: int | None) -> An
         precise = jax.default_matmul_precision("highest")  # GPUs take fewer bits by default
         return precise(jax.jit(function) if backend is Backend.JAX_JIT else function)
     if backend is Backend.TORCH_COMPILE:
-        import torch
+        from torch_cases import compile_each_shape
 
-        torch._dynamo.config.recompile_limit = 10_000
-        torch._dynamo.config.accumulated_recompile_limit = 10_000
-        return torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=False)
+        return compile_each_shape(function)
     return function

@@ -237,15 +237,12 @@ class TorchCompile(Torch):
 
 @functools.cache
 def _compiled(options: tuple[tuple[str, Any], ...]) -> Any:
-    import torch
-
-    torch._dynamo.config.recompile_limit = 10_000
-    torch._dynamo.config.accumulated_recompile_limit = 10_000
+    from torch_cases import compile_each_shape
 
     def call(a: Any, x: Any, h0: Any) -> Any:
         return scanlib.linear_recurrence(a, x, h0, **dict(options))
 
-    return torch.compile(call, fullgraph=True, backend="aot_eager", dynamic=False)
+    return compile_each_shape(call)
 
 
 class Jax(Member):

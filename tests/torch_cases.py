@@ -31,3 +31,13 @@ def loop(
         state = a_t * state + x_t
         states.append(state)
     return torch.stack(states[::-1] if reverse else states, axis)
+
+
+def compile_each_shape(function: Any) -> Any:
+    """`torch.compile` without a graph break, for any number of shapes; inductor itself is left to test_torch.py."""
+    from torch._dynamo import config
+
+    # The names of 2.6, which later versions still know.
+    for name in ("cache_size_limit", "accumulated_cache_size_limit"):
+        setattr(config, name, 10_000)
+    return torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=False)
