@@ -210,7 +210,8 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setitem(dispatch._kinds, _Array, "cupy")
     yield module
     sys.modules.pop("scanlib.backends.cupy", None)
-    dispatch._pairs.pop((_Array, _Array), None)
+    for types in [types for types in dispatch._adapters if _Array in types]:
+        del dispatch._adapters[types]
 
 
 def test_cupy_takes_the_current_stream_and_its_pool(cupy: Any, driver: Fake) -> None:
