@@ -70,6 +70,7 @@ SCANLIB_INLINE Summary<L> scan_lanes(const V &v) {
   else
     return both;
 }
+
 template <class L, bool Conj>
 SCANLIB_INLINE typename L::Vec coefficient(typename L::Vec a) {
   return Conj ? L::conj(a) : a;
@@ -91,7 +92,6 @@ SCANLIB_INLINE Steps<L> load_steps(const typename L::Elem *a, const typename L::
 template <class L, bool Down, bool Conj, int N>
 struct Block {
   static constexpr int W = L::W;
-  static constexpr int64_t kSteps = int64_t(N) * W * W;
   using Vec = typename L::Vec;
   Vec a[N][W], x[N][W];  // [tile][step][lane], tiles in the order of the steps; x becomes the states
 
