@@ -5,7 +5,7 @@
 // them, where the steps of a serial loop round here up and there down. So a product keeps what its rounding lost: the
 // factor is high + low, with low from an exact product of two numbers (Dekker 1971; Ogita, Rump and Oishi 2005).
 //
-// Written over operations `L` on `L::Vec`, real or complex: mul, mul_add, product_error. RealLanes and ComplexLanes of
+// Written over operations `L` on `L::Vec`, real or complex: exact_product and mul_add. RealLanes and ComplexLanes of
 // native/lanes.h have them for the vectors of each instruction set, Scalars has them for single numbers.
 #pragma once
 #include "numbers.h"
@@ -17,22 +17,18 @@ struct Factor {
   typename L::Vec high, low;
 };
 
-// One decay after another; after a product; two products.
-template <class L>
-SCANLIB_BOTH Factor<L> after(typename L::Vec later, typename L::Vec earlier) {
-  const auto high = L::mul(later, earlier);
-  return {high, L::product_error(later, earlier, high)};
-}
+// L::exact_product(a, b): a * b as a factor, exact for real numbers that do not overflow or get lost in subnormal ones.
+
+// One decay after a product; two products.
 template <class L>
 SCANLIB_BOTH Factor<L> after(typename L::Vec later, const Factor<L> &earlier) {
-  const auto high = L::mul(later, earlier.high);
-  return {high, L::mul_add(later, earlier.low, L::product_error(later, earlier.high, high))};
+  const Factor<L> product = L::exact_product(later, earlier.high);
+  return {product.high, L::mul_add(later, earlier.low, product.low)};
 }
 template <class L>
 SCANLIB_BOTH Factor<L> after(const Factor<L> &later, const Factor<L> &earlier) {
-  const auto high = L::mul(later.high, earlier.high);
-  const auto error = L::product_error(later.high, earlier.high, high);
-  return {high, L::mul_add(later.high, earlier.low, L::mul_add(later.low, earlier.high, error))};
+  const Factor<L> product = L::exact_product(later.high, earlier.high);
+  return {product.high, L::mul_add(later.high, earlier.low, L::mul_add(later.low, earlier.high, product.low))};
 }
 
 // factor * state + local
@@ -41,38 +37,43 @@ SCANLIB_BOTH typename L::Vec applied(const Factor<L> &factor, typename L::Vec st
   return L::mul_add(factor.high, state, L::mul_add(factor.low, state, local));
 }
 
-// a * b - product of complex numbers, where `product` is their rounded product, from the operations R on their parts.
+// The same product of complex numbers, from the operations R on their parts.
 template <class R, class Pair>
-SCANLIB_BOTH Pair complex_product_error(Pair a, Pair b, Pair product) {
+struct ComplexProduct {
   using V = typename R::Vec;
-  struct Sum {  // one + other, and what rounding it lost (Knuth)
-    V high, low;
-    SCANLIB_BOTH Sum(V one, V other) : high(one + other) {
-      const V back = high - one;
-      low = (one - (high - back)) + (other - back);
-    }
-  };
-  const V rr = R::mul(a.re, b.re), ii = R::mul(-a.im, b.im), ri = R::mul(a.re, b.im), ir = R::mul(a.im, b.re);
-  const Sum re(rr, ii), im(ri, ir);
-  return {(re.high - product.re) + (re.low + (R::product_error(a.re, b.re, rr) + R::product_error(-a.im, b.im, ii))),
-          (im.high - product.im) + (im.low + (R::product_error(a.re, b.im, ri) + R::product_error(a.im, b.re, ir)))};
-}
+  Pair high, low;
+
+  SCANLIB_BOTH ComplexProduct(Pair a, Pair b) {
+    add(R::exact_product(a.re, b.re), R::exact_product(-a.im, b.im), high.re, low.re);
+    add(R::exact_product(a.re, b.im), R::exact_product(a.im, b.re), high.im, low.im);
+  }
+
+ private:
+  // one + other, and what rounding it lost (Knuth).
+  static SCANLIB_BOTH void add(const Factor<R> &one, const Factor<R> &other, V &high, V &low) {
+    high = one.high + other.high;
+    const V back = high - one.high;
+    low = ((one.high - (high - back)) + (other.high - back)) + (one.low + other.low);
+  }
+};
 
 // Single numbers as `L` wants them.
 template <class T>
 struct Scalars {
   using Vec = T;
-  static SCANLIB_BOTH T mul(T a, T b) { return rounded_product(a, b); }
   static SCANLIB_BOTH T mul_add(T a, T b, T c) { return scanlib::mul_add(a, b, c); }
-  static SCANLIB_BOTH T product_error(T a, T b, T product) { return fused(a, b, -product); }
+  static SCANLIB_BOTH Factor<Scalars> exact_product(T a, T b) {
+    const T high = rounded_product(a, b);
+    return {high, fused(a, b, -high)};
+  }
 };
 template <class R>
 struct Scalars<Complex<R>> {
   using Vec = Complex<R>;
-  static SCANLIB_BOTH Vec mul(Vec a, Vec b) { return scanlib::mul(a, b); }
   static SCANLIB_BOTH Vec mul_add(Vec a, Vec b, Vec c) { return scanlib::mul_add(a, b, c); }
-  static SCANLIB_BOTH Vec product_error(Vec a, Vec b, Vec product) {
-    return complex_product_error<Scalars<R>>(a, b, product);
+  static SCANLIB_BOTH Factor<Scalars> exact_product(Vec a, Vec b) {
+    const ComplexProduct<Scalars<R>, Vec> product(a, b);
+    return {product.high, product.low};
   }
 };
 

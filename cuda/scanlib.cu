@@ -16,9 +16,10 @@
 #include "lookback.cuh"
 #endif
 
-// Threads a multiprocessor is to hold at least, which bounds the registers of each: 128, or 168 for complex128. That many
-// threads with kRun elements of each operand on the way keep more memory busy than there is.
-constexpr int kResident = SCANLIB_VALUE == 6 ? 384 : 512;
+// Threads a multiprocessor is to hold at least, which bounds the registers of each: 128, or 168 for complex128 and for the
+// summaries of float64 that look-back joins. So many threads, with kRun elements of each operand on the way, keep more memory
+// busy than there is.
+constexpr int kResident = SCANLIB_VALUE == 6 || (SCANLIB_VALUE == 4 && SCANLIB_KERNEL == 1) ? 384 : 512;
 
 extern "C" __global__ void __launch_bounds__(SCANLIB_THREADS, kResident / SCANLIB_THREADS)
     scanlib_kernel(scanlib::Params const __grid_constant__ params) {

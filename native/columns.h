@@ -30,6 +30,11 @@ SCANLIB_INLINE void store_n(typename L::Elem *p, typename L::Vec v, int64_t n) {
     L::store_part(p, v, n);
 }
 
+template <class L>
+SCANLIB_INLINE typename L::Vec coefficient(bool conjugate, typename L::Vec a) {
+  return conjugate ? L::conj(a) : a;
+}
+
 // What is kept of each lane from step to step, in memory between calls: a state.
 template <class L>
 struct KeptState {

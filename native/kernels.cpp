@@ -45,37 +45,14 @@ struct KeptSummary {
   }
 };
 
-template <class T, bool Conj>
-void summarize_columns(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *x, int64_t x_step, T *product,
-                       T *lost, T *state) {
-  using L = typename LanesOf<T>::type;
-  walk_columns<L>(steps, lanes, x_step < 0, KeptSummary<L>{product, lost, state},
-                  [=](int64_t k, int64_t lane, int64_t n, const Summary<L> &before) SCANLIB_LAMBDA {
-                    const auto factor = coefficient<L, Conj>(load_n<L>(a + k * a_step + lane, n));
-                    const auto local = load_n<L>(x + k * x_step + lane, n);
-                    return Summary<L>{after<L>(factor, before.factor), L::mul_add(factor, before.state, local)};
-                  });
-}
-
 template <class T>
 void columns_summary(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *x, int64_t x_step, T *product,
                      T *lost, T *state, bool conjugate) {
-  (conjugate ? summarize_columns<T, true> : summarize_columns<T, false>)(steps, lanes, a, a_step, x, x_step, product,
-                                                                         lost, state);
-}
-
-template <class T, bool Conj>
-void reverse_columns(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *g, int64_t g_step, const T *h,
-                     int64_t h_step, T *grad_x, int64_t grad_x_step, T *grad_a, int64_t grad_a_step, T *state) {
   using L = typename LanesOf<T>::type;
-  walk_columns<L>(steps, lanes, g_step < 0, KeptState<L>{state},
-                  [=](int64_t k, int64_t lane, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
-                    auto factor = coefficient<L, Conj>(load_n<L>(a + k * a_step + lane, n));
-                    s = L::mul_add(factor, s, load_n<L>(g + k * g_step + lane, n));
-                    store_n<L>(grad_x + k * grad_x_step + lane, s, n);
-                    auto before = coefficient<L, Conj>(load_n<L>(h + k * h_step + lane, n));
-                    store_n<L>(grad_a + k * grad_a_step + lane, L::mul(s, before), n);
-                    return s;
+  walk_columns<L>(steps, lanes, x_step < 0, KeptSummary<L>{product, lost, state},
+                  [=](int64_t k, int64_t lane, int64_t n, const Summary<L> &before) SCANLIB_LAMBDA {
+                    return joined<L>(before, coefficient<L>(conjugate, load_n<L>(a + k * a_step + lane, n)),
+                                     load_n<L>(x + k * x_step + lane, n));
                   });
 }
 
@@ -83,8 +60,16 @@ template <class T>
 void columns_backward(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *g, int64_t g_step, const T *h,
                       int64_t h_step, T *grad_x, int64_t grad_x_step, T *grad_a, int64_t grad_a_step, T *state,
                       bool conjugate) {
-  (conjugate ? reverse_columns<T, true> : reverse_columns<T, false>)(steps, lanes, a, a_step, g, g_step, h, h_step,
-                                                                     grad_x, grad_x_step, grad_a, grad_a_step, state);
+  using L = typename LanesOf<T>::type;
+  walk_columns<L>(steps, lanes, g_step < 0, KeptState<L>{state},
+                  [=](int64_t k, int64_t lane, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
+                    auto factor = coefficient<L>(conjugate, load_n<L>(a + k * a_step + lane, n));
+                    s = L::mul_add(factor, s, load_n<L>(g + k * g_step + lane, n));
+                    store_n<L>(grad_x + k * grad_x_step + lane, s, n);
+                    auto before = coefficient<L>(conjugate, load_n<L>(h + k * h_step + lane, n));
+                    store_n<L>(grad_a + k * grad_a_step + lane, L::mul(s, before), n);
+                    return s;
+                  });
 }
 
 // ------------------------------------------------------------------------------------------------------------------- sums

@@ -50,7 +50,7 @@ SCANLIB_INLINE V shuffle(V a, V b) {
 }
 
 template <int W, int K, bool Down>
-struct ShiftPick {
+struct ShiftPick {  // a moved by K lanes, up or down, and K lanes of b
   static constexpr int at(int i) { return Down ? (i + K < W ? i + K : W + i) : (i >= K ? i - K : W + i); }
 };
 template <int W, bool Odd>
@@ -122,6 +122,10 @@ struct RealLanes {
   }
   static SCANLIB_INLINE Vec mul(Vec a, Vec b) { return a * b; }
   static SCANLIB_INLINE Vec mul_add(Vec a, Vec b, Vec c) { return a * b + c; }
+  static SCANLIB_INLINE Factor<RealLanes> exact_product(Vec a, Vec b) {
+    const Vec product = a * b;
+    return {product, product_error(a, b, product)};
+  }
   // a * b - product, exact where `product` is a * b rounded.
   static SCANLIB_INLINE Vec product_error(Vec a, Vec b, Vec product) {
 #if defined(__AVX512F__)
@@ -259,8 +263,9 @@ struct ComplexLanes {
     V re = c.re - a.im * b.im, im = a.im * b.re + c.im;
     return {a.re * b.re + re, a.re * b.im + im};
   }
-  static SCANLIB_INLINE Vec product_error(Vec a, Vec b, Vec product) {
-    return complex_product_error<Real>(a, b, product);
+  static SCANLIB_INLINE Factor<ComplexLanes> exact_product(Vec a, Vec b) {
+    const ComplexProduct<Real, Vec> product(a, b);
+    return {product.high, product.low};
   }
   static SCANLIB_INLINE Vec conj(Vec a) { return {a.re, -a.im}; }
   static SCANLIB_INLINE Elem lane(Vec v, int i) { return {v.re[i], v.im[i]}; }

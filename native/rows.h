@@ -6,6 +6,8 @@
 // A carry is so rounded once a block, and products, being kept in two parts (cuda/factor.h), lose nothing that adds up.
 // Fewer steps than a block are scanned a vector at a time, a lane a step.
 //
+// Lanes are in the order of the addresses. Where steps run `down`, from the highest on, so do joins over lanes.
+//
 // Where a product overflows, this can make NaN out of Inf * 0 where a serial loop has none, so after some blocks any value
 // that is not finite sends them through the serial loop again, from the carry they started with.
 #pragma once
@@ -20,20 +22,16 @@ struct Summary {
   Factor<L> factor;
   typename L::Vec state;
 };
-// The same of single steps, whose factors are exact.
-template <class L>
-struct Steps {
-  typename L::Vec a, x;
-};
 
-// `first` and then `second`.
 template <class L>
-SCANLIB_INLINE Summary<L> joined(const Steps<L> &first, const Steps<L> &second) {
-  return {after<L>(second.a, first.a), L::mul_add(second.a, first.x, second.x)};
+SCANLIB_INLINE Summary<L> one_step(typename L::Vec a, typename L::Vec x) {
+  return {{a, L::all(L::zero())}, x};
 }
+
+// `first` and then a step; and then `second`.
 template <class L>
-SCANLIB_INLINE Summary<L> joined(const Summary<L> &first, const Steps<L> &second) {
-  return {after<L>(second.a, first.factor), L::mul_add(second.a, first.state, second.x)};
+SCANLIB_INLINE Summary<L> joined(const Summary<L> &first, typename L::Vec a, typename L::Vec x) {
+  return {after<L>(a, first.factor), L::mul_add(a, first.state, x)};
 }
 template <class L>
 SCANLIB_INLINE Summary<L> joined(const Summary<L> &first, const Summary<L> &second) {
@@ -41,104 +39,132 @@ SCANLIB_INLINE Summary<L> joined(const Summary<L> &first, const Summary<L> &seco
 }
 
 template <class L, class Pick>
-SCANLIB_INLINE Steps<L> picked(const Steps<L> &one, const Steps<L> &other) {
-  return {L::template pick<Pick>(one.a, other.a), L::template pick<Pick>(one.x, other.x)};
-}
-template <class L, class Pick>
 SCANLIB_INLINE Summary<L> picked(const Summary<L> &one, const Summary<L> &other) {
   return {{L::template pick<Pick>(one.factor.high, other.factor.high),
            L::template pick<Pick>(one.factor.low, other.factor.low)},
           L::template pick<Pick>(one.state, other.state)};
 }
 
-template <class L>
-SCANLIB_INLINE Steps<L> nothing(const Steps<L> &) {
-  return {L::all(L::one()), L::all(L::zero())};
-}
-template <class L>
-SCANLIB_INLINE Summary<L> nothing(const Summary<L> &) {
-  return {{L::all(L::one()), L::all(L::zero())}, L::all(L::zero())};
-}
-
-// Each lane joined with all before it, in the order of the steps.
-template <class L, bool Down, int K = 1, class V>
-SCANLIB_INLINE Summary<L> scan_lanes(const V &v) {
-  using Pick = ShiftPick<L::W, K, Down>;
-  const Summary<L> both = joined<L>(picked<L, Pick>(v, nothing<L>(v)), v);
+// Each lane joined with all before it.
+template <class L, bool Down, int K = 1>
+SCANLIB_INLINE Summary<L> scan_lanes(const Summary<L> &v) {
+  const Summary<L> nothing = one_step<L>(L::all(L::one()), L::all(L::zero()));
+  const Summary<L> both = joined<L>(picked<L, ShiftPick<L::W, K, Down>>(v, nothing), v);
   if constexpr (2 * K < L::W)
     return scan_lanes<L, Down, 2 * K>(both);
   else
     return both;
 }
-
-template <class L, bool Conj>
-SCANLIB_INLINE typename L::Vec coefficient(typename L::Vec a) {
-  return Conj ? L::conj(a) : a;
-}
-
 template <class L>
-SCANLIB_INLINE typename L::Vec load_row(const typename L::Elem *p, int64_t n, typename L::Elem fill) {
-  return n == L::W ? L::load(p) : L::load_part(p, n, fill);
+SCANLIB_INLINE Summary<L> scan_lanes(bool down, const Summary<L> &v) {
+  return down ? scan_lanes<L, true>(v) : scan_lanes<L, false>(v);
+}
+// The lane before each, and `first` before the first.
+template <class L>
+SCANLIB_INLINE typename L::Vec lanes_before(bool down, typename L::Vec v, typename L::Vec first) {
+  return down ? L::template pick<ShiftPick<L::W, 1, true>>(v, first)
+              : L::template pick<ShiftPick<L::W, 1, false>>(v, first);
+}
+// The last lane, in all.
+template <class L>
+SCANLIB_INLINE typename L::Vec last_lane(bool down, typename L::Vec v) {
+  return down ? L::template pick<LanePick<0>>(v, v) : L::template pick<LanePick<L::W - 1>>(v, v);
+}
+template <class L>
+SCANLIB_INLINE Summary<L> last_lane(bool down, const Summary<L> &v) {
+  return {{last_lane<L>(down, v.factor.high), last_lane<L>(down, v.factor.low)}, last_lane<L>(down, v.state)};
 }
 
-// `n` steps, padded with steps that change nothing.
-template <class L, bool Conj>
-SCANLIB_INLINE Steps<L> load_steps(const typename L::Elem *a, const typename L::Elem *x, int64_t n) {
-  return {coefficient<L, Conj>(load_row<L>(a, n, L::one())), load_row<L>(x, n, L::zero())};
+// ------------------------------------------------------------------------------------------------------------------ tiles
+
+// W steps of W rows that lie `stride` apart, as W vectors of a step each, in the order of the steps. Rows that are not there
+// repeat the last of `rows`.
+template <class L>
+void load_tile(const typename L::Elem *from, int64_t stride, int64_t rows, bool down, bool conjugate,
+               typename L::Vec (&tile)[L::W]) {
+  typename L::Vec v[L::W];
+#pragma GCC unroll 16
+  for (int i = 0; i < L::W; ++i) {
+    v[i] = coefficient<L>(conjugate, L::load(from));
+    from += i + 1 < rows ? stride : 0;
+  }
+  L::transpose(v);
+#pragma GCC unroll 16
+  for (int i = 0; i < L::W; ++i) tile[down ? L::W - 1 - i : i] = v[i];
 }
 
-// A block: each lane has N * W steps of its own, in N tiles of W. Tiles are worked on side by side, because one alone is a long
+// The other way: put(row, vector) for `rows` rows.
+template <class L, class Put>
+SCANLIB_INLINE void put_tile(const typename L::Vec (&tile)[L::W], int64_t rows, bool down, Put put) {
+  typename L::Vec v[L::W];
+#pragma GCC unroll 16
+  for (int i = 0; i < L::W; ++i) v[i] = tile[down ? L::W - 1 - i : i];
+  L::transpose(v);
+#pragma GCC unroll 16
+  for (int i = 0; i < L::W; ++i)
+    if (i < rows) put(i, v[i]);
+}
+
+// N stretches of steps in each lane, W steps of each in a tile. They are worked on side by side, because one alone is a long
 // chain of operations that wait for each other.
-template <class L, bool Down, bool Conj, int N>
+template <class L, int N>
 struct Block {
   static constexpr int W = L::W;
   using Vec = typename L::Vec;
-  Vec a[N][W], x[N][W];  // [tile][step][lane], tiles in the order of the steps; x becomes the states
+  using Elem = typename L::Elem;
+  Vec a[N][W], x[N][W];  // [stretch][step][lane]; x becomes the states
+  bool down;
 
-  // Where vector i of a tile lies in memory, after the lowest address of the block.
-  static constexpr int64_t offset(int tile, int i) { return (int64_t(i) * N + (Down ? N - 1 - tile : tile)) * W; }
-  static constexpr int step(int k) { return Down ? W - 1 - k : k; }
-
-  SCANLIB_INLINE void load(const typename L::Elem *from_a, const typename L::Elem *from_x) {
-#pragma GCC unroll 4
+  // Where a tile lies: of stretches of `length` steps, the lane's own side by side in memory, the W steps after the first `done`.
+  SCANLIB_INLINE int64_t offset(int n, int64_t length, int64_t done) const {
+    return down ? (N - 1 - n) * length + (length - W - done) : n * length + done;
+  }
+  // The same tile of each stretch; from_a and from_x are the lowest addresses of all.
+  SCANLIB_INLINE void load(const Elem *from_a, const Elem *from_x, int64_t length, int64_t done, bool conjugate) {
     for (int n = 0; n < N; ++n) {
-#pragma GCC unroll 16
-      for (int i = 0; i < W; ++i) {
-        a[n][i] = coefficient<L, Conj>(L::load(from_a + offset(n, i)));
-        x[n][i] = L::load(from_x + offset(n, i));
-      }
-      L::transpose(a[n]);
-      L::transpose(x[n]);
+      const int64_t at = offset(n, length, done);
+      load_tile<L>(from_a + at, N * length, W, down, conjugate, a[n]);
+      load_tile<L>(from_x + at, N * length, W, down, false, x[n]);
     }
   }
-  // What each tile's steps do to any state, in each lane.
-  SCANLIB_INLINE void reduce(Summary<L> (&tile)[N]) const {
+  // What the steps do to any state, in each lane; with what stood in `all`, unless they are the first.
+  SCANLIB_INLINE void reduce(bool first, Summary<L> (&all)[N]) const {
+    if (first)
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) tile[n] = joined<L>(steps(n, 0), steps(n, 1));
+      for (int n = 0; n < N; ++n) all[n] = one_step<L>(a[n][0], x[n][0]);
 #pragma GCC unroll 16
-    for (int k = 2; k < W; ++k)
+    for (int k = first; k < W; ++k)
 #pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) tile[n] = joined<L>(tile[n], steps(n, k));
+      for (int n = 0; n < N; ++n) all[n] = joined<L>(all[n], a[n][k], x[n][k]);
   }
-  // Walks all steps from the states before each tile.
+  // Walks the steps from the states before them.
   SCANLIB_INLINE void walk(Vec (&state)[N]) {
 #pragma GCC unroll 16
     for (int k = 0; k < W; ++k)
 #pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) x[n][step(k)] = state[n] = L::mul_add(a[n][step(k)], state[n], x[n][step(k)]);
+      for (int n = 0; n < N; ++n) x[n][k] = state[n] = L::mul_add(a[n][k], state[n], x[n][k]);
   }
-
- private:
-  SCANLIB_INLINE Steps<L> steps(int n, int k) const { return {a[n][step(k)], x[n][step(k)]}; }
 };
 
+template <class L, int N>
+SCANLIB_INLINE Summary<L> in_order(const Summary<L> (&stretch)[N]) {
+  Summary<L> all = stretch[0];
+#pragma GCC unroll 4
+  for (int n = 1; n < N; ++n) all = joined<L>(all, stretch[n]);
+  return all;
+}
+
+constexpr int kStretches = 2;  // of a block, where there are enough steps
+
+// ------------------------------------------------------------------------------------------------------------------- walks
+
 // One row on its walk: where it stands, and what it may have met.
-template <class L, bool Down, bool Conj>
+template <class L>
 struct RowWalk {
   using Vec = typename L::Vec;
   using Elem = typename L::Elem;
-  using Last = LanePick<Down ? 0 : L::W - 1>;
   const Elem *a, *x;
+  bool down, conjugate;
   Vec carry;  // what enters the next step: in every lane
   Vec last;   // the same as it was stored, which may differ in its last bit
   Vec taint;
@@ -146,154 +172,114 @@ struct RowWalk {
   // The steps whose lowest address is `at`; put(i, n, states) stores n states at offset i.
   template <int N, class Put>
   SCANLIB_INLINE void block(int64_t at, Put put) {
-    Block<L, Down, Conj, N> b;
-    Summary<L> tile[N];
-    b.load(a + at, x + at);
-    b.reduce(tile);
-    Summary<L> lanes = tile[0];
-#pragma GCC unroll 4
-    for (int n = 1; n < N; ++n) lanes = joined<L>(lanes, tile[n]);
-    lanes = scan_lanes<L, Down>(lanes);
+    Block<L, N> b;
+    b.down = down;
+    b.load(a + at, x + at, L::W, 0, conjugate);
+    Summary<L> stretch[N];
+    b.reduce(true, stretch);
+    const Summary<L> lanes = scan_lanes<L>(down, in_order<L>(stretch));
     const Vec ends = applied<L>(lanes.factor, carry, lanes.state);
-    Vec state[N] = {L::template pick<ShiftPick<L::W, 1, Down>>(ends, carry)};
+    Vec state[N] = {lanes_before<L>(down, ends, carry)};
 #pragma GCC unroll 4
-    for (int n = 1; n < N; ++n) state[n] = applied<L>(tile[n - 1].factor, state[n - 1], tile[n - 1].state);
-    carry = L::template pick<Last>(ends, ends);
+    for (int n = 1; n < N; ++n) state[n] = applied<L>(stretch[n - 1].factor, state[n - 1], stretch[n - 1].state);
+    carry = last_lane<L>(down, ends);
     b.walk(state);
-    // A state that is not finite is followed by no other kind, so the last of each tile tell; and what others begin with.
+    // A state that is not finite is followed by no other kind, so the last of each stretch tell; and what others begin with.
     taint = L::taint(carry, taint);
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) taint = L::taint(state[n], taint);
-    last = L::template pick<Last>(state[N - 1], state[N - 1]);
-#pragma GCC unroll 4
+    last = last_lane<L>(down, state[N - 1]);
     for (int n = 0; n < N; ++n) {
-      L::transpose(b.x[n]);
-#pragma GCC unroll 16
-      for (int i = 0; i < L::W; ++i) put(at + b.offset(n, i), L::W, b.x[n][i]);
+      const int64_t first = at + b.offset(n, L::W, 0);
+      put_tile<L>(b.x[n], L::W, down, [=](int i, Vec v) SCANLIB_LAMBDA { put(first + i * N * L::W, L::W, v); });
     }
+  }
+  // At most a vector of steps, padded with steps that change nothing.
+  SCANLIB_INLINE Summary<L> loaded(int64_t at, int64_t n) const {
+    const Vec of_a = n == L::W ? L::load(a + at) : L::load_part(a + at, n, L::one());
+    return one_step<L>(coefficient<L>(conjugate, of_a), load_n<L>(x + at, n));
   }
   template <class Put>
   SCANLIB_INLINE void vector(int64_t at, int64_t n, Put put) {
-    const Summary<L> lanes = scan_lanes<L, Down>(load_steps<L, Conj>(a + at, x + at, n));
+    const Summary<L> lanes = scan_lanes<L>(down, loaded(at, n));
     const Vec states = applied<L>(lanes.factor, carry, lanes.state);
     put(at, n, states);
     taint = L::taint(states, taint);
     // Lanes of padding repeat the last state, but by another order of combining: take it from its own lane.
-    last = carry = Down || n == L::W ? L::template pick<Last>(states, states) : L::all(L::lane(states, int(n) - 1));
+    last = carry = down || n == L::W ? last_lane<L>(down, states) : L::all(L::lane(states, int(n) - 1));
   }
 };
 
-// Tiles of a block, where there are enough steps.
-template <class L>
-constexpr int kTiles = L::W < 8 ? 4 : 2;
-
 // Scans `steps` steps of a and x: put(i, n, states) stores from memory offset i on; serial(i, carry) does one step and stores it.
-template <class L, bool Down, bool Conj, class Put, class Serial>
+template <class L, class Put, class Serial>
 SCANLIB_INLINE void walk_row(int64_t steps, const typename L::Elem *a, const typename L::Elem *x,
-                             typename L::Elem *state, Put put, Serial serial) {
-  constexpr int64_t kBlock = L::W * L::W, kStretch = kTiles<L> * kBlock;
+                             typename L::Elem *state, bool down, bool conjugate, Put put, Serial serial) {
+  constexpr int64_t kBlock = L::W * L::W, kMost = kStretches * kBlock;
   const auto start = L::all(*state);
-  RowWalk<L, Down, Conj> walk{a, x, start, start, {}};
+  RowWalk<L> walk{a, x, down, conjugate, start, start, {}};
   for (int64_t done = 0; done < steps;) {
-    const int64_t stretch = steps - done < kStretch ? steps - done : kStretch;
+    const int64_t some = steps - done < kMost ? steps - done : kMost;
     const auto before = walk.carry;
     walk.taint = L::all(L::zero());
     int64_t k = 0;
-    auto at = [&](int64_t n) { return Down ? steps - done - k - n : done + k; };
-    if (stretch == kStretch) {
-      walk.template block<kTiles<L>>(at(kStretch), put);
+    auto at = [&](int64_t n) { return down ? steps - done - k - n : done + k; };
+    if (some == kMost) {
+      walk.template block<kStretches>(at(kMost), put);
     } else {
-      for (; k + kBlock <= stretch; k += kBlock) walk.template block<1>(at(kBlock), put);
-      for (; k + L::W <= stretch; k += L::W) walk.vector(at(L::W), L::W, put);
-      if (k < stretch) walk.vector(at(stretch - k), stretch - k, put);
+      for (; k + kBlock <= some; k += kBlock) walk.template block<1>(at(kBlock), put);
+      for (int64_t n; k < some; k += n) {
+        n = some - k < L::W ? some - k : L::W;
+        walk.vector(at(n), n, put);
+      }
     }
     if (__builtin_expect(L::tainted(walk.taint), 0)) {
       auto value = L::lane(before, 0);
-      for (k = 0; k < stretch; ++k) value = serial(at(1), value);
+      for (k = 0; k < some; ++k) value = serial(at(1), value);
       walk.last = walk.carry = L::all(value);
     }
-    done += stretch;
+    done += some;
   }
   *state = L::lane(walk.last, 0);
 }
 
 // Scans rows side by side, each in a lane of its own: there is nothing to join, and every state is a serial loop's. Row r of an
 // operand lies r times its stride behind the first. put(r, i, n, states) and serial(r, i, carry) as above, of row r.
-template <class L, bool Down, bool Conj, class Put, class Serial>
+template <class L, class Put, class Serial>
 SCANLIB_INLINE void walk_together(int64_t steps, int64_t rows, const typename L::Elem *a, int64_t a_row,
-                                  const typename L::Elem *x, int64_t x_row, typename L::Elem *state, Put put,
-                                  Serial serial) {
+                                  const typename L::Elem *x, int64_t x_row, typename L::Elem *state, bool down,
+                                  bool conjugate, Put put, Serial serial) {
   constexpr int W = L::W;
+  Block<L, 1> b;
+  b.down = down;
   for (int64_t first = 0; first < rows; first += W) {
     const int64_t left = rows - first < W ? rows - first : W;
-    auto row = [&](int lane) SCANLIB_LAMBDA { return first + (lane < left ? lane : left - 1); };  // the last, once more
-    typename L::Elem own[W];
-    for (int i = 0; i < W; ++i) own[i] = state[row(i)];
-    auto s = L::load(own);
+    typename L::Vec s[1] = {load_n<L>(state + first, left)};
     int64_t k = 0;
     for (; k + W <= steps; k += W) {
-      const int64_t at = Down ? steps - k - W : k;
-      typename L::Vec of_a[W], of_x[W];
-#pragma GCC unroll 16
-      for (int i = 0; i < W; ++i) {
-        of_a[i] = coefficient<L, Conj>(L::load(a + row(i) * a_row + at));
-        of_x[i] = L::load(x + row(i) * x_row + at);
-      }
-      L::transpose(of_a);
-      L::transpose(of_x);
-#pragma GCC unroll 16
-      for (int i = 0; i < W; ++i) {
-        const int step = Down ? W - 1 - i : i;
-        of_x[step] = s = L::mul_add(of_a[step], s, of_x[step]);
-      }
-      L::transpose(of_x);
-#pragma GCC unroll 16
-      for (int i = 0; i < W; ++i) put(row(i), at, W, of_x[i]);
+      const int64_t at = down ? steps - k - W : k;
+      load_tile<L>(a + first * a_row + at, a_row, left, down, conjugate, b.a[0]);
+      load_tile<L>(x + first * x_row + at, x_row, left, down, false, b.x[0]);
+      b.walk(s);
+      put_tile<L>(b.x[0], left, down, [=](int i, typename L::Vec v) SCANLIB_LAMBDA { put(first + i, at, W, v); });
     }
-    store_n<L>(state + first, s, left);
+    store_n<L>(state + first, s[0], left);
     for (; k < steps; ++k)
-      for (int64_t r = first; r < first + left; ++r) state[r] = serial(r, Down ? steps - 1 - k : k, state[r]);
+      for (int64_t r = first; r < first + left; ++r) state[r] = serial(r, down ? steps - 1 - k : k, state[r]);
   }
 }
 
-template <class T, bool Down>
-void scan_rows(int64_t steps, int64_t rows, const T *a, int64_t a_row, const T *x, int64_t x_row, T *h, int64_t h_row,
-               T *state) {
+template <class T>
+void rows_forward(int64_t steps, int64_t rows, const T *a, int64_t a_row, const T *x, int64_t x_row, T *h,
+                  int64_t h_row, T *state, bool down) {
   using L = typename LanesOf<T>::type;
   auto put = [=](int64_t r, int64_t i, int64_t n, typename L::Vec s)
                  SCANLIB_LAMBDA { store_n<L>(h + r * h_row + i, s, n); };
   auto serial = [=](int64_t r, int64_t i, T carry) SCANLIB_LAMBDA {
     return h[r * h_row + i] = L::mul_add1(a[r * a_row + i], carry, x[r * x_row + i]);
   };
-  if (rows > kAlone) return walk_together<L, Down, false>(steps, rows, a, a_row, x, x_row, state, put, serial);
-  walk_row<L, Down, false>(
-      steps, a, x, state, [=](int64_t i, int64_t n, typename L::Vec s) SCANLIB_LAMBDA { put(0, i, n, s); },
-      [=](int64_t i, T carry) { return serial(0, i, carry); });
-}
-
-template <class T>
-void rows_forward(int64_t steps, int64_t rows, const T *a, int64_t a_row, const T *x, int64_t x_row, T *h,
-                  int64_t h_row, T *state, bool down) {
-  (down ? scan_rows<T, true> : scan_rows<T, false>)(steps, rows, a, a_row, x, x_row, h, h_row, state);
-}
-
-template <class T, bool Down, bool Conj>
-void reverse_rows(int64_t steps, int64_t rows, const T *a, int64_t a_row, const T *g, int64_t g_row, const T *h,
-                  int64_t h_row, T *grad_x, int64_t grad_x_row, T *grad_a, int64_t grad_a_row, T *state) {
-  using L = typename LanesOf<T>::type;
-  auto put = [=](int64_t r, int64_t i, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
-    store_n<L>(grad_x + r * grad_x_row + i, s, n);
-    store_n<L>(grad_a + r * grad_a_row + i, L::mul(s, coefficient<L, Conj>(load_n<L>(h + r * h_row + i, n))), n);
-  };
-  auto serial = [=](int64_t r, int64_t i, T carry) SCANLIB_LAMBDA {
-    auto conj1 = [](T v) { return Conj ? L::conj1(v) : v; };
-    carry = grad_x[r * grad_x_row + i] = L::mul_add1(conj1(a[r * a_row + i]), carry, g[r * g_row + i]);
-    grad_a[r * grad_a_row + i] = L::mul1(carry, conj1(h[r * h_row + i]));
-    return carry;
-  };
-  if (rows > kAlone) return walk_together<L, Down, Conj>(steps, rows, a, a_row, g, g_row, state, put, serial);
-  walk_row<L, Down, Conj>(
-      steps, a, g, state, [=](int64_t i, int64_t n, typename L::Vec s) SCANLIB_LAMBDA { put(0, i, n, s); },
+  if (rows > kAlone) return walk_together<L>(steps, rows, a, a_row, x, x_row, state, down, false, put, serial);
+  walk_row<L>(
+      steps, a, x, state, down, false, [=](int64_t i, int64_t n, typename L::Vec s) SCANLIB_LAMBDA { put(0, i, n, s); },
       [=](int64_t i, T carry) { return serial(0, i, carry); });
 }
 
@@ -301,53 +287,58 @@ template <class T>
 void rows_backward(int64_t steps, int64_t rows, const T *a, int64_t a_row, const T *g, int64_t g_row, const T *h,
                    int64_t h_row, T *grad_x, int64_t grad_x_row, T *grad_a, int64_t grad_a_row, T *state, bool down,
                    bool conjugate) {
-  auto *run = down ? (conjugate ? reverse_rows<T, true, true> : reverse_rows<T, true, false>)
-                   : (conjugate ? reverse_rows<T, false, true> : reverse_rows<T, false, false>);
-  run(steps, rows, a, a_row, g, g_row, h, h_row, grad_x, grad_x_row, grad_a, grad_a_row, state);
-}
-
-// Lane i of the result spans 2^Levels consecutive steps, from memory offset i: neighbours are joined pair by pair.
-template <class L, bool Down, int Levels, class Load>
-SCANLIB_INLINE auto combined(int64_t at, Load load) {
-  if constexpr (Levels == 0) {
-    return load(at, L::W);
-  } else {
-    const int64_t half = int64_t(L::W) << (Levels - 1);
-    const int64_t first = Down ? at + half : at, second = Down ? at : at + half;
-    const auto one = combined<L, Down, Levels - 1>(first, load), other = combined<L, Down, Levels - 1>(second, load);
-    const auto &low = Down ? other : one, &high = Down ? one : other;
-    const auto even = picked<L, HalfPick<L::W, false>>(low, high), odd = picked<L, HalfPick<L::W, true>>(low, high);
-    return Down ? joined<L>(odd, even) : joined<L>(even, odd);
-  }
-}
-
-template <class T, bool Down, bool Conj>
-void summarize_row(int64_t steps, const T *a, const T *x, T *product, T *lost, T *state) {
   using L = typename LanesOf<T>::type;
-  using Last = LanePick<Down ? 0 : L::W - 1>;
-  constexpr int kLevels = 3;
-  constexpr int64_t kBlock = int64_t(L::W) << kLevels;
-  auto load = [=](int64_t i, int64_t n) SCANLIB_LAMBDA { return load_steps<L, Conj>(a + i, x + i, n); };
+  auto put = [=](int64_t r, int64_t i, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
+    store_n<L>(grad_x + r * grad_x_row + i, s, n);
+    store_n<L>(grad_a + r * grad_a_row + i, L::mul(s, coefficient<L>(conjugate, load_n<L>(h + r * h_row + i, n))), n);
+  };
+  auto serial = [=](int64_t r, int64_t i, T carry) SCANLIB_LAMBDA {
+    auto conj1 = [=](T v) { return conjugate ? L::conj1(v) : v; };
+    carry = grad_x[r * grad_x_row + i] = L::mul_add1(conj1(a[r * a_row + i]), carry, g[r * g_row + i]);
+    grad_a[r * grad_a_row + i] = L::mul1(carry, conj1(h[r * h_row + i]));
+    return carry;
+  };
+  if (rows > kAlone) return walk_together<L>(steps, rows, a, a_row, g, g_row, state, down, conjugate, put, serial);
+  walk_row<L>(
+      steps, a, g, state, down, conjugate,
+      [=](int64_t i, int64_t n, typename L::Vec s) SCANLIB_LAMBDA { put(0, i, n, s); },
+      [=](int64_t i, T carry) { return serial(0, i, carry); });
+}
+
+// --------------------------------------------------------------------------------------------------------------- summaries
+
+template <class T>
+void rows_summary(int64_t steps, const T *a, const T *x, T *product, T *lost, T *state, bool down, bool conjugate) {
+  using L = typename LanesOf<T>::type;
+  constexpr int N = kStretches;
+  // Longer stretches join fewer lanes; but of lanes a power of two apart, a cache holds only some.
+  constexpr int64_t kTiles = 8, kTile = N * L::W * L::W;  // steps that a tile of each stretch has
+  const RowWalk<L> row{a, x, down, conjugate, {}, {}, {}};
   Summary<L> all{{L::all(*product), L::all(*lost)}, L::all(*state)};  // the same in each lane
-  auto pass = [&](const Summary<L> &lanes) SCANLIB_LAMBDA { all = joined<L>(all, picked<L, Last>(lanes, lanes)); };
   int64_t done = 0;
-  for (; done + kBlock <= steps; done += kBlock)
-    pass(scan_lanes<L, Down>(combined<L, Down, kLevels>(Down ? steps - done - kBlock : done, load)));
-  for (; done < steps; done += L::W) {
+  auto pass = [&](int64_t n, const Summary<L> &of_lanes) SCANLIB_LAMBDA {
+    all = joined<L>(all, last_lane<L>(down, scan_lanes<L>(down, of_lanes)));
+    done += n;
+  };
+  auto at = [&](int64_t n) { return down ? steps - done - n : done; };
+  while (steps - done >= kTile) {
+    const int64_t tiles = steps - done < kTiles * kTile ? (steps - done) / kTile : kTiles, n = tiles * kTile;
+    Block<L, N> b;
+    b.down = down;
+    Summary<L> stretch[N];
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      b.load(a + at(n), x + at(n), tiles * L::W, tile * L::W, conjugate);
+      b.reduce(tile == 0, stretch);
+    }
+    pass(n, in_order<L>(stretch));
+  }
+  while (done < steps) {
     const int64_t n = steps - done < L::W ? steps - done : L::W;
-    pass(scan_lanes<L, Down>(load(Down ? steps - done - n : done, n)));
+    pass(n, row.loaded(at(n), n));
   }
   *product = L::lane(all.factor.high, 0);
   *lost = L::lane(all.factor.low, 0);
   *state = L::lane(all.state, 0);
-}
-
-template <class T>
-void rows_summary(int64_t steps, const T *a, const T *x, T *product, T *lost, T *state, bool down, bool conjugate) {
-  if (down)
-    (conjugate ? summarize_row<T, true, true> : summarize_row<T, true, false>)(steps, a, x, product, lost, state);
-  else
-    (conjugate ? summarize_row<T, false, true> : summarize_row<T, false, false>)(steps, a, x, product, lost, state);
 }
 
 }  // namespace
