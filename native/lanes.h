@@ -49,9 +49,13 @@ SCANLIB_INLINE V shuffle(V a, V b) {
   return shuffle_lanes<Pick>(a, b, std::make_integer_sequence<int, W>());
 }
 
-template <int W, int K, bool Down>
-struct ShiftPick {  // a moved by K lanes, up or down, and K lanes of b
-  static constexpr int at(int i) { return Down ? (i + K < W ? i + K : W + i) : (i >= K ? i - K : W + i); }
+template <int W, int K>
+struct ShiftPick {  // a, K lanes up, after the first K of b
+  static constexpr int at(int i) { return i >= K ? i - K : W + i; }
+};
+template <int W>
+struct ReversePick {
+  static constexpr int at(int i) { return W - 1 - i; }
 };
 template <int W, bool Odd>
 struct HalfPick {  // every other lane of a and b

@@ -6,7 +6,8 @@
 // A carry is so rounded once a block, and products, being kept in two parts (cuda/factor.h), lose nothing that adds up.
 // Fewer steps than a block are scanned a vector at a time, a lane a step.
 //
-// Lanes are in the order of the addresses. Where steps run `down`, from the highest on, so do joins over lanes.
+// Lanes are in the order of the steps: where that runs `down`, against the addresses, the highest address is in the first. Memory
+// is read and written in that order too, or a processor would not see what comes next.
 //
 // Where a product overflows, this can make NaN out of Inf * 0 where a serial loop has none, so after some blocks any value
 // that is not finite sends them through the serial loop again, from the carry they started with.
@@ -46,33 +47,22 @@ SCANLIB_INLINE Summary<L> picked(const Summary<L> &one, const Summary<L> &other)
 }
 
 // Each lane joined with all before it.
-template <class L, bool Down, int K = 1>
+template <class L, int K = 1>
 SCANLIB_INLINE Summary<L> scan_lanes(const Summary<L> &v) {
   const Summary<L> nothing = one_step<L>(L::all(L::one()), L::all(L::zero()));
-  const Summary<L> both = joined<L>(picked<L, ShiftPick<L::W, K, Down>>(v, nothing), v);
+  const Summary<L> both = joined<L>(picked<L, ShiftPick<L::W, K>>(v, nothing), v);
   if constexpr (2 * K < L::W)
-    return scan_lanes<L, Down, 2 * K>(both);
+    return scan_lanes<L, 2 * K>(both);
   else
     return both;
 }
+
 template <class L>
-SCANLIB_INLINE Summary<L> scan_lanes(bool down, const Summary<L> &v) {
-  return down ? scan_lanes<L, true>(v) : scan_lanes<L, false>(v);
-}
-// The lane before each, and `first` before the first.
+using Last = LanePick<L::W - 1>;
+
 template <class L>
-SCANLIB_INLINE typename L::Vec lanes_before(bool down, typename L::Vec v, typename L::Vec first) {
-  return down ? L::template pick<ShiftPick<L::W, 1, true>>(v, first)
-              : L::template pick<ShiftPick<L::W, 1, false>>(v, first);
-}
-// The last lane, in all.
-template <class L>
-SCANLIB_INLINE typename L::Vec last_lane(bool down, typename L::Vec v) {
-  return down ? L::template pick<LanePick<0>>(v, v) : L::template pick<LanePick<L::W - 1>>(v, v);
-}
-template <class L>
-SCANLIB_INLINE Summary<L> last_lane(bool down, const Summary<L> &v) {
-  return {{last_lane<L>(down, v.factor.high), last_lane<L>(down, v.factor.low)}, last_lane<L>(down, v.state)};
+SCANLIB_INLINE typename L::Vec reversed_if(bool yes, typename L::Vec v) {
+  return yes ? L::template pick<ReversePick<L::W>>(v, v) : v;
 }
 
 // ------------------------------------------------------------------------------------------------------------------ tiles
@@ -115,25 +105,26 @@ struct Block {
   Vec a[N][W], x[N][W];  // [stretch][step][lane]; x becomes the states
   bool down;
 
-  // Where a tile lies: of stretches of `length` steps, the lane's own side by side in memory, the W steps after the first `done`.
-  SCANLIB_INLINE int64_t offset(int n, int64_t length, int64_t done) const {
-    return down ? (N - 1 - n) * length + (length - W - done) : n * length + done;
+  // Where stretch n of the first lane lies after the lowest address of the block, and how far from lane to lane.
+  struct Rows {
+    int64_t first, lane;
+  };
+  SCANLIB_INLINE Rows rows(int n) const {
+    return down ? Rows{((W - 1) * N + (N - 1 - n)) * W, -N * W} : Rows{n * W, N * W};
   }
-  // The same tile of each stretch; from_a and from_x are the lowest addresses of all.
-  SCANLIB_INLINE void load(const Elem *from_a, const Elem *from_x, int64_t length, int64_t done, bool conjugate) {
+  SCANLIB_INLINE void load(const Elem *from_a, const Elem *from_x, bool conjugate) {
     for (int n = 0; n < N; ++n) {
-      const int64_t at = offset(n, length, done);
-      load_tile<L>(from_a + at, N * length, W, down, conjugate, a[n]);
-      load_tile<L>(from_x + at, N * length, W, down, false, x[n]);
+      const Rows at = rows(n);
+      load_tile<L>(from_a + at.first, at.lane, W, down, conjugate, a[n]);
+      load_tile<L>(from_x + at.first, at.lane, W, down, false, x[n]);
     }
   }
-  // What the steps do to any state, in each lane; with what stood in `all`, unless they are the first.
-  SCANLIB_INLINE void reduce(bool first, Summary<L> (&all)[N]) const {
-    if (first)
+  // What the steps of each stretch do to any state, in each lane.
+  SCANLIB_INLINE void reduce(Summary<L> (&all)[N]) const {
 #pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) all[n] = one_step<L>(a[n][0], x[n][0]);
+    for (int n = 0; n < N; ++n) all[n] = one_step<L>(a[n][0], x[n][0]);
 #pragma GCC unroll 16
-    for (int k = first; k < W; ++k)
+    for (int k = 1; k < W; ++k)
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) all[n] = joined<L>(all[n], a[n][k], x[n][k]);
   }
@@ -154,7 +145,9 @@ SCANLIB_INLINE Summary<L> in_order(const Summary<L> (&stretch)[N]) {
   return all;
 }
 
-constexpr int kStretches = 2;  // of a block, where there are enough steps
+// Stretches of a block, where there are enough steps.
+template <class L>
+constexpr int kStretches = L::W < 8 ? 4 : 2;
 
 // ------------------------------------------------------------------------------------------------------------------- walks
 
@@ -174,39 +167,41 @@ struct RowWalk {
   SCANLIB_INLINE void block(int64_t at, Put put) {
     Block<L, N> b;
     b.down = down;
-    b.load(a + at, x + at, L::W, 0, conjugate);
+    b.load(a + at, x + at, conjugate);
     Summary<L> stretch[N];
-    b.reduce(true, stretch);
-    const Summary<L> lanes = scan_lanes<L>(down, in_order<L>(stretch));
+    b.reduce(stretch);
+    const Summary<L> lanes = scan_lanes<L>(in_order<L>(stretch));
     const Vec ends = applied<L>(lanes.factor, carry, lanes.state);
-    Vec state[N] = {lanes_before<L>(down, ends, carry)};
+    Vec state[N] = {L::template pick<ShiftPick<L::W, 1>>(ends, carry)};
 #pragma GCC unroll 4
     for (int n = 1; n < N; ++n) state[n] = applied<L>(stretch[n - 1].factor, state[n - 1], stretch[n - 1].state);
-    carry = last_lane<L>(down, ends);
+    carry = L::template pick<Last<L>>(ends, ends);
     b.walk(state);
     // A state that is not finite is followed by no other kind, so the last of each stretch tell; and what others begin with.
     taint = L::taint(carry, taint);
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) taint = L::taint(state[n], taint);
-    last = last_lane<L>(down, state[N - 1]);
+    last = L::template pick<Last<L>>(state[N - 1], state[N - 1]);
     for (int n = 0; n < N; ++n) {
-      const int64_t first = at + b.offset(n, L::W, 0);
-      put_tile<L>(b.x[n], L::W, down, [=](int i, Vec v) SCANLIB_LAMBDA { put(first + i * N * L::W, L::W, v); });
+      const auto rows = b.rows(n);
+      put_tile<L>(b.x[n], L::W, down,
+                  [=](int i, Vec v) SCANLIB_LAMBDA { put(at + rows.first + i * rows.lane, L::W, v); });
     }
   }
   // At most a vector of steps, padded with steps that change nothing.
   SCANLIB_INLINE Summary<L> loaded(int64_t at, int64_t n) const {
     const Vec of_a = n == L::W ? L::load(a + at) : L::load_part(a + at, n, L::one());
-    return one_step<L>(coefficient<L>(conjugate, of_a), load_n<L>(x + at, n));
+    return one_step<L>(reversed_if<L>(down, coefficient<L>(conjugate, of_a)),
+                       reversed_if<L>(down, load_n<L>(x + at, n)));
   }
   template <class Put>
   SCANLIB_INLINE void vector(int64_t at, int64_t n, Put put) {
-    const Summary<L> lanes = scan_lanes<L>(down, loaded(at, n));
+    const Summary<L> lanes = scan_lanes<L>(loaded(at, n));
     const Vec states = applied<L>(lanes.factor, carry, lanes.state);
-    put(at, n, states);
+    put(at, n, reversed_if<L>(down, states));
     taint = L::taint(states, taint);
-    // Lanes of padding repeat the last state, but by another order of combining: take it from its own lane.
-    last = carry = down || n == L::W ? last_lane<L>(down, states) : L::all(L::lane(states, int(n) - 1));
+    // Lanes of padding after the steps repeat the last state, but by another order of combining: take it from its own lane.
+    last = carry = down || n == L::W ? L::template pick<Last<L>>(states, states) : L::all(L::lane(states, int(n) - 1));
   }
 };
 
@@ -214,7 +209,7 @@ struct RowWalk {
 template <class L, class Put, class Serial>
 SCANLIB_INLINE void walk_row(int64_t steps, const typename L::Elem *a, const typename L::Elem *x,
                              typename L::Elem *state, bool down, bool conjugate, Put put, Serial serial) {
-  constexpr int64_t kBlock = L::W * L::W, kMost = kStretches * kBlock;
+  constexpr int64_t kBlock = L::W * L::W, kMost = kStretches<L> * kBlock;
   const auto start = L::all(*state);
   RowWalk<L> walk{a, x, down, conjugate, start, start, {}};
   for (int64_t done = 0; done < steps;) {
@@ -224,7 +219,7 @@ SCANLIB_INLINE void walk_row(int64_t steps, const typename L::Elem *a, const typ
     int64_t k = 0;
     auto at = [&](int64_t n) { return down ? steps - done - k - n : done + k; };
     if (some == kMost) {
-      walk.template block<kStretches>(at(kMost), put);
+      walk.template block<kStretches<L>>(at(kMost), put);
     } else {
       for (; k + kBlock <= some; k += kBlock) walk.template block<1>(at(kBlock), put);
       for (int64_t n; k < some; k += n) {
@@ -310,27 +305,24 @@ void rows_backward(int64_t steps, int64_t rows, const T *a, int64_t a_row, const
 template <class T>
 void rows_summary(int64_t steps, const T *a, const T *x, T *product, T *lost, T *state, bool down, bool conjugate) {
   using L = typename LanesOf<T>::type;
-  constexpr int N = kStretches;
-  // Longer stretches join fewer lanes; but of lanes a power of two apart, a cache holds only some.
-  constexpr int64_t kTiles = 8, kTile = N * L::W * L::W;  // steps that a tile of each stretch has
+  constexpr int N = kStretches<L>;
+  constexpr int64_t kBlock = N * L::W * L::W;
   const RowWalk<L> row{a, x, down, conjugate, {}, {}, {}};
   Summary<L> all{{L::all(*product), L::all(*lost)}, L::all(*state)};  // the same in each lane
   int64_t done = 0;
   auto pass = [&](int64_t n, const Summary<L> &of_lanes) SCANLIB_LAMBDA {
-    all = joined<L>(all, last_lane<L>(down, scan_lanes<L>(down, of_lanes)));
+    const Summary<L> lanes = scan_lanes<L>(of_lanes);
+    all = joined<L>(all, picked<L, Last<L>>(lanes, lanes));
     done += n;
   };
   auto at = [&](int64_t n) { return down ? steps - done - n : done; };
-  while (steps - done >= kTile) {
-    const int64_t tiles = steps - done < kTiles * kTile ? (steps - done) / kTile : kTiles, n = tiles * kTile;
+  while (steps - done >= kBlock) {
     Block<L, N> b;
     b.down = down;
+    b.load(a + at(kBlock), x + at(kBlock), conjugate);
     Summary<L> stretch[N];
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      b.load(a + at(n), x + at(n), tiles * L::W, tile * L::W, conjugate);
-      b.reduce(tile == 0, stretch);
-    }
-    pass(n, in_order<L>(stretch));
+    b.reduce(stretch);
+    pass(kBlock, in_order<L>(stretch));
   }
   while (done < steps) {
     const int64_t n = steps - done < L::W ? steps - done : L::W;
