@@ -98,6 +98,7 @@ CAPABILITIES = {
         native=False,
         transforms="stays lazy where the library is",
         cases=24,
+        everyday=("float32", "complex64"),
     ),
     Backend.TORCH: Capability(
         "PyTorch", ("torch",), gradients=_AUTODIFF, transforms=_TORCH, cases=200, large=3

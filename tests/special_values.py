@@ -6,6 +6,7 @@ stand, and the finite values beside them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,8 @@ SHAPES = [
 ]
 
 Pattern = Callable[[np.random.Generator, Array, Array, int], None]
+#: the operands of a call, in its order; None where left out
+Given = tuple[Array | None, ...]
 
 
 def at(rng: np.random.Generator, v: Array, count: int) -> Any:
@@ -132,6 +135,35 @@ def assert_same_kinds(actual: Array, expected: Array, dtype: str, label: str) ->
     )
 
 
+def _agree(
+    lib: Member,
+    cases: list[tuple[Pattern, Given]],
+    dtype: str,
+    sets: tuple[str, ...],
+    label: str,
+    loop: Callable[..., Any],
+    run: Callable[..., Any],
+) -> None:
+    """`run`, on arrays of `lib` and once for each instruction set, gives what the serial loop does.
+
+    The loop takes all cases side by side: its steps are what takes time. Operands that are left out are zeros to it.
+    """
+    none = np.zeros_like(cases[-1][1][-1])
+    operands = zip(*(given for _, given in cases), strict=True)
+    stacks = [np.stack([none if v is None else v for v in operand]) for operand in operands]
+    with np.errstate(all="ignore"):
+        expected = loop(*stacks, dtype=ACCUMULATES[dtype][0])
+        for number, (pattern, given) in enumerate(cases):
+            arrays = [None if v is None else lib.array(v) for v in given]
+            for isa in sets:
+                with instruction_set(isa):
+                    found = run(*arrays)
+                for index, (actual, want) in enumerate(zip(found, expected, strict=True)):
+                    if actual is not None:
+                        name = f"result {index} of {pattern.__name__} {label} {isa}"
+                        assert_same_kinds(lib.numpy(actual), want[number], dtype, name)
+
+
 def forward_agrees(
     lib: Member,
     shape: tuple[int, ...],
@@ -141,28 +173,21 @@ def forward_agrees(
     sets: tuple[str, ...] = ("",),
 ) -> None:
     """Every pattern, without and with h0, once for each of these instruction sets."""
-    options: dict[str, Any] = {"axis": axis, "reverse": reverse}
-    cases = []
+    cases: list[tuple[Pattern, Given]] = []
     for pattern in PATTERNS:
         a, x, h0 = case(pattern, shape, dtype)
         if reverse:
             a, x = np.flip(a).copy(), np.flip(x).copy()
-        state = np.take(h0, 0, axis)
-        cases += [(pattern, a, x, None), (pattern, a, x, state)]
-    # One serial loop for all patterns side by side: its steps are what takes time.
-    none = np.zeros_like(cases[1][3])
-    stacks = (np.stack([none if v[k] is None else v[k] for v in cases]) for k in (1, 2, 3))
-    with np.errstate(all="ignore"):
-        wide = ACCUMULATES[dtype][0]
-        expected = recurrence(*stacks, axis=axis + 1, reverse=reverse, dtype=wide)
-        for number, (pattern, *given) in enumerate(cases):
-            arrays = [None if v is None else lib.array(v) for v in given]
-            for isa in sets:
-                with instruction_set(isa):
-                    found = lib.scan(*arrays, return_final=True, **options)
-                for name, actual, want in zip(("h", "final"), found, expected, strict=True):
-                    label = f"{name} of {pattern.__name__} {shape} {dtype} {options} {isa}"
-                    assert_same_kinds(lib.numpy(actual), want[number], dtype, label)
+        cases += [(pattern, (a, x, None)), (pattern, (a, x, np.take(h0, 0, axis)))]
+    _agree(
+        lib,
+        cases,
+        dtype,
+        sets,
+        f"{shape} {dtype}, forward, axis {axis}, reverse {reverse}",
+        functools.partial(recurrence, axis=axis + 1, reverse=reverse),
+        functools.partial(lib.scan, axis=axis, reverse=reverse, return_final=True),
+    )
 
 
 def backward_agrees(
@@ -174,31 +199,22 @@ def backward_agrees(
     sets: tuple[str, ...] = ("",),
 ) -> None:
     """The patterns in a and grad_h, zeros and infinities in h."""
-    options: dict[str, Any] = {"axis": axis, "reverse": reverse}
     rng = rng_for(shape)
     h = normal(rng, shape, dtype)
     h[at(rng, h, 4)] = [0, np.inf, 0, np.nan]
     state = normal(rng, state_shape(shape, axis), dtype)
-    cases = []
+    cases: list[tuple[Pattern, Given]] = []
     for pattern in PATTERNS:
         a, g, _ = case(pattern, shape, dtype)
         if not reverse:
             a, g = np.flip(a).copy(), np.flip(g).copy()
-        cases += [(pattern, g, a, h, None, None), (pattern, g, a, h, state, state)]
-    none = np.zeros_like(state)
-    stacks = (np.stack([none if v[k] is None else v[k] for v in cases]) for k in range(1, 6))
-    with np.errstate(all="ignore"):
-        wide = ACCUMULATES[dtype][0]
-        expected = gradients(*stacks, axis=axis + 1, reverse=reverse, dtype=wide)
-        for number, (pattern, *given) in enumerate(cases):
-            g, a, _, h0, grad_final = (None if v is None else lib.array(v) for v in given)
-            for isa in sets:
-                with instruction_set(isa):
-                    found = scanlib.linear_recurrence_vjp(
-                        g, a, lib.array(h), h0, grad_final=grad_final, **options
-                    )
-                names = ("grad_a", "grad_x", "grad_h0")
-                for name, actual, want in zip(names, found, expected, strict=True):
-                    label = f"{name} of {pattern.__name__} {shape} {dtype} {options} {isa}"
-                    if actual is not None:
-                        assert_same_kinds(lib.numpy(actual), want[number], dtype, label)
+        cases += [(pattern, (g, a, h, None, None)), (pattern, (g, a, h, state, state))]
+
+    def run(g: Any, a: Any, h: Any, h0: Any, grad_final: Any) -> Any:
+        return scanlib.linear_recurrence_vjp(
+            g, a, h, h0, axis=axis, reverse=reverse, grad_final=grad_final
+        )
+
+    loop = functools.partial(gradients, axis=axis + 1, reverse=reverse)
+    label = f"{shape} {dtype}, backward, axis {axis}, reverse {reverse}"
+    _agree(lib, cases, dtype, sets, label, loop, run)

@@ -59,6 +59,7 @@ def test_the_example_that_was_wrong() -> None:
     assert abs(h[-1] - exact) <= 4 * np.spacing(np.float32(exact))
 
 
+@pytest.mark.slow_for(Backend.STRICT, Backend.TORCH_COMPILE)
 @pytest.mark.parametrize("kind", accuracy.DTYPES)
 def test_short(lib: Member, kind: str) -> None:
     """Where a few roundings are all there is."""
@@ -68,10 +69,11 @@ def test_short(lib: Member, kind: str) -> None:
         check(lib, case, layouts if index % 5 == 0 else [layouts[index % len(layouts)]])
 
 
+@pytest.mark.slow_for(Backend.STRICT)
 @pytest.mark.parametrize("kind", accuracy.DTYPES)
 def test_long(lib: Member, kind: str) -> None:
     """Tens of thousands of steps: where what is lost at each block adds up, and time is split."""
-    T = 30_000 if lib.capability.large > 3 else 3000
+    T = 30_000 if lib.capability.large > 3 else 3000 if lib.capability.native else 1000
     given = [case for case in cases((T,), 16) if case.dtype == kind]
     for index, case in enumerate(lib.pick(given)):
         layouts = list(accuracy.LAYOUTS)
@@ -92,7 +94,7 @@ def test_jax_operations(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", accuracy.DTYPES)
 def test_a_million_steps(kind: str) -> None:
+    """Every decay in every layout, each one way; bench/accuracy.py takes all ways."""
     lib = MEMBERS[Backend.NUMPY](Backend.NUMPY)
-    for case in cases((1_000_000,), 16):
-        if case.dtype == kind:
-            check(lib, case, list(accuracy.LAYOUTS))
+    for decay, work in zip(accuracy.DECAYS, itertools.cycle(accuracy.WORKS), strict=False):
+        check(lib, Case(kind, decay, 1_000_000, 16, work), list(accuracy.LAYOUTS))

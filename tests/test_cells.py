@@ -38,7 +38,7 @@ def close(actual: Any, wanted: Any, label: str = "") -> None:
     np.testing.assert_allclose(actual, wanted, rtol=1e-11, atol=1e-12, err_msg=label)
 
 
-@pytest.mark.slow_for(Backend.TORCH_COMPILE)
+@pytest.mark.slow_for(Backend.TORCH_COMPILE, Backend.JAX_JIT)
 def test_whole_sequence(lib: Member) -> None:
     """All cells, the compiling members included; eager JAX is given some, JAX under jit all."""
     for case in CASES if lib.capability.cases <= 8 else cases(lib, 5):
@@ -56,7 +56,7 @@ def test_whole_sequence(lib: Member) -> None:
             assert array.ndim == 2
 
 
-@pytest.mark.slow_for(Backend.TORCH_COMPILE, Backend.JAX_JIT)
+@pytest.mark.slow_for(Backend.TORCH_COMPILE, Backend.JAX, Backend.JAX_JIT)
 def test_chunks_and_steps(lib: Member) -> None:
     """However a sequence is cut, outputs and the last state are the same; a chunk of one step and a step as well."""
     for case in cases(lib, 4):

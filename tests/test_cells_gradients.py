@@ -47,13 +47,10 @@ def by_jax(cell: Cell, params: Any, x: Array, weight: Array, reset: Array | None
 
 
 def gradient_cases() -> Iterator[Any]:
-    """Every case by both; all but the first of each cell by JAX, which compiles them, count as slow."""
-    seen = set()
+    """Every case by both; those by JAX, which compiles them, count as slow."""
     for case in CASES:
-        repeated = type(case[0]) in seen
-        seen.add(type(case[0]))
         for gradients in (by_torch, by_jax):
-            marks = [pytest.mark.slow] if repeated and gradients is by_jax else []
+            marks = [pytest.mark.slow] if gradients is by_jax else []
             name = f"{case_name(case)}-{gradients.__name__}"
             yield pytest.param(case, gradients, marks=marks, id=name)
 

@@ -37,7 +37,7 @@ SMALL = "" if compiler.unavailable() else smallest()
 # ---- the gate
 
 #: architecture -> of how many kinds of program one is compiled here, and the first; cuda_gate.py compiles all
-SHARES = {75: (12, 1), 80: (12, 4), 90: (3, 0), 100: (12, 7), 120: (12, 10)}
+SHARES = {75: (12, 1), 80: (12, 4), 90: (4, 0), 100: (12, 7), 120: (12, 10)}
 
 
 @pytest.mark.slow

@@ -134,6 +134,7 @@ def test_sums_of_sixteen_bits_are_exact(lib: Member, name: str, unit: float) -> 
         assert float(lib.numpy(grad_a).ravel()[0]) == expected
 
 
+@pytest.mark.slow_for(Backend.EMULATED)
 def test_sums_of_float32_are_not_those_of_a_loop(lib: Member) -> None:
     """A loop in float32 over so many terms is off by 1e-5."""
     shape = (1 << 17, 1, 2)

@@ -171,7 +171,14 @@ def test_donation() -> None:
 # ---- the path in JAX operations
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64", "complex128"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "float32",
+        "complex64",
+        *(pytest.param(d, marks=pytest.mark.slow) for d in ("float16", "bfloat16", "complex128")),
+    ],
+)
 def test_pure_path_values(dtype: str) -> None:
     """Lengths that leave no steps over, few and many, against the oracle; 16-bit dtypes accumulate in float32."""
     lib = PureJax(Backend.JAX)

@@ -58,6 +58,7 @@ def test_gradients_are_those_of_a_loop(a: Any, x: Any, h0: Any, axis: int, pure:
             assert (grad.shape, grad.dtype) == (args[i].shape, args[i].dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "reverse", "pure", "dtype"),
     [
@@ -75,6 +76,7 @@ def test_gradients_against_differences(case: int, reverse: bool, pure: bool, dty
     check_grads(run, args, order=3 if case == 0 else 2, modes=("fwd", "rev"), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_third_derivatives_are_those_of_a_loop() -> None:
     """The two modes nested three deep, in a, x and h0 at once."""
     args = inputs((3,), (2, 4, 3), (2, 3))

@@ -31,6 +31,7 @@ def test_every_pure_layer_has_a_module() -> None:
         assert getattr(layers, name).layer_type is getattr(pure, name)
 
 
+@pytest.mark.slow
 def test_same_numbers_as_the_pure_form() -> None:
     module = layers.GILRLSTM(M, N, 2, bidirectional=True, rngs=nnx.Rngs(0), forget_bias=2.0)
     layer = pure.GILRLSTM(M, N, 2, bidirectional=True, forget_bias=2.0)

@@ -84,6 +84,7 @@ def test_goes_on_in_chunks_and_steps() -> None:
     close((jnp.concatenate([first, rest]), state), (whole, final))
 
 
+@pytest.mark.slow
 def test_layouts_and_resets() -> None:
     layer, params, x = make("gilr_lstm", bidirectional=True)
     output, _ = layer.apply(params, x)

@@ -152,7 +152,13 @@ def test_gradients(name: str) -> None:
     assert torch.autograd.gradcheck(run, (x, *leaves, *weights), fast_mode=True)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("gilr_lstm", "sru") else pytest.param(name, marks=pytest.mark.slow)
+        for name in LAYERS
+    ],
+)
 def test_compiles_as_one_graph(name: str) -> None:
     torch.compiler.reset()
     layer, x = make(name, M, N, 1, bidirectional=True), inputs()
@@ -257,6 +263,7 @@ def test_says_what_is_wrong() -> None:
         make("min_gru", sequence_length=10)
 
 
+@pytest.mark.slow
 def test_documented_code_runs() -> None:
     pytest.importorskip("jax")
     page = Path(__file__).resolve().parent.parent / "docs" / "layers.md"

@@ -22,7 +22,8 @@ import scanlib
 
 
 @pytest.mark.thorough
-@pytest.mark.slow_for(Backend.TORCH, Backend.STRICT)  # as NumPy's, on the same kernels or on none
+# As NumPy's, on the same kernels or on none; the emulated ones are compiled for each dtype.
+@pytest.mark.slow_for(Backend.TORCH, Backend.STRICT, Backend.EMULATED)
 def test_forward(lib: Member) -> None:
     """On every member of the matrix, in the dtypes it has."""
     dtypes = [name for name in ACCUMULATES if name in lib.capability.dtypes]

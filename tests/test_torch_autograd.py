@@ -36,8 +36,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("dtype", [f64, c128], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "reverse"),
+    [
+        *((f64, True), (c128, False)),
+        *(pytest.param(*given, marks=pytest.mark.slow) for given in ((f64, False), (c128, True))),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("case", CASES)
 def test_derivatives_of_first_and_second_order(case: str, dtype: Any, reverse: bool) -> None:
     *shapes, axis = CASES[case]

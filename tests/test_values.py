@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from capabilities import Backend
 from helpers import (
     LENGTHS,
     assert_kind,
@@ -104,6 +105,7 @@ def test_complex_scalar_makes_the_result_complex(lib: Member) -> None:
 
 
 @pytest.mark.thorough  # torch.compile makes arrays of NumPy scalars
+@pytest.mark.slow_for(Backend.EMULATED)
 def test_numpy_scalars_promote_as_the_library_has_it(lib: Member) -> None:
     """NumPy's have a dtype, although float64 is a Python float and complex128 a Python complex; torch's are numbers."""
     names = [name for name in ("float32", "bfloat16") if name in lib.capability.dtypes]
@@ -127,6 +129,7 @@ def test_numpy_scalars_promote_as_the_library_has_it(lib: Member) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.slow_for(Backend.EMULATED)
 def test_promotion_is_the_librarys(lib: Member) -> None:
     """Mixed dtypes give what the library promotes them to, or a DTypeError where it does not."""
     names = lib.capability.dtypes
@@ -148,6 +151,7 @@ def test_promotion_is_the_librarys(lib: Member) -> None:
         assert np.all(np.abs(lib.numpy(h).astype(complex) - want) <= tolerance * size)
 
 
+@pytest.mark.slow_for(Backend.TORCH_COMPILE)
 def test_empty(lib: Member) -> None:
     """No steps: the final state is h0. No sequences: nothing, of the right shape."""
     h0 = np.arange(6, dtype=np.float32).reshape(2, 3)
