@@ -1,100 +1,117 @@
-"""The price of an add with one libscanlib and with another, in one run: `python bench/compare.py BEFORE [AFTER]`.
+"""Ours with one libscanlib and with another, in one process, call by call: `python bench/compare.py BEFORE [AFTER]`.
 
-BEFORE and AFTER are shared libraries; AFTER is the installed one where it is left out. Rounds of both alternate, each
-in a process of its own, and the fastest call of each cell counts: what else the machine does can only add to it. The
-yardsticks are the same code in both, so what they differ by is the noise.
+BEFORE and AFTER are shared libraries; AFTER is the installed one where it is left out. Both compute the cells of the
+price of an add in turn, on the same arrays, and a cell's ratio is that of the medians. Compare a library with a copy of
+itself to see the noise. JAX is left out, which calls the handlers of the one library that it was given first; its calls
+are cut like those of PyTorch and run the same kernels.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import datetime
 import json
-import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+# The checkout goes last on the path: its folder scanlib holds only a part of what is installed.
+if __name__ == "__main__":
+    sys.path.pop(0)
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from bench import libraries, machine, price
+from bench.timing import Budget, Call
+from scanlib import native
+
 Row = dict[str, Any]
-CELL = ("library", "dtype", "case", "work")
+
+
+class Switch:
+    """Stands for the library loaded: every function of it is that of `current`."""
+
+    def __init__(self, current: ctypes.CDLL) -> None:
+        self.current = current
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *arguments: getattr(self.current, name)(*arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python bench/compare.py",
-        description=__doc__,
-        epilog="Further options are those of bench/run.py.",
-    )
+    parser = argparse.ArgumentParser(prog="python bench/compare.py", description=__doc__)
     parser.add_argument("before", type=Path, help="a libscanlib.so")
     parser.add_argument("after", type=Path, nargs="?", help="another (default: the installed one)")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--log2", type=int, default=24, help="elements as a power of two")
+    parser.add_argument("--dtypes", default="float32", help="separated by commas")
+    parser.add_argument("--libraries", default="numpy,torch", help="separated by commas")
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each cell")
     parser.add_argument("--output", type=Path, help="JSON file to write")
-    options, further = parser.parse_known_args(arguments)
-    found: tuple[list[Row], list[Row]] = ([], [])
-    for turn in range(options.rounds):
-        sides = list(zip((options.before, options.after), found, strict=True))
-        for library, reports in sides if turn % 2 == 0 else reversed(sides):
-            reports.append(_run(library, further))
-    cells = compared(*([row for report in side for row in report["price"]] for side in found))
-    last = found[1][-1]
-    report = {key: last[key] for key in ("schema", "date", "commit", "dirty", "machine")}
-    report |= {"settings": last["settings"] | {"rounds": options.rounds}, "cells": cells}
+    options = parser.parse_args(arguments)
+    sides = {
+        "before": native.load(options.before),
+        "after": native.load(options.after or native.library_path()),
+    }
+    switch = Switch(sides["after"])
+    native.library = lambda: switch  # before the adapters take their functions of it
+    budget = Budget(options.seconds, 5, 101)
+    rows = []
+    names, dtypes = options.libraries.split(","), options.dtypes.split(",")
+    for name, cell in price.cells(options.log2, names, dtypes):
+        rows.append(compared(switch, sides, libraries.load(name), cell, budget))
+        print(f"{rows[-1]['ratio']:.2f}x   {price.title(name, cell)}", flush=True)
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(cells))
+        write(options.output, rows, vars(options) | {"before": None, "after": None, "output": None})
+    worst = max(rows, key=lambda row: row["ratio"])
+    print(f"\nworst: {worst['ratio']:.2f}x   {worst['library']}, {worst['case']}, {worst['work']}")
     return 0
 
 
-def _run(library: Path | None, further: Sequence[str]) -> Row:
-    environment = dict(os.environ)
-    environment.pop("SCANLIB_LIBRARY", None)
-    if library is not None:
-        environment["SCANLIB_LIBRARY"] = str(library.resolve())
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "result.json"
-        command = [sys.executable, HERE / "run.py", "--only", "price", "--visits", "1", "--output"]
-        subprocess.run([*map(str, command), str(file), *further], env=environment, check=True)
-        report: Row = json.loads(file.read_text())
-    return report
+def compared(
+    switch: Switch,
+    sides: dict[str, ctypes.CDLL],
+    library: libraries.Library,
+    cell: price.Cell,
+    budget: Budget,
+) -> Row:
+    """Check both, then time them in turn."""
+    calls: dict[str, Call] = {}
+    for side, loaded in sides.items():
+        switch.current = loaded
+        ours = price.prepared(library, cell)["ours"]
+
+        def call(ours: Call = ours, loaded: ctypes.CDLL = loaded) -> None:
+            switch.current = loaded
+            ours()
+
+        calls[side] = call
+    times = library.timer(calls, budget, cell.calls)
+    return {
+        "library": library.name,
+        "case": cell.case.name,
+        "dtype": cell.dtype,
+        "work": cell.kind,
+        **{side: summary.as_json() for side, summary in times.items()},
+        "ratio": times["after"].median / times["before"].median,
+    }
 
 
-def compared(before: Iterable[Row], after: Iterable[Row]) -> list[Row]:
-    """Rows of several rounds of the price of an add to one row for each cell, the slowest change first."""
-    cells = []
-    sides = [_fastest(rows) for rows in (before, after)]
-    for key in sides[0].keys() & sides[1].keys():
-        one, other = (side[key] for side in sides)
-        cells.append(
-            dict(zip(CELL, key, strict=True))
-            | {"before": one["ours"], "after": other["ours"]}
-            | {"ratio": other["ours"] / one["ours"]}
-            | {"of_the_yardstick": other["yardstick"] / one["yardstick"]}
-        )
-    return sorted(cells, key=lambda cell: -cell["ratio"])
-
-
-def _fastest(rows: Iterable[Row]) -> dict[tuple[str, ...], dict[str, float]]:
-    """Seconds of the fastest call of each cell, ours and the yardstick's."""
-    found: dict[tuple[str, ...], dict[str, float]] = {}
-    for row in rows:
-        best = found.setdefault(tuple(row[name] for name in CELL), {})
-        for side in ("ours", "yardstick"):
-            best[side] = min(best.get(side, float("inf")), row[side]["fastest"])
-    return found
-
-
-def table(cells: Sequence[Row]) -> str:
-    lines = ["after / before   of the yardstick"]
-    lines += [
-        f"{cell['ratio']:14.2f} {cell['of_the_yardstick']:18.2f}   "
-        + ", ".join(str(cell[name]) for name in CELL)
-        for cell in cells
-    ]
-    return "\n".join(lines)
+def write(path: Path, rows: Sequence[Row], settings: dict[str, Any]) -> None:
+    commit, dirty = machine.commit()
+    report = {
+        "schema": 1,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "dirty": dirty,
+        "machine": machine.machine(),
+        "libscanlib": machine.libscanlib(),
+        "versions": machine.versions(),
+        "settings": {name: value for name, value in settings.items() if value is not None},
+        "cells": rows,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

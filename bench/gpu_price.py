@@ -6,6 +6,7 @@ each channel.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Iterator
@@ -24,32 +25,21 @@ Row = dict[str, Any]
 def jobs(log2: int, dtypes: list[str], names: list[str]) -> Iterator[tuple[str, Callable[[], Row]]]:
     found: dict[str, Library] = {name: gpu_libraries.load(name) for name in names}
     yield "a copy", lambda: copy(log2)
+    for cell, budget in _cells(log2, dtypes):
+        for library in found.values():
+            measure = functools.partial(price.measure, library, cell, budget)
+            yield price.title(library.name, cell), measure
+
+
+def _cells(log2: int, dtypes: list[str]) -> Iterator[tuple[price.Cell, Budget]]:
     for dtype in dtypes:
         for work in ("forward", "forward + backward", "broadcast a"):
             for case in shapes.shapes(log2):
-                for library in found.values():
-                    yield (
-                        f"{dtype} {case.name}: {library.name}, {work}",
-                        lambda library=library, case=case, dtype=dtype, work=work: price.measure(
-                            library, case, dtype, work, BUDGET
-                        ),
-                    )
-    extra = [case for case in shapes.cases(log2) if case.reverse or case.layout != "contiguous"]
-    for case in extra:
-        for library in found.values():
-            yield (
-                f"float32 {case.name}: {library.name}, forward",
-                lambda library=library, case=case: price.measure(
-                    library, case, "float32", "forward", BUDGET
-                ),
-            )
-    for library in found.values():
-        yield (
-            f"{price.TINY.name}: {library.name}",
-            lambda library=library: price.measure(
-                library, price.TINY, "float32", "forward", TINY, 100
-            ),
-        )
+                yield price.Cell(case, dtype, work), BUDGET
+    for case in shapes.cases(log2):
+        if case.reverse or case.layout != "contiguous":
+            yield price.Cell(case, "float32", "forward"), BUDGET
+    yield price.Cell(price.TINY, "float32", "forward", 100), TINY
 
 
 def copy(log2: int) -> Row:

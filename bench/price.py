@@ -2,52 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bench import libraries, reference, shapes
 from bench.libraries import WORK, Library, bind
 from bench.shapes import Array, Case
-from bench.timing import Budget, Summary
+from bench.timing import Budget, Call, Summary
 
 Row = dict[str, Any]
 TINY = Case((16, 32), 0)
 TINY_CALLS = 500
 
 
-def jobs(
-    log2: int, names: list[str], dtypes: list[str], budget: Budget
-) -> Iterator[tuple[str, Callable[[], Row]]]:
-    """Every comparison as (title, function that measures it)."""
+class Cell(NamedTuple):
+    """What a library is compared on, and how many calls make one sample."""
+
+    case: Case
+    dtype: str
+    work: str
+    calls: int = 1
+
+    @property
+    def kind(self) -> str:
+        """The work, or that there is next to none of it."""
+        return "tiny" if self.calls > 1 else self.work
+
+
+def cells(log2: int, names: Sequence[str], dtypes: Sequence[str]) -> Iterator[tuple[str, Cell]]:
+    """Every comparison, beside the name of its library."""
     for dtype in dtypes:
         for case in shapes.cases(log2):
             works = [work for work in WORK if work != "broadcast a" or case.layout == "contiguous"]
             for name in names:
                 for work in works:
-                    yield (
-                        f"{dtype} {case.name}: {name}, {work}",
-                        _job(name, case, dtype, work, budget),
-                    )
+                    yield name, Cell(case, dtype, work)
         for name in names:
-            yield (
-                f"{dtype} {TINY.name}: {name}, tiny",
-                _job(name, TINY, dtype, "forward", budget, TINY_CALLS),
-            )
+            yield name, Cell(TINY, dtype, "forward", TINY_CALLS)
 
 
-def _job(
-    name: str, case: Case, dtype: str, work: str, budget: Budget, inner: int = 1
-) -> Callable[[], Row]:
-    return lambda: measure(libraries.load(name), case, dtype, work, budget, inner)
+def jobs(
+    log2: int, names: Sequence[str], dtypes: Sequence[str], budget: Budget
+) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """Every comparison as (title, function that measures it)."""
+    for name, cell in cells(log2, names, dtypes):
+        yield title(name, cell), lambda n=name, c=cell: measure(libraries.load(n), c, budget)
 
 
-def measure(
-    library: Library, case: Case, dtype: str, work: str, budget: Budget, inner: int = 1
-) -> Row:
-    """Check, then time ours and the yardstick in turn."""
-    a, x, grad = shapes.random_inputs(case, dtype)
+def title(name: str, cell: Cell) -> str:
+    return f"{cell.dtype} {cell.case.name}: {name}, {cell.kind}"
+
+
+def prepared(library: Library, cell: Cell) -> dict[str, Call]:
+    """Ours, whose result is checked here, and the yardstick, on the same operands."""
+    case, work = cell.case, cell.work
+    a, x, grad = shapes.random_inputs(case, cell.dtype)
     if work == "broadcast a":
         a = np.ascontiguousarray(
             a[tuple(slice(n) for n in _leading(case))].reshape(case.channel_shape)
@@ -56,15 +67,12 @@ def measure(
     operands = library.operands(case, *given)
     ours, yardstick = library.pair(case, work)
     _check(library, case, work, ours(*operands), a, x, grad)
-    calls = {"ours": bind(library, ours, operands), "yardstick": bind(library, yardstick, operands)}
-    return row(
-        library.name,
-        case,
-        dtype,
-        "tiny" if inner > 1 else work,
-        work,
-        library.timer(calls, budget, inner),
-    )
+    return {"ours": bind(library, ours, operands), "yardstick": bind(library, yardstick, operands)}
+
+
+def measure(library: Library, cell: Cell, budget: Budget) -> Row:
+    """Check, then time ours and the yardstick in turn."""
+    return row(library.name, cell, library.timer(prepared(library, cell), budget, cell.calls))
 
 
 def _leading(case: Case) -> tuple[int, ...]:
@@ -88,10 +96,11 @@ def _check(
     reference.check_gradients(case, name, grads[0], grads[1], h, a, grad)
 
 
-def row(name: str, case: Case, dtype: str, work: str, kind: str, times: dict[str, Summary]) -> Row:
+def row(name: str, cell: Cell, times: dict[str, Summary]) -> Row:
     """One line of the results file."""
+    case, work = cell.case, WORK[cell.work]
     ours, yardstick = times["ours"], times["yardstick"]
-    moved = WORK[kind].words * case.elements * shapes.np_dtype(dtype).itemsize
+    moved = work.words * case.elements * shapes.np_dtype(cell.dtype).itemsize
     return {
         "library": name,
         "case": case.name,
@@ -99,10 +108,10 @@ def row(name: str, case: Case, dtype: str, work: str, kind: str, times: dict[str
         "axis": case.axis,
         "reverse": case.reverse,
         "layout": case.layout,
-        "dtype": dtype,
-        "work": work,
-        "yardstick_is": WORK[kind].yardstick,
-        "words": WORK[kind].words,
+        "dtype": cell.dtype,
+        "work": cell.kind,
+        "yardstick_is": work.yardstick,
+        "words": work.words,
         "ours": ours.as_json(),
         "yardstick": yardstick.as_json(),
         "ratio": ours.median / yardstick.median,

@@ -7,6 +7,7 @@
 #include "kernels.h"
 #include "problem.h"
 #include "schedule.h"
+#include "scratch.h"
 
 namespace scanlib {
 
@@ -87,13 +88,21 @@ class Operands {
   }
   // Rows lie by address: where steps run down, the lowest address is the last step's.
   char *row(const Stream &s, int64_t k, int64_t n, int64_t lane) const { return s.at(s_.down ? k + n - 1 : k, lane); }
-  T *row_in(const Stream &s, int64_t k, int64_t n, int64_t lane, T *panel) const {
-    if (s.direct) return reinterpret_cast<T *>(row(s, k, n, lane));
-    kernels_.widen[s.dtype](n, row(s, k, n, lane), s_.down ? -s.step : s.step, panel);
-    return panel;
+  T *direct_row(const Stream &s, int64_t k, int64_t n, int64_t lane) const {
+    return reinterpret_cast<T *>(row(s, k, n, lane));
+  }
+  // `panel` holds steps of this operand alone.
+  T *row_in(const Stream &s, int64_t k, int64_t n, int64_t lane, Panel<T> &panel) const {
+    if (s.direct) return direct_row(s, k, n, lane);
+    const char *const first = row(s, k, n, lane);
+    if (s.step == 0 && panel.repeats == first && panel.count >= n) return panel.data;
+    kernels_.widen[s.dtype](n, first, s_.down ? -s.step : s.step, panel.data);
+    panel.repeats = s.step == 0 ? first : nullptr;
+    panel.count = n;
+    return panel.data;
   }
   T *row_out(const Stream &s, int64_t k, int64_t n, int64_t lane, T *panel) const {
-    return s.direct ? reinterpret_cast<T *>(row(s, k, n, lane)) : panel;
+    return s.direct ? direct_row(s, k, n, lane) : panel;
   }
   void row_flush(const Stream &s, int64_t k, int64_t n, int64_t lane, const T *panel) const {
     if (!s.direct) kernels_.narrow[s.dtype](n, panel, row(s, k, n, lane), s_.down ? -s.step : s.step);

@@ -37,7 +37,7 @@ class Run : Operands<T> {
   using Operands<T>::p_, Operands<T>::s_, Operands<T>::data_, Operands<T>::kernels_, Operands<T>::stream;
   using Operands<T>::load_state, Operands<T>::store_state, Operands<T>::span;
   using Operands<T>::columns_in, Operands<T>::columns_out, Operands<T>::columns_flush;
-  using Operands<T>::row_in, Operands<T>::row_out, Operands<T>::row_flush;
+  using Operands<T>::direct_row, Operands<T>::row_in, Operands<T>::row_out, Operands<T>::row_flush;
 
  public:
   Run(const scanlib_problem &problem, const Schedule &schedule, const Pointers &data)
@@ -128,18 +128,18 @@ class Run : Operands<T> {
     for (int64_t k = k0, n; k < k1; k += n) {
       n = std::min(tile, k1 - k);
       if (s_.together && tile == INT64_MAX) {
-        kernels_.rows_forward(n, lanes, row_in(a, k, n, 0, nullptr), a.lane, row_in(x, k, n, 0, nullptr), x.lane,
-                              row_out(h, k, n, 0, nullptr), h.lane, state, s_.down);
+        kernels_.rows_forward(n, lanes, direct_row(a, k, n, 0), a.lane, direct_row(x, k, n, 0), x.lane,
+                              direct_row(h, k, n, 0), h.lane, state, s_.down);
       } else if (s_.rows) {
         for (int64_t j = 0; j < lanes; ++j) {
-          T *out = row_out(h, k, n, j, w.panel[2]);
+          T *out = row_out(h, k, n, j, w.panel[2].data);
           kernels_.rows_forward(n, kAlone, row_in(a, k, n, j, w.panel[0]), 0, row_in(x, k, n, j, w.panel[1]), 0, out, 0,
                                 state + j, s_.down);
           row_flush(h, k, n, j, out);
         }
       } else {
-        Source pa = columns_in(a, k, n, lanes, w.panel[0]), px = columns_in(x, k, n, lanes, w.panel[1]);
-        Source ph = columns_out(h, k, lanes, w.panel[2]);
+        Source pa = columns_in(a, k, n, lanes, w.panel[0].data), px = columns_in(x, k, n, lanes, w.panel[1].data);
+        Source ph = columns_out(h, k, lanes, w.panel[2].data);
         kernels_.columns_forward(n, lanes, pa.data, pa.step, px.data, px.step, ph.data, ph.step, state);
         columns_flush(h, k, n, lanes, ph.data);
       }
@@ -161,7 +161,8 @@ class Run : Operands<T> {
           kernels_.rows_summary(n, row_in(a, k + shift, n, j, w.panel[0]), row_in(x, k, n, j, w.panel[1]),
                                 w.product + j, w.lost + j, w.local + j, s_.down, conjugate);
       } else {
-        Source pa = columns_in(a, k + shift, n, lanes, w.panel[0]), px = columns_in(x, k, n, lanes, w.panel[1]);
+        Source pa = columns_in(a, k + shift, n, lanes, w.panel[0].data),
+               px = columns_in(x, k, n, lanes, w.panel[1].data);
         kernels_.columns_summary(n, lanes, pa.data, pa.step, px.data, px.step, w.product, w.lost, w.local, conjugate);
       }
     }
@@ -178,14 +179,13 @@ class Run : Operands<T> {
     for (int64_t k = k0, n; k < k1; k += n) {
       n = k == 0 || k == last ? 1 : std::min(tile, std::min(k1, last) - k);
       if (s_.together && tile == INT64_MAX) {
-        kernels_.rows_backward(n, lanes, k == 0 ? w.ones : row_in(a, k - 1, n, 0, nullptr), k == 0 ? 1 : a.lane,
-                               row_in(g, k, n, 0, nullptr), g.lane,
-                               k == last ? w.edge : row_in(h, k + 1, n, 0, nullptr), k == last ? 1 : h.lane,
-                               row_out(grad_x, k, n, 0, nullptr), grad_x.lane, row_out(grad_a, k, n, 0, nullptr),
-                               grad_a.lane, state, s_.down, conjugate_);
+        kernels_.rows_backward(n, lanes, k == 0 ? w.ones : direct_row(a, k - 1, n, 0), k == 0 ? 1 : a.lane,
+                               direct_row(g, k, n, 0), g.lane, k == last ? w.edge : direct_row(h, k + 1, n, 0),
+                               k == last ? 1 : h.lane, direct_row(grad_x, k, n, 0), grad_x.lane,
+                               direct_row(grad_a, k, n, 0), grad_a.lane, state, s_.down, conjugate_);
       } else if (s_.rows) {
         for (int64_t j = 0; j < lanes; ++j) {
-          T *out_a = row_out(grad_a, k, n, j, w.panel[3]), *out_x = row_out(grad_x, k, n, j, w.panel[4]);
+          T *out_a = row_out(grad_a, k, n, j, w.panel[3].data), *out_x = row_out(grad_x, k, n, j, w.panel[4].data);
           kernels_.rows_backward(n, kAlone, k == 0 ? w.ones : row_in(a, k - 1, n, j, w.panel[0]), 0,
                                  row_in(g, k, n, j, w.panel[1]), 0,
                                  k == last ? w.edge + j : row_in(h, k + 1, n, j, w.panel[2]), 0, out_x, 0, out_a, 0,
@@ -197,10 +197,11 @@ class Run : Operands<T> {
             sum_row(w, j, k - k0, n, k1 - k0, out_a);
         }
       } else {
-        Source pa = k == 0 ? Source{w.ones, 0} : columns_in(a, k - 1, n, lanes, w.panel[0]);
-        Source pg = columns_in(g, k, n, lanes, w.panel[1]);
-        Source ph = k == last ? Source{w.edge, 0} : columns_in(h, k + 1, n, lanes, w.panel[2]);
-        Source pga = columns_out(grad_a, k, lanes, w.panel[3]), pgx = columns_out(grad_x, k, lanes, w.panel[4]);
+        Source pa = k == 0 ? Source{w.ones, 0} : columns_in(a, k - 1, n, lanes, w.panel[0].data);
+        Source pg = columns_in(g, k, n, lanes, w.panel[1].data);
+        Source ph = k == last ? Source{w.edge, 0} : columns_in(h, k + 1, n, lanes, w.panel[2].data);
+        Source pga = columns_out(grad_a, k, lanes, w.panel[3].data),
+               pgx = columns_out(grad_x, k, lanes, w.panel[4].data);
         kernels_.columns_backward(n, lanes, pa.data, pa.step, pg.data, pg.step, ph.data, ph.step, pgx.data, pgx.step,
                                   pga.data, pga.step, state, conjugate_);
         columns_flush(grad_x, k, n, lanes, pgx.data);

@@ -29,10 +29,18 @@ class Arena {
   char *next_;
 };
 
+// Room for a stretch of an operand, and if all of that is one element, repeated: which, and how often.
+template <class T>
+struct Panel {
+  T *data;
+  const char *repeats;
+  int64_t count;
+};
+
 // What one thread works in.
 template <class T>
 struct Scratch {
-  T *panel[5];
+  Panel<T> panel[5];
   T *state, *product, *lost, *local, *edge, *ones;  // product + lost: kernels.h
   typename SumOf<T>::type *sums;  // Reduce::Time: one a lane; Reduce::Lanes: one an element of the segment
 
@@ -45,7 +53,7 @@ struct Scratch {
            (panels ? 5 * Arena::room<T>(panel_count(s)) : 0);
   }
   Scratch(Arena &arena, const Schedule &s, bool panels) {
-    for (T *&p : panel) p = panels ? arena.take<T>(panel_count(s)) : nullptr;
+    for (Panel<T> &p : panel) p = {panels ? arena.take<T>(panel_count(s)) : nullptr, nullptr, 0};
     for (T **p : {&state, &product, &lost, &local, &edge, &ones}) *p = arena.take<T>(s.lanes);
     sums = arena.take<typename SumOf<T>::type>(sums_count(s));
     std::fill(ones, ones + s.lanes, unit(ones));

@@ -147,8 +147,12 @@ def library_path() -> Path:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The loaded library, with its functions' types declared."""
-    path = library_path()
+    """The loaded library."""
+    return load(library_path())
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """Load a libscanlib, and declare the types of its functions."""
     try:
         lib = ctypes.CDLL(str(path))
     except OSError as error:
