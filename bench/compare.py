@@ -57,12 +57,14 @@ def main(arguments: list[str] | None = None) -> int:
     native.library = lambda: switch  # before the adapters take their functions of it
     budget = Budget(options.seconds, 5, 101)
     rows = []
-    names, dtypes = options.libraries.split(","), options.dtypes.split(",")
-    for name, cell in price.cells(options.log2, names, dtypes):
+    measured = options.libraries.split(","), options.dtypes.split(",")
+    for name, cell in price.cells(options.log2, *measured):
         rows.append(compared(switch, sides, libraries.load(name), cell, budget))
         print(f"{rows[-1]['ratio']:.2f}x   {price.title(name, cell)}", flush=True)
     if options.output:
-        write(options.output, rows, vars(options) | {"before": None, "after": None, "output": None})
+        after = options.after.name if options.after else "installed"
+        names = {"before": options.before.name, "after": after, "output": None}
+        write(options.output, rows, vars(options) | names)
     worst = max(rows, key=lambda row: row["ratio"])
     print(f"\nworst: {worst['ratio']:.2f}x   {worst['library']}, {worst['case']}, {worst['work']}")
     return 0
