@@ -189,6 +189,17 @@ def test_repeated_a_per_head(lib: Member) -> None:
         check_gradients(lib, a, x, axis=1, reverse=reverse)
 
 
+@pytest.mark.parametrize("repeated", [(3, 1), (1, 1)])
+def test_repeated_operands_of_long_rows(repeated: tuple[int, int], numpy: Member) -> None:
+    """One number for each row, or for all, over more steps than are copied at a time."""
+    rng = rng_for(repeated)
+    for a_shape, x_shape in ((repeated, (3, 5000)), ((3, 5000), repeated)):
+        a, x = decay(rng, a_shape, "float32"), normal(rng, x_shape, "float32")
+        for reverse in (False, True):
+            check_forward(numpy, a, x, axis=1, reverse=reverse)
+            check_gradients(numpy, a, x, axis=1, reverse=reverse)
+
+
 def test_order_in_memory_is_kept() -> None:
     """The result lies in memory as x does, so that it is written as fast as x is read."""
     x = np.zeros((4, 100, 8)).transpose(1, 2, 0)
