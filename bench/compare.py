@@ -1,9 +1,9 @@
 """Ours with one libscanlib and with another, in one process, call by call: `python bench/compare.py BEFORE [AFTER]`.
 
 BEFORE and AFTER are shared libraries; AFTER is the installed one where it is left out. Both compute the cells of the
-price of an add in turn, on the same arrays, and a cell's ratio is that of the medians. Compare a library with a copy of
-itself to see the noise. JAX is left out, which calls the handlers of the one library that it was given first; its calls
-are cut like those of PyTorch and run the same kernels.
+price of an add in turn, on the same arrays, and a cell's ratio is that of the medians, in the middle of several visits,
+minutes apart. Compare a library with a copy of itself to see the noise. JAX is left out, which calls the handlers of
+the one library that it was given first; its calls are cut like those of PyTorch and run the same kernels.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log2", type=int, default=24, help="elements as a power of two")
     parser.add_argument("--dtypes", default="float32", help="separated by commas")
     parser.add_argument("--libraries", default="numpy,torch", help="separated by commas")
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each cell")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for one visit to a cell")
+    parser.add_argument("--visits", type=int, default=3)
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args(arguments)
     sides = {
@@ -56,11 +57,14 @@ def main(arguments: list[str] | None = None) -> int:
     switch = Switch(sides["after"])
     native.library = lambda: switch  # before the adapters take their functions of it
     budget = Budget(options.seconds, 5, 101)
-    rows = []
     measured = options.libraries.split(","), options.dtypes.split(",")
-    for name, cell in price.cells(options.log2, *measured):
-        rows.append(compared(switch, sides, libraries.load(name), cell, budget))
-        print(f"{rows[-1]['ratio']:.2f}x   {price.title(name, cell)}", flush=True)
+    cells = list(price.cells(options.log2, *measured))
+    visits: list[list[Row]] = [[] for _ in cells]
+    for _ in range(options.visits):
+        for found, (name, cell) in zip(visits, cells, strict=True):
+            found.append(compared(switch, sides, libraries.load(name), cell, budget))
+            print(f"{found[-1]['ratio']:.2f}x   {price.title(name, cell)}", flush=True)
+    rows = [sorted(found, key=lambda row: row["ratio"])[len(found) // 2] for found in visits]
     if options.output:
         after = options.after.name if options.after else "installed"
         names = {"before": options.before.name, "after": after, "output": None}

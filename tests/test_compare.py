@@ -42,7 +42,7 @@ def test_both_libraries_are_called_as_often(tmp_path: Path) -> None:
     output = tmp_path / "result.json"
     # fmt: off
     command = [sys.executable, "-c", COUNT, ROOT / "bench" / "compare.py", *paths, "--log2", "21",
-               "--libraries", "numpy", "--seconds", "0.01", "--output", output]
+               "--libraries", "numpy", "--seconds", "0.01", "--visits", "1", "--output", output]
     # fmt: on
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
