@@ -20,7 +20,7 @@ PYTEST  = $(BIN)/pytest -n $(JOBS) --maxprocesses 8 --durations=25
 .PHONY: help demo test test-all test-peers lint bench gpu-check gpu-table2 gpu-million gpu-paper docs clean
 help:
 	@echo "make demo    the same recurrence on every library, and models trained through it; two minutes"
-	@echo "make test    the everyday tests; about twelve minutes on two cores"
+	@echo "make test    the everyday tests; about seven minutes on two cores"
 	@echo "make test-all    all tests: those, the slow ones and test-peers; half an hour on two cores"
 	@echo "make test-peers  the cells beside published implementations of them"
 	@echo "make lint    ruff, clang-format and mypy"

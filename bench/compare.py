@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log2", type=int, default=24, help="elements as a power of two")
     parser.add_argument("--dtypes", default="float32", help="separated by commas")
     parser.add_argument("--libraries", default="numpy,torch", help="separated by commas")
+    parser.add_argument("--only", default="", help="part of a cell's title, as it is printed")
     parser.add_argument("--seconds", type=float, default=2.0, help="for one visit to a cell")
     parser.add_argument("--visits", type=int, default=3)
     parser.add_argument("--output", type=Path, help="JSON file to write")
@@ -58,7 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     native.library = lambda: switch  # before the adapters take their functions of it
     budget = Budget(options.seconds, 5, 101)
     measured = options.libraries.split(","), options.dtypes.split(",")
-    cells = list(price.cells(options.log2, *measured))
+    every = price.cells(options.log2, *measured)
+    cells = [(name, cell) for name, cell in every if options.only in price.title(name, cell)]
     visits: list[list[Row]] = [[] for _ in cells]
     for _ in range(options.visits):
         for found, (name, cell) in zip(visits, cells, strict=True):
