@@ -7,9 +7,7 @@ of seconds, in which all of a comparison may fall.
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.util
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,26 +113,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _header(options: argparse.Namespace) -> dict[str, Any]:
-    commit, dirty = machine.commit()
-    return {
-        "schema": 1,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "dirty": dirty,
-        "machine": machine.machine(),
-        "libscanlib": machine.libscanlib(),
-        "versions": machine.versions(),
-        "settings": {
-            "quick": options.quick,
-            "log2_elements": options.log2,
-            "seconds": options.seconds,
-            "visits": options.visits,
-        },
-        "price": [],
-        "peers": [],
-        "accuracy": [],
-        "wrong": [],
+    settings = {
+        "quick": options.quick,
+        "log2_elements": options.log2,
+        "seconds": options.seconds,
+        "visits": options.visits,
     }
+    return machine.header(settings) | {"price": [], "peers": [], "accuracy": [], "wrong": []}
 
 
 def _jobs(options: argparse.Namespace) -> Any:
@@ -168,9 +153,7 @@ def _write(report: dict[str, Any], path: Path | None) -> Path:
     if path is None:
         name = f"{report['date'][:10]}-{report['commit']}{'-dirty' if report['dirty'] else ''}.json"
         path = RESULTS / machine.device_name() / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    return path
+    return machine.write(report, path)
 
 
 def _verdict(report: dict[str, Any]) -> str:

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import datetime
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
     rows = [sorted(found, key=lambda row: row["ratio"])[len(found) // 2] for found in visits]
     if options.output:
         after = options.after.name if options.after else "installed"
-        names = {"before": options.before.name, "after": after, "output": None}
-        write(options.output, rows, vars(options) | names)
+        settings = {"before": options.before.name, "after": after}
+        for key in ("log2", "dtypes", "libraries", "only", "seconds", "visits"):
+            settings[key] = getattr(options, key)
+        machine.write(machine.header(settings) | {"cells": rows}, options.output)
     worst = max(rows, key=lambda row: row["ratio"])
     print(f"\nworst: {worst['ratio']:.2f}x   {worst['library']}, {worst['case']}, {worst['work']}")
     return 0
@@ -103,23 +103,6 @@ def compared(
         **{side: summary.as_json() for side, summary in times.items()},
         "ratio": times["after"].median / times["before"].median,
     }
-
-
-def write(path: Path, rows: Sequence[Row], settings: dict[str, Any]) -> None:
-    commit, dirty = machine.commit()
-    report = {
-        "schema": 1,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "dirty": dirty,
-        "machine": machine.machine(),
-        "libscanlib": machine.libscanlib(),
-        "versions": machine.versions(),
-        "settings": {name: value for name, value in settings.items() if value is not None},
-        "cells": rows,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -14,6 +16,28 @@ import scanlib
 
 ROOT = Path(__file__).resolve().parent.parent
 DISTRIBUTIONS = ("numpy", "torch", "jax", "jaxlib", "scipy", "numba", "torchlpc", "ml_dtypes")
+
+
+def header(settings: dict[str, Any]) -> dict[str, Any]:
+    """What a report begins with: when, of which commit, where, with what, and how it was measured."""
+    name, dirty = commit()
+    return {
+        "schema": 1,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": name,
+        "dirty": dirty,
+        "machine": machine(),
+        "libscanlib": libscanlib(),
+        "versions": versions(),
+        "settings": settings,
+    }
+
+
+def write(report: dict[str, Any], path: Path) -> Path:
+    """A report as a JSON file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    return path
 
 
 def machine() -> dict[str, Any]:
