@@ -23,6 +23,8 @@ namespace {  // the CPU core compiles this once for each instruction set: never 
 #if defined(__CUDACC__)
 SCANLIB_BOTH float from_bits(unsigned bits) { return __uint_as_float(bits); }
 SCANLIB_BOTH unsigned to_bits(float value) { return __float_as_uint(value); }
+SCANLIB_BOTH double from_bits(unsigned long long bits) { return __longlong_as_double((long long)bits); }
+SCANLIB_BOTH unsigned long long to_bits(double value) { return (unsigned long long)__double_as_longlong(value); }
 #else
 SCANLIB_BOTH float from_bits(unsigned bits) {
   float value;
@@ -32,6 +34,16 @@ SCANLIB_BOTH float from_bits(unsigned bits) {
 SCANLIB_BOTH unsigned to_bits(float value) {
   unsigned bits;
   std::memcpy(&bits, &value, 4);
+  return bits;
+}
+SCANLIB_BOTH double from_bits(unsigned long long bits) {
+  double value;
+  std::memcpy(&value, &bits, 8);
+  return value;
+}
+SCANLIB_BOTH unsigned long long to_bits(double value) {
+  unsigned long long bits;
+  std::memcpy(&bits, &value, 8);
   return bits;
 }
 #endif

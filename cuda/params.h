@@ -13,7 +13,8 @@ enum Role { kA, kX, kH, kH0, kFinal, kGradH, kGradFinal, kGradA, kGradX, kGradH0
 struct Operand {
   char *first;
   long long outer[kOuterAxes], chunk, lane, step;
-  int dtype, reserved;
+  int dtype;
+  int wide;  // whether it may be moved in 16-byte words (tile.cuh)
 };
 
 // A group is `width` lanes, neighbours along the inner axis, at one outer index; chunks are the groups along it.
@@ -23,8 +24,7 @@ struct ScanParams {
   int rank, conjugate;
   long long steps, lanes, chunks, groups, tiles;  // lanes: of the whole inner axis; tiles: of one group
   // Look-back only (lookback.cuh).
-  unsigned long long *tickets;
-  unsigned *status;
+  unsigned *tickets;
   char *partials, *aggregates, *ends;
 };
 

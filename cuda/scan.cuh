@@ -6,7 +6,7 @@
 
 namespace scanlib {
 
-// What the steps before the thread's slice do to a carry, and those of the whole tile.
+// What the steps before the thread's slice do to a carry; in the last warp also those of the whole tile.
 template <class T>
 struct Prefix {
   Summary<T> before, all;
@@ -14,80 +14,93 @@ struct Prefix {
 
 template <class T>
 struct ScanMemory {
-  Summary<T> of_warp[kWarps][kWarpLanes];
-  T state[kWarpLanes];
-  int doubt[kWarps][kWarpLanes];
+  // One after the other, with a barrier in between.
+  union {
+    Summary<T> of_warp[kWarps][kWarpLanes];
+    int doubt[kWarps][kWarpLanes];
+    typename SumOf<T>::type sums[kWarps][kWarpLanes];
+  };
+  T state[kWarpLanes];  // after the tile
 };
+
+// In order over the slices of each lane in a warp; the last slice has the result for all of them.
+template <class T>
+__device__ __forceinline__ Summary<T> scanned_in_warp(Summary<T> mine) {
+#pragma unroll
+  for (int distance = 1; distance < kWarpSlices; distance *= 2) {
+    const Summary<T> earlier = shuffle_up(mine, distance * kWarpLanes);
+    if (own_slice() >= distance) mine = joined(earlier, mine);
+  }
+  return mine;
+}
 
 // Every thread of the block takes part; starts with a barrier, for the memory may still be read.
 template <class T>
 __device__ __forceinline__ Prefix<T> scanned(Summary<T> mine, ScanMemory<T> *memory) {
-  const int in_warp = thread() % 32 / kWarpLanes, at = thread() % kWarpLanes;
-#pragma unroll
-  for (int distance = 1; distance < kWarpSlices; distance *= 2) {
-    Summary<T> earlier = shuffle_up(mine, distance * kWarpLanes);
-    if (in_warp >= distance) mine = joined(earlier, mine);
-  }
-  Summary<T> before = nothing<T>();
+  mine = scanned_in_warp(mine);
+  __syncthreads();
+  if (own_slice() == kWarpSlices - 1) memory->of_warp[warp()][own_lane()] = mine;
+  __syncthreads();
+  Prefix<T> prefix{nothing<T>(), nothing<T>()};
   if constexpr (kWarpSlices > 1) {
-    Summary<T> earlier = shuffle_up(mine, kWarpLanes);
-    if (in_warp > 0) before = earlier;
+    const Summary<T> earlier = shuffle_up(mine, kWarpLanes);
+    if (own_slice() > 0) prefix.before = earlier;
   }
-  __syncthreads();
-  if (in_warp == kWarpSlices - 1) memory->of_warp[warp()][at] = mine;
-  __syncthreads();
-  Summary<T> all = memory->of_warp[0][at], warps = nothing<T>();
-#pragma unroll 2  // in full, the summaries of all warps would be in registers at once
-  for (int w = 1; w < kWarps; ++w) {
-    if (w == warp()) warps = all;
-    all = joined(all, memory->of_warp[w][at]);
+  if (warp() > 0) {
+    Summary<T> warps = memory->of_warp[0][own_lane()];
+#pragma unroll 1  // in full, the summaries of all warps would be in registers at once
+    for (int w = 1; w < warp(); ++w) warps = joined(warps, memory->of_warp[w][own_lane()]);
+    if (warp() == kWarps - 1) prefix.all = joined(warps, memory->of_warp[kWarps - 1][own_lane()]);
+    prefix.before = kWarpSlices > 1 ? joined(warps, prefix.before) : warps;
+  } else if (kWarps == 1) {
+    prefix.all = memory->of_warp[0][own_lane()];
   }
-  return {warp() > 0 ? joined(warps, before) : before, all};
+  return prefix;
 }
-
-// The states before the thread's run and after the whole tile.
-template <class T>
-struct Carried {
-  T before, after;
-};
 
 // Whether any slice of the thread's lane says yes.
 template <class T>
 __device__ __forceinline__ bool any_slice(bool yes, ScanMemory<T> *memory) {
-  const int at = thread() % kWarpLanes;
   int any = yes;
 #pragma unroll
   for (int bits = kWarpLanes; bits < 32; bits *= 2) any |= shuffle_xor(any, bits);
-  if (thread() % 32 < kWarpLanes) memory->doubt[warp()][at] = any;
+  if (own_slice() == 0) memory->doubt[warp()][own_lane()] = any;
   __syncthreads();
-  for (int w = 0; w < kWarps; ++w) any |= memory->doubt[w][at];
+  for (int w = 0; w < kWarps; ++w) any |= memory->doubt[w][own_lane()];
   return any;
 }
 
-// Brings in the carry. In lanes where a parallel combination cannot be relied on, slices are walked one after the other.
-// `n`: the thread's steps.
+// Whether a parallel combination cannot be relied on, as far as the thread knows. A prefix is joined in another order than the
+// whole, and may overflow where that does not.
 template <class T>
-__device__ __forceinline__ Carried<T> carried_in(const Prefix<T> &prefix, T carry, const T (&a)[kRun],
-                                                 const T (&x)[kRun], int n, ScanMemory<T> *memory) {
-  // A prefix is joined in another order than the whole, and may overflow where that does not.
-  const bool doubtful = !(safe(prefix.all) && safe(prefix.before) && safe_carry(carry));
-  Carried<T> state{slice() > 0 ? applied(prefix.before, carry) : carry, applied(prefix.all, carry)};
-  if (__syncthreads_or(doubtful)) {
-    const bool serial = any_slice(doubtful, memory);
+__device__ __forceinline__ bool doubtful(const Prefix<T> &prefix) {
+  return !safe(prefix.before) || (warp() == kWarps - 1 && !safe(prefix.all));
+}
+
+// Brings in the carry: the state before the thread's run. In lanes of which a thread doubts a parallel combination, slices are walked one after the other, and leave the state after the tile in
+// memory->state; `joined_ones` is called before that. `n`: the thread's steps.
+template <class T, class JoinedOnes>
+__device__ __forceinline__ T carried_in(const Summary<T> &prefix, bool doubt, T carry, const T (&a)[kRun],
+                                        const T (&x)[kRun], int n, ScanMemory<T> *memory, JoinedOnes joined_ones) {
+  doubt = doubt || !safe_carry(carry);
+  T before = slice() > 0 ? applied(prefix, carry) : carry;
+  const bool any = __syncthreads_or(doubt);
+  joined_ones();
+  if (any) {
+    const bool serial = any_slice(doubt, memory);
     for (int s = 0; s < kSlices; ++s) {
       if (serial && slice() == s) {
-        if (s > 0) state.before = memory->state[lane()];
-        T last = state.before;
+        if (s > 0) before = memory->state[lane()];
+        T end = before;
 #pragma unroll
         for (int i = 0; i < kRun; ++i)
-          if (i < n) last = mul_add(a[i], last, x[i]);
-        memory->state[lane()] = last;
+          if (i < n) end = mul_add(a[i], end, x[i]);
+        memory->state[lane()] = end;
       }
       __syncthreads();
     }
-    if (serial) state.after = memory->state[lane()];
   }
-  return state;
+  return before;
 }
 
 // The sum over the slices of each lane, in the threads of slice 0.
@@ -96,12 +109,11 @@ __device__ __forceinline__ S summed_slices(S sum, S (*memory)[kWarpLanes]) {
 #pragma unroll
   for (int bits = kWarpLanes; bits < 32; bits *= 2) add(sum, shuffle_xor(sum, bits));
   if constexpr (kSlices > kWarpSlices) {
-    const int at = thread() % kWarpLanes;
     __syncthreads();
-    if (thread() % 32 < kWarpLanes) memory[warp()][at] = sum;
+    if (own_slice() == 0) memory[warp()][own_lane()] = sum;
     __syncthreads();
-    sum = memory[0][at];
-    for (int w = 1; w < kWarps; ++w) add(sum, memory[w][at]);
+    sum = memory[0][own_lane()];
+    for (int w = 1; w < kWarps; ++w) add(sum, memory[w][own_lane()]);
   }
   return sum;
 }

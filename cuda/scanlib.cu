@@ -5,23 +5,21 @@
 //   SCANLIB_BACKWARD  0 forward, 1 backward
 //   SCANLIB_VALUE     what is computed in: a scanlib_dtype of native/scanlib.h, 3 to 6
 //   SCANLIB_A, _X, _H, _GRAD_A, _GRAD_X   the operands' dtypes; X is grad_h in backward. States have theirs at run time
-//   SCANLIB_LAYOUT    0 columns, 1 rows, 2 narrow columns (tile.cuh)
+//   SCANLIB_LAYOUT    0 columns, 1 rows (tile.cuh)
+//   SCANLIB_DOWN      1: rows whose later steps lie at lower addresses
 //   SCANLIB_THREADS, SCANLIB_WIDTH, SCANLIB_RUN   the tile: threads of a block, lanes, steps a thread
 //   SCANLIB_BUNDLE    tiles of a bundle, bundles of a stack (lookback.cuh)
-//   SCANLIB_PREFETCH  1: the walk loads a tile ahead; 0: it has one tile at most
 //   SCANLIB_SUM       what is summed of grad_a inside a tile: 0 nothing, 1 steps, 2 lanes, 3 both
-#if SCANLIB_KERNEL == 2
-#include "reduce.cuh"
-#else
+//   SCANLIB_RESIDENT  threads a multiprocessor is to hold at least, which bounds the registers of each
+#if SCANLIB_KERNEL == 0
+#include "walk.cuh"
+#elif SCANLIB_KERNEL == 1
 #include "lookback.cuh"
+#else
+#include "reduce.cuh"
 #endif
 
-// Threads a multiprocessor is to hold at least, which bounds the registers of each: 128, or 168 for complex128 and for the
-// summaries of float64 that look-back joins. So many threads, with kRun elements of each operand on the way, keep more memory
-// busy than there is.
-constexpr int kResident = SCANLIB_VALUE == 6 || (SCANLIB_VALUE == 4 && SCANLIB_KERNEL == 1) ? 384 : 512;
-
-extern "C" __global__ void __launch_bounds__(SCANLIB_THREADS, kResident / SCANLIB_THREADS)
+extern "C" __global__ void __launch_bounds__(SCANLIB_THREADS, SCANLIB_RESIDENT / SCANLIB_THREADS)
     scanlib_kernel(scanlib::Params const __grid_constant__ params) {
 #if SCANLIB_KERNEL == 0
   scanlib::walk(params.scan);

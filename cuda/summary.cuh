@@ -6,6 +6,7 @@
 // through. Below the limits here, with a carry below its own, no state on the way can overflow, and the joined result is the
 // serial one up to rounding. Above them the steps are walked one by one instead.
 #pragma once
+#include "elements.h"
 #include "factor.h"
 #include "machine.cuh"
 
@@ -80,6 +81,24 @@ __device__ __forceinline__ bool safe(const Summary<T> &s) {
   // Where an overflow met a zero, the bounds may be low again, but NaN stays.
   return s.most_product <= L::kProduct && s.most_local <= L::kLocal && size_of(s.factor.high) <= L::kHuge &&
          size_of(s.local) <= L::kHuge;
+}
+
+// The bounds in one word that is never zero, rounded up to what fits: 1 is the least that a product is bounded by.
+__device__ __forceinline__ unsigned upper_half(float a) { return (to_bits(a) + 0xffffu) >> 16; }
+__device__ __forceinline__ float from_upper_half(unsigned half, float *) { return from_bits(half << 16); }
+__device__ __forceinline__ unsigned upper_half(double a) { return unsigned((to_bits(a) + 0xffffffffffffull) >> 48); }
+__device__ __forceinline__ double from_upper_half(unsigned half, double *) {
+  return from_bits((unsigned long long)half << 48);
+}
+template <class T>
+__device__ __forceinline__ unsigned packed_bounds(const Summary<T> &s) {
+  return upper_half(s.most_product) << 16 | upper_half(s.most_local);
+}
+template <class T>
+__device__ __forceinline__ void unpack_bounds(unsigned packed, Summary<T> &s) {
+  using R = typename RealOf<T>::type;
+  s.most_product = from_upper_half(packed >> 16, static_cast<R *>(nullptr));
+  s.most_local = from_upper_half(packed & 0xffffu, static_cast<R *>(nullptr));
 }
 
 // Of a thread's own steps.

@@ -3,12 +3,12 @@
 //
 //   threadIdx.x = slice * kWidth + lane      so a warp holds all kWarpSlices slices of kWarpLanes lanes
 //
-// Between memory and registers a warp moves its part of the tile, kWarpLanes lanes by kWarpSteps steps, on its own:
-//   columns  lanes lie side by side in memory: each thread loads its own elements, neighbours together
-//   rows     steps lie side by side: a warp loads 32 neighbouring steps at a time and passes them on through shared memory
-//   narrow   few lanes lie side by side, then the next step's: the same, in the order step by step
-// Strides are obeyed in each, so any layout comes out right in any of them; it is only a matter of which addresses are
-// neighbours.
+// A warp moves its own part of the tile, kWarpLanes lanes by kWarpSlices * kRun steps, between global and shared memory: 16
+// bytes at a time where an operand's strides and address allow it, else element by element, and always so that neighbouring
+// threads move neighbouring addresses. What lies side by side in memory is
+//   columns  the lanes of a step
+//   rows     the steps of a lane
+// Strides are obeyed in both, so any view comes out right in either.
 #pragma once
 #include "elements.h"
 #include "machine.cuh"
@@ -16,8 +16,8 @@
 
 namespace scanlib {
 
-constexpr int kColumns = 0, kRows = 1, kNarrow = 2;
-constexpr int kLayout = SCANLIB_LAYOUT;
+constexpr bool kRows = SCANLIB_LAYOUT == 1;
+constexpr bool kDown = SCANLIB_DOWN;  // rows whose later steps lie at lower addresses
 constexpr int kThreads = SCANLIB_THREADS, kWidth = SCANLIB_WIDTH, kRun = SCANLIB_RUN;
 constexpr int kWarps = kThreads / 32;
 constexpr int kSlices = kThreads / kWidth;
@@ -121,35 +121,16 @@ __device__ void store_value(int dtype, char *at, T value) {
 
 // ------------------------------------------------------------------------------------------------------------- places
 
-__device__ __forceinline__ int thread() { return int(threadIdx.x); }
+__device__ __forceinline__ int thread() { return anew(int(threadIdx.x)); }
 __device__ __forceinline__ int warp() { return thread() / 32; }
 __device__ __forceinline__ int slice() { return thread() / kWidth; }
 __device__ __forceinline__ int lane() { return thread() % kWidth; }
 
-// The first lane and step of a warp's part of the tile.
+// The first lane and step of a warp's part of the tile, and the thread's lane and slice in it.
 __device__ __forceinline__ int warp_lane() { return kWidth > 32 ? warp() * 32 : 0; }
 __device__ __forceinline__ int warp_step() { return kWidth > 32 ? 0 : warp() * kWarpSteps; }
-
-// Element i that a thread moves is lane moved_lane() + lane_of(i) of that part, at step moved_step() + step_of(i).
-__device__ __forceinline__ int moved_lane() {
-  const int t = thread() % 32;
-  return kLayout == kRows ? t / kWarpSteps : t % kWarpLanes;
-}
-__device__ __forceinline__ int moved_step() {
-  const int t = thread() % 32;
-  return kLayout == kRows ? t % kWarpSteps : kLayout == kNarrow ? t / kWarpLanes : t / kWarpLanes * kRun;
-}
-__device__ constexpr int lane_of(int i) { return kLayout == kRows ? i * 32 / kWarpSteps : 0; }
-__device__ constexpr int step_of(int i) {
-  return kLayout == kRows ? i * 32 % kWarpSteps : kLayout == kNarrow ? i * kWarpSlices : i;
-}
-
-// One group: where its operands lie, how many of its lanes there are.
-struct Group {
-  long long outer[kOuterAxes];
-  long long chunk;
-  int lanes;
-};
+__device__ __forceinline__ int own_lane() { return thread() % kWarpLanes; }
+__device__ __forceinline__ int own_slice() { return thread() % 32 / kWarpLanes; }
 
 // 64-bit division takes a hundred instructions, and is hardly ever needed.
 __device__ __forceinline__ long long divided(long long &number, long long by) {
@@ -164,113 +145,229 @@ __device__ __forceinline__ long long divided(long long &number, long long by) {
   return remainder;
 }
 
-__device__ __forceinline__ Group group_at(const ScanParams &p, long long number) {
-  Group group;
-  group.chunk = divided(number, p.chunks);
-#pragma unroll
-  for (int d = kOuterAxes - 1; d >= 0; --d) group.outer[d] = d < p.rank ? divided(number, p.extent[d]) : 0;
-  const long long left = p.lanes - group.chunk * kWidth;
-  group.lanes = int(left < kWidth ? left : kWidth);
-  return group;
-}
+// One tile: where its operands lie. Found by one thread for each operand, and kept in shared memory.
+struct Place {
+  char *first[kRoles];  // lane 0, step 0 of the tile
+  long long group, tile;
+  int lanes;  // of the group
+};
 
-// Lane 0, step 0 of a group in an operand.
-__device__ __forceinline__ char *first_of(const ScanParams &p, const Operand &operand, const Group &group) {
-  char *at = operand.first + group.chunk * operand.chunk;
-#pragma unroll
-  for (int d = 0; d < kOuterAxes; ++d)
-    if (d < p.rank) at += group.outer[d] * operand.outer[d];
-  return at;
+// By the first kRoles threads of a warp; `part` is what grad_a's step counts where it is summed over steps.
+template <bool kSumSteps>
+__device__ __forceinline__ void find_place(const ScanParams &p, Place &place, long long group, long long tile,
+                                           long long part) {
+  static_assert(kRoles <= 32, "a thread for each");
+  const int role = thread() % 32;
+  if (role >= kRoles) return;
+  const Operand &operand = p.operand[role];
+  long long number = group;
+  const long long chunk = divided(number, p.chunks), left = p.lanes - chunk * kWidth;
+  if (role == 0) {
+    place.group = group;
+    place.tile = tile;
+    place.lanes = int(left < kWidth ? left : kWidth);
+  }
+  char *first = operand.first + chunk * operand.chunk;
+#pragma unroll 1
+  for (int d = p.rank - 1; d >= 0; --d) first += divided(number, p.extent[d]) * operand.outer[d];
+  const long long step = kSumSteps && role == kGradA ? part : tile * kTileSteps;
+  place.first[role] = first + step * operand.step;
 }
-
-// ------------------------------------------------------------------------------------------------------------- moving
 
 // How much of [0, kTileSteps) lies below `end`.
 __device__ __forceinline__ int steps_below(long long end) {
   return int(end < 0 ? 0 : end < kTileSteps ? end : kTileSteps);
 }
 
-// Calls use(i, address, exists) for each element of a thread's share of its warp's part of the tile, whose step 0 is at `first`:
-// it exists where `low` <= step < `high` and lane < `lanes`. One address is stepped along, which takes the fewest registers.
-template <class Use>
-__device__ __forceinline__ void each_moved(const char *first, const Operand &operand, int low, int high, int lanes,
-                                           Use use) {
-  const int step0 = warp_step() + moved_step(), lane0 = warp_lane() + moved_lane();
-  const char *at = first + step0 * operand.step + lane0 * operand.lane;
+// ------------------------------------------------------------------------------------------------------------- moving
+
+// A warp's part of a tile in shared memory, of kEach steps a thread: an array of bytes and where each element lies in it.
+//
+// Rows: one run after the other, in memory's order, an odd number of 16-byte words apart, so that threads that read the same
+// word of their runs meet all banks. Columns: the lanes of one step, then the next step's, with a gap between slices.
+template <class E, int kEach>
+struct Part {
+  static constexpr int kSize = sizeof(E), kRunBytes = kEach * kSize, kStepBytes = kWarpLanes * kSize;
+  static constexpr int kStride = kRunBytes % 16 ? kRunBytes + kSize : (kRunBytes / 16 | 1) * 16;
+  static constexpr int kSliceBytes = kEach * kStepBytes + (kWarpSlices > 1 ? kStepBytes : 0);
+  static constexpr int kBytes = ((kRows ? 32 * kStride : kWarpSlices * kSliceBytes) + 15) / 16 * 16;
+  // Whether it consists of 16-byte words that lie in memory as they do here.
+  static constexpr bool kWords = (kRows ? kRunBytes : kStepBytes) % 16 == 0;
+
+  static __device__ __forceinline__ int at(int lane_, int slice_, int i) {
+    if constexpr (kRows) {
+      const int run = lane_ * kWarpSlices + (kDown ? kWarpSlices - 1 - slice_ : slice_);
+      return run * kStride + (kDown ? kEach - 1 - i : i) * kSize;
+    } else {
+      return slice_ * kSliceBytes + i * kStepBytes + lane_ * kSize;
+    }
+  }
+
+  // The thread's own run.
+  static __device__ __forceinline__ void read(E (&to)[kEach], const char *part) {
+    own<true>(to, const_cast<char *>(part));
+  }
+  static __device__ __forceinline__ void write(E (&from)[kEach], char *part) { own<false>(from, part); }
+
+  // Calls use(address, offset, step, lane) for each 16-byte word that a thread moves between an operand whose step 0 is at `first`
+  // and the part; `step` and `lane` are those of its first element. The part has the steps from `from` on of each run. One address
+  // is stepped along, which takes the fewest registers.
+  template <class Use>
+  static __device__ __forceinline__ void each_word(const char *first, const Operand &operand, int from, Use use) {
+    constexpr int kPer = 16 / kSize, kCount = 32 * kEach / kPer;
+    const long long by_step = kRows ? (kDown ? -kSize : kSize) : operand.step;
+    const long long by_lane = kRows ? operand.lane : kSize;
+    const int t = thread() % 32;
+    const int step0 = step_of<kPer>(t, from), lane0 = lane_of<kPer>(t);
+    const char *at = first + step0 * by_step + lane0 * by_lane;
 #pragma unroll
-  for (int i = 0; i < kRun; ++i) {
-    const int step = step0 + step_of(i);
-    use(i, at, step >= low && step < high && lane0 + lane_of(i) < lanes);
-    at += (step_of(i + 1) - step_of(i)) * operand.step + (lane_of(i + 1) - lane_of(i)) * operand.lane;
+    for (int r = 0; r < (kCount + 31) / 32; ++r) {
+      const int step = step0 + step_of<kPer>(32 * r, 0) - step_of<kPer>(0, 0), lane_ = lane0 + lane_of<kPer>(32 * r);
+      if (kCount >= 32 || t < kCount) use(at, offset_of<kPer>(t) + offset_of<kPer>(32 * r), step, lane_);
+      at += (step_of<kPer>(32 * r + 32, 0) - step_of<kPer>(32 * r, 0)) * by_step +
+            (lane_of<kPer>(32 * r + 32) - lane_of<kPer>(32 * r)) * by_lane;
+    }
   }
-}
 
-// Elements in the order in which they are moved, `fill` where there are none. Only loads: several can be under way.
-template <class E>
-__device__ __forceinline__ void fetch(E (&to)[kRun], const char *first, const Operand &operand, int low, int high,
-                                      int lanes, E fill) {
-  each_moved(first, operand, low, high, lanes, [&](int i, const char *at, bool exists) {
-    to[i] = fill;
-    if (exists) to[i] = load_element<E>(at);
-  });
-}
-template <class E>
-__device__ __forceinline__ void put_back(const E (&from)[kRun], char *first, const Operand &operand, int high,
-                                         int lanes) {
-  each_moved(first, operand, 0, high, lanes, [&](int i, const char *at, bool exists) {
-    if (exists) store_element(const_cast<char *>(at), from[i]);
-  });
-}
-
-// What a warp passes elements on through: one element left out after each run, so that 32 threads at the same place of
-// their runs meet 32 banks.
-template <class T>
-struct Exchange {
-  static constexpr bool kUsed = kLayout != kColumns;
-  T of[kUsed ? kWarps : 1][kUsed ? 32 * (kRun + 1) : 1];
-
-  static __device__ __forceinline__ int at(int lane_, int step) {
-    const int place = lane_ * kWarpSteps + step;
-    return place + place / kRun;
+  // The same element by element, a few at a time: first load(i, ...) for each of them, then store(i, ...).
+  static constexpr int kFew = kEach < 4 ? kEach : 4;
+  template <class Load, class Store>
+  static __device__ __forceinline__ void each_element(const char *first, const Operand &operand, int from, Load load,
+                                                      Store store) {
+    const int t = thread() % 32;
+#pragma unroll 1
+    for (int begin = t; begin < 32 * kEach; begin += 32 * kFew) {
+#pragma unroll
+      for (int i = 0; i < kFew; ++i) {
+        const int piece = begin + 32 * i, step = step_of<1>(piece, from), lane_ = lane_of<1>(piece);
+        load(i, first + step * operand.step + lane_ * operand.lane, offset_of<1>(piece), step, lane_);
+      }
+#pragma unroll
+      for (int i = 0; i < kFew; ++i) {
+        const int piece = begin + 32 * i;
+        store(i, offset_of<1>(piece), step_of<1>(piece, from), lane_of<1>(piece));
+      }
+    }
   }
-  static __device__ __forceinline__ int own(int i) { return thread() % 32 / kWarpLanes * kRun + i; }
+
+ private:
+  // Of the piece of that number: sums over the bits of the number, so that a thread's own and a round's are added up.
+  template <int kPer>
+  static __device__ constexpr int lane_of(int piece) {
+    return kRows ? piece / (kWarpSlices * kEach / kPer) : piece % (kWarpLanes / kPer) * kPer;
+  }
+  template <int kPer>
+  static __device__ constexpr int place_of(int piece) {  // its step in the part; in rows counted in memory's order
+    return kRows ? piece % (kWarpSlices * kEach / kPer) * kPer : piece / (kWarpLanes / kPer);
+  }
+  template <int kPer>
+  static __device__ constexpr int step_of(int piece, int from) {
+    const int place = place_of<kPer>(piece);
+    return kRows ? (kDown ? kWarpSteps - 1 - place : place) : place / kEach * kRun + place % kEach + from;
+  }
+  template <int kPer>
+  static __device__ constexpr int offset_of(int piece) {
+    const int place = place_of<kPer>(piece), slice_ = place / kEach, i = place % kEach, lane_ = lane_of<kPer>(piece);
+    return kRows ? (lane_ * kWarpSlices + slice_) * kStride + i * kSize
+                 : slice_ * kSliceBytes + i * kStepBytes + lane_ * kSize;
+  }
+
+  template <bool kRead>
+  static __device__ __forceinline__ void own(E (&values)[kEach], char *part) {
+    if constexpr (kRows && kRunBytes % 16 == 0) {
+      constexpr int kPer = 16 / kSize;
+      const int last = kDown ? kEach - 1 : 0;
+      char *run = part + at(own_lane(), own_slice(), last);
+#pragma unroll
+      for (int w = 0; w < kEach / kPer; ++w) {
+        union {
+          Bytes<16> word;
+          E element[kPer];
+        } both;
+        if (kRead) both.word = reinterpret_cast<const Bytes<16> *>(run)[w];
+#pragma unroll
+        for (int e = 0; e < kPer; ++e) {
+          E &value = values[kDown ? kEach - 1 - (w * kPer + e) : w * kPer + e];
+          if (kRead)
+            value = both.element[e];
+          else
+            both.element[e] = value;
+        }
+        if (!kRead) reinterpret_cast<Bytes<16> *>(run)[w] = both.word;
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+        char *at_i = part + at(own_lane(), own_slice(), i);
+        if (kRead)
+          values[i] = load_element<E>(at_i);
+        else
+          store_element(at_i, values[i]);
+      }
+    }
+  }
 };
 
-// From the order of moving to the thread's own run, and back.
-template <class T, class E>
-__device__ __forceinline__ void arrange(T (&to)[kRun], const E (&from)[kRun], Exchange<T> &exchange) {
-  if constexpr (kLayout == kColumns) {
-#pragma unroll
-    for (int i = 0; i < kRun; ++i) to[i] = widened<T>(from[i]);
-  } else {
-    T *through = exchange.of[warp()];
-#pragma unroll
-    for (int i = 0; i < kRun; ++i)
-      through[Exchange<T>::at(moved_lane() + lane_of(i), moved_step() + step_of(i))] = widened<T>(from[i]);
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < kRun; ++i) to[i] = through[Exchange<T>::at(thread() % kWarpLanes, Exchange<T>::own(i))];
-    __syncwarp();
-  }
+// Which elements of a warp's part there are: low <= step < high, lane < lanes, counted from the part's first.
+struct Extent {
+  int low, high, lanes;
+};
+
+// Whether this tile's share of an operand is moved in 16-byte words: in rows the last may end inside of one.
+template <class E>
+__device__ __forceinline__ bool in_words(const Operand &operand, const Extent &extent) {
+  return operand.wide && (!kRows || extent.high % (16 / int(sizeof(E))) == 0);
 }
-template <class E, class T>
-__device__ __forceinline__ void store_run(const T (&values)[kRun], char *first, const Operand &operand, int high,
-                                          int lanes, Exchange<T> &exchange) {
-  E moved[kRun];
-  if constexpr (kLayout == kColumns) {
-#pragma unroll
-    for (int i = 0; i < kRun; ++i) moved[i] = narrowed<E>(values[i]);
-  } else {
-    T *through = exchange.of[warp()];
-#pragma unroll
-    for (int i = 0; i < kRun; ++i) through[Exchange<T>::at(thread() % kWarpLanes, Exchange<T>::own(i))] = values[i];
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < kRun; ++i)
-      moved[i] = narrowed<E>(through[Exchange<T>::at(moved_lane() + lane_of(i), moved_step() + step_of(i))]);
-    __syncwarp();
+
+// Starts copies of a warp's part of an operand, whose first element is at `first`.
+template <class E>
+__device__ __forceinline__ void start_part(char *to, const char *first, const Operand &operand, const Extent &extent) {
+  using P = Part<E, kRun>;
+  auto exists = [&](int step, int lane_) { return step >= extent.low && step < extent.high && lane_ < extent.lanes; };
+  if constexpr (P::kWords) {
+    if (in_words<E>(operand, extent)) {
+      P::each_word(first, operand, 0, [&](const char *at, int offset, int step, int lane_) {
+        if (exists(step, lane_)) start_copy<16>(to + offset, at);
+      });
+      return;
+    }
   }
-  put_back(moved, first, operand, high, lanes);
+  E held[P::kFew];  // too small for copies of their own
+  P::each_element(
+      first, operand, 0,
+      [&](int i, const char *at, int offset, int step, int lane_) {
+        if (!exists(step, lane_)) return;
+        if constexpr (sizeof(E) < 4)
+          held[i] = load_element<E>(at);
+        else
+          start_copy<sizeof(E)>(to + offset, at);
+      },
+      [&](int i, int offset, int step, int lane_) {
+        if (sizeof(E) < 4 && exists(step, lane_)) store_element(to + offset, held[i]);
+      });
+}
+
+// Stores the steps from `from` on of each run, kEach of them, from shared memory.
+template <class E, int kEach>
+__device__ __forceinline__ void put_part(const char *part, char *first, const Operand &operand, const Extent &extent,
+                                         int from) {
+  using P = Part<E, kEach>;
+  auto put = [&](auto word, const char *at, int offset, int step, int lane_) {
+    using Word = decltype(word);
+    if (step < extent.high && lane_ < extent.lanes)
+      *reinterpret_cast<Word *>(const_cast<char *>(at)) = *reinterpret_cast<const Word *>(part + offset);
+  };
+  if constexpr (P::kWords) {
+    if (in_words<E>(operand, extent)) {
+      P::each_word(first, operand, from,
+                   [&](const char *at, int offset, int step, int lane_) { put(Bytes<16>{}, at, offset, step, lane_); });
+      return;
+    }
+  }
+  P::each_element(
+      first, operand, from,
+      [&](int, const char *at, int offset, int step, int lane_) { put(Bytes<sizeof(E)>{}, at, offset, step, lane_); },
+      [](int, int, int, int) {});
 }
 
 }  // namespace scanlib

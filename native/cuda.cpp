@@ -4,16 +4,18 @@
 // The driver takes a program as a library that belongs to no context, so one is kept for each architecture; it becomes
 // resident in a context when it is first launched there. That is done ahead of the launch and outside of what a stream
 // capture forbids, so a first call may be captured.
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <new>
-#include <set>
 #include <shared_mutex>
 #include <string>
-#include <tuple>
+#include <string_view>
+#include <unordered_map>
 #include <utility>
 
 #include "cuda_driver.h"
@@ -25,7 +27,6 @@ namespace scanlib {
 namespace {
 
 constexpr const char *kEntry = "scanlib_kernel";
-constexpr CudaDevice kAnyDevice = {90, 132};  // where only what does not depend on the device is asked for
 
 thread_local char last_error[8192];
 
@@ -56,13 +57,37 @@ int refused(const CudaDriver &driver, const char *call, CudaResult error) {
 
 // ---- programs
 
+// A problem in a context. One that is destroyed may leave its address to another, of the same device or of another.
+struct Key {
+  CudaContext context;
+  int device, tunings;
+  scanlib_problem problem;
+
+  bool operator==(const Key &other) const {
+    return context == other.context && device == other.device && tunings == other.tunings &&
+           std::memcmp(&problem, &other.problem, sizeof problem) == 0;
+  }
+};
+struct KeyHash {
+  size_t operator()(const Key &key) const {
+    const std::string_view bytes(reinterpret_cast<const char *>(&key.problem), sizeof key.problem);
+    return std::hash<std::string_view>()(bytes) ^ std::hash<CudaContext>()(key.context);
+  }
+};
+
+// What is worked out once for it: how to run it, its kernels, resident in the context, and on how many blocks they run.
+struct Prepared {
+  CudaPlan plan;
+  CudaKernel kernels[CudaPlan::kMostLaunches];
+  unsigned blocks[CudaPlan::kMostLaunches];
+};
+constexpr size_t kMostPrepared = 4096;  // when there are more, all are forgotten
+
 struct Programs {
   std::shared_mutex lock;
   scanlib_cuda_compiler compiler = nullptr;
   std::map<std::pair<int, std::string>, CudaKernel> kernels;  // by architecture and definitions; never unloaded
-  // Kernels that are resident in a context. One that is destroyed may leave its address to another: then a kernel becomes
-  // resident when it is launched.
-  std::set<std::pair<CudaContext, CudaKernel>> resident;
+  std::unordered_map<Key, std::shared_ptr<const Prepared>, KeyHash> prepared;
 };
 
 // Never destroyed: other threads may launch while the process ends.
@@ -117,22 +142,53 @@ int load(const CudaDriver &driver, const char *definitions, int architecture, Cu
   return SCANLIB_OK;
 }
 
-// The kernel of a program, resident in `context`, which is current.
-int find(const CudaDriver &driver, const char *definitions, int architecture, CudaContext context, CudaKernel *kernel) {
+// The kernel of a program, loaded if it was not yet.
+int find(const CudaDriver &driver, const char *definitions, int architecture, CudaKernel *kernel) {
   *kernel = nullptr;
   {
     std::shared_lock<std::shared_mutex> reading(programs().lock);
     auto place = programs().kernels.find(std::pair(architecture, std::string(definitions)));
     if (place != programs().kernels.end()) *kernel = place->second;
-    if (*kernel && programs().resident.count(std::pair(context, *kernel))) return SCANLIB_OK;
   }
+  return *kernel ? SCANLIB_OK : load(driver, definitions, architecture, kernel);
+}
+
+// For a context that is current.
+int prepare(const CudaDriver &driver, const scanlib_problem &problem, int device, Prepared *made) {
+  if (int status = plan_cuda(problem, &made->plan)) return status;
+  int major = 0, minor = 0, multiprocessors = 0;
+  SCANLIB_CALL(driver, cuDeviceGetAttribute, &major, kCudaAttributeMajor, device);
+  SCANLIB_CALL(driver, cuDeviceGetAttribute, &minor, kCudaAttributeMinor, device);
+  SCANLIB_CALL(driver, cuDeviceGetAttribute, &multiprocessors, kCudaAttributeMultiprocessors, device);
   OutsideCapture outside(driver);
-  if (!*kernel)
-    if (int status = load(driver, definitions, architecture, kernel)) return status;
-  CudaFunction function = nullptr;
-  SCANLIB_CALL(driver, cuKernelGetFunction, &function, *kernel);
+  for (int i = 0; i < made->plan.launches; ++i) {
+    const CudaLaunch &launch = made->plan.launch[i];
+    if (int status = find(driver, launch.options, 10 * major + minor, &made->kernels[i])) return status;
+    CudaFunction function = nullptr;
+    SCANLIB_CALL(driver, cuKernelGetFunction, &function, made->kernels[i]);
+    made->blocks[i] = launch.blocks;
+    if (!launch.persistent) continue;
+    int each = 0;
+    SCANLIB_CALL(driver, cuOccupancyMaxActiveBlocksPerMultiprocessor, &each, function, int(launch.threads), 0);
+    made->blocks[i] = std::min(launch.blocks, unsigned(std::max(1, multiprocessors * each)));
+  }
+  return SCANLIB_OK;
+}
+
+int find_prepared(const CudaDriver &driver, const scanlib_problem &problem, CudaContext context, int device,
+                  std::shared_ptr<const Prepared> *found) {
+  const Key key{context, device, cuda_tunings(), problem};
+  {
+    std::shared_lock<std::shared_mutex> reading(programs().lock);
+    auto place = programs().prepared.find(key);
+    if (place != programs().prepared.end()) return *found = place->second, SCANLIB_OK;
+  }
+  auto made = std::make_shared<Prepared>();
+  if (int status = prepare(driver, problem, device, made.get())) return status;
+  *found = made;
   std::unique_lock<std::shared_mutex> writing(programs().lock);
-  programs().resident.emplace(context, *kernel);
+  if (programs().prepared.size() >= kMostPrepared) programs().prepared.clear();
+  programs().prepared[key] = std::move(made);
   return SCANLIB_OK;
 }
 
@@ -167,16 +223,6 @@ class Current {
     return SCANLIB_OK;
   }
 
-  int device(CudaDevice *device) const {
-    int id = 0, major = 0, minor = 0;
-    SCANLIB_CALL(driver_, cuCtxGetDevice, &id);
-    SCANLIB_CALL(driver_, cuDeviceGetAttribute, &major, kCudaAttributeMajor, id);
-    SCANLIB_CALL(driver_, cuDeviceGetAttribute, &minor, kCudaAttributeMinor, id);
-    SCANLIB_CALL(driver_, cuDeviceGetAttribute, &device->multiprocessors, kCudaAttributeMultiprocessors, id);
-    device->architecture = 10 * major + minor;
-    return SCANLIB_OK;
-  }
-
   CudaContext context = nullptr;
 
  private:
@@ -192,24 +238,22 @@ int launch(const scanlib_problem &problem, CudaStream stream, void *scratch, con
   const void *operand = nullptr;
   for (void *pointer : pointers.of) operand = operand ? operand : pointer;
   if (int status = current.enter(stream, operand)) return status;
-  CudaDevice device;
-  if (int status = current.device(&device)) return status;
-  CudaPlan plan;
-  if (int status = plan_cuda(problem, device, &plan)) return status;
-  if (plan.scratch_bytes && (!scratch || reinterpret_cast<uintptr_t>(scratch) % 256)) return SCANLIB_E_ARGUMENT;
-  CudaKernel kernels[CudaPlan::kMostLaunches];
-  for (int i = 0; i < plan.launches; ++i)
-    if (int status = find(*driver, plan.launch[i].options, device.architecture, current.context, &kernels[i]))
-      return status;
+  int device = 0;
+  SCANLIB_CALL(*driver, cuCtxGetDevice, &device);
+  std::shared_ptr<const Prepared> prepared;
+  if (int status = find_prepared(*driver, problem, current.context, device, &prepared)) return status;
+  const CudaPlan &plan = prepared->plan;
+  if (plan.scratch_bytes && (!scratch || reinterpret_cast<uintptr_t>(scratch) % kCudaScratchAlignment))
+    return SCANLIB_E_ARGUMENT;
   CudaParams params;
-  fill_cuda_params(problem, plan, pointers, scratch, &params);
+  fill_cuda_params(plan, pointers, scratch, &params);
   if (plan.launches && plan.zeroed_bytes)
     SCANLIB_CALL(*driver, cuMemsetD8Async, reinterpret_cast<CudaAddress>(scratch), 0, size_t(plan.zeroed_bytes),
                  stream);
   for (int i = 0; i < plan.launches; ++i) {
     void *arguments[] = {&params};
-    SCANLIB_CALL(*driver, cuLaunchKernel, kernels[i], plan.launch[i].blocks, 1, 1, plan.launch[i].threads, 1, 1, 0,
-                 stream, arguments, nullptr);
+    SCANLIB_CALL(*driver, cuLaunchKernel, prepared->kernels[i], prepared->blocks[i], 1, 1, plan.launch[i].threads, 1, 1,
+                 0, stream, arguments, nullptr);
   }
   return SCANLIB_OK;
 }
@@ -237,7 +281,7 @@ using namespace scanlib;
 extern "C" int scanlib_cuda_scratch_bytes(const scanlib_problem *problem, int64_t *bytes) {
   CudaPlan plan;
   if (!valid(problem) || !bytes) return SCANLIB_E_ARGUMENT;
-  if (int status = plan_cuda(*problem, kAnyDevice, &plan)) return status;
+  if (int status = plan_cuda(*problem, &plan)) return status;
   *bytes = plan.scratch_bytes;
   return SCANLIB_OK;
 }
@@ -259,13 +303,13 @@ extern "C" int scanlib_cuda_backward(const scanlib_problem *problem, void *strea
 
 extern "C" size_t scanlib_cuda_describe(const scanlib_problem *problem, char *buffer, size_t size) {
   CudaPlan plan;
-  if (!valid(problem) || plan_cuda(*problem, kAnyDevice, &plan)) return 0;
+  if (!valid(problem) || plan_cuda(*problem, &plan)) return 0;
   return size_t(std::snprintf(buffer, size, "%s", plan.summary));
 }
 
 extern "C" size_t scanlib_cuda_programs(const scanlib_problem *problem, char *buffer, size_t size) {
   CudaPlan plan;
-  if (!valid(problem) || plan_cuda(*problem, kAnyDevice, &plan)) return 0;
+  if (!valid(problem) || plan_cuda(*problem, &plan)) return 0;
   static_assert(CudaPlan::kMostLaunches == 2, "the lines below are for two");
   const char *second = plan.launches > 1 ? plan.launch[1].options : "";
   return size_t(std::snprintf(buffer, size, "%s%s%s", plan.launches > 0 ? plan.launch[0].options : "",
@@ -283,6 +327,6 @@ extern "C" int scanlib_cuda_use_driver(const char *path) {
   if (int status = use_cuda_driver(path)) return status;
   std::unique_lock<std::shared_mutex> writing(programs().lock);
   programs().kernels.clear();
-  programs().resident.clear();
+  programs().prepared.clear();
   return SCANLIB_OK;
 }

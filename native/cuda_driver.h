@@ -40,12 +40,14 @@ enum : int {
                                               unsigned count)) apply(cuLibraryUnload, (CudaLibrary library))          \
                           apply(cuLibraryGetKernel, (CudaKernel * kernel, CudaLibrary library, const char *name))     \
                               apply(cuKernelGetFunction, (CudaFunction * function, CudaKernel kernel))                \
-                                  apply(cuMemsetD8Async,                                                              \
-                                        (CudaAddress address, unsigned char value, size_t count, CudaStream stream))  \
-                                      apply(cuLaunchKernel,                                                           \
-                                            (CudaKernel kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z,    \
-                                             unsigned block_x, unsigned block_y, unsigned block_z,                    \
-                                             unsigned shared_bytes, CudaStream stream, void **params, void **extra))
+                                  apply(cuOccupancyMaxActiveBlocksPerMultiprocessor,                                  \
+                                        (int *blocks, CudaFunction function, int threads, size_t shared_bytes))       \
+                                      apply(cuMemsetD8Async, (CudaAddress address, unsigned char value, size_t count, \
+                                                              CudaStream stream))                                     \
+                                          apply(cuLaunchKernel, (CudaKernel kernel, unsigned grid_x, unsigned grid_y, \
+                                                                 unsigned grid_z, unsigned block_x, unsigned block_y, \
+                                                                 unsigned block_z, unsigned shared_bytes,             \
+                                                                 CudaStream stream, void **params, void **extra))
 
 struct CudaDriver {
 #define SCANLIB_DECLARE(name, arguments) CudaResult(*name) arguments;

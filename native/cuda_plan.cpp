@@ -1,6 +1,7 @@
 #include "cuda_plan.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -30,14 +31,17 @@ static_assert(kOuterAxes == SCANLIB_MAX_OUTER && int(kRoles) == int(SCANLIB_ROLE
 //   few and long                                      look-back  tiles of all lanes and stretches of time, in one pass
 
 CudaTuning g_tuning;
+std::atomic<int> g_tunings{0};
 
 enum Kernel { kWalk = 0, kLookBack = 1, kAddUp = 2 };
-enum Layout { kColumns = 0, kRows = 1, kNarrow = 2 };
+enum Layout { kColumns = 0, kRows = 1 };
 enum : int { kSumSteps = 1, kSumLanes = 2 };  // of grad_a, inside a tile
 
 constexpr int kWarp = 32;
+constexpr int kMostRun = 16;
 constexpr int kWide = 128;  // lanes of a tile that has one slice only
 constexpr int kReduceThreads = 256, kReduceTerms = 8;
+constexpr int64_t kMostTickets = int64_t(1) << 30;  // of 2^31, since blocks draw some more
 constexpr int64_t kMostBlocks = (int64_t(1) << 31) - 1;
 constexpr int64_t kMostBytes = int64_t(1) << 60;
 
@@ -54,18 +58,25 @@ struct Cut {
   int32_t value;           // the dtype computed in
   Kernel kernel;
   Layout layout;
+  bool down;  // rows whose later steps, as they are walked, lie at lower addresses
   int sum;
-  bool prefetch;
-  int threads, width, run;
+  int threads, width, run, bundle;
   int64_t chunks, groups, tiles;
 
   int slices() const { return threads / width; }
   int64_t numbers() const { return tiles * groups; }
-  int64_t record_bytes() const {
-    const int64_t size = dtype_size(value), real = value == SCANLIB_F32 || value == SCANLIB_C64 ? 4 : 8;
-    return width * (3 * size + 2 * real);
-  }
+  // Of one tile, as Mail in cuda/lookback.cuh lays them out.
+  int64_t record_bytes() const { return width * 4 * dtype_size(value); }
+  int64_t end_bytes() const { return width * (value == SCANLIB_F32 ? 8 : value == SCANLIB_C128 ? 32 : 16); }
 };
+
+// Bytes of an element of whichever operand with a time axis has the largest.
+int64_t largest_element(const scanlib_problem &p) {
+  int64_t size = 1;
+  for (int role = 0; role < SCANLIB_ROLES; ++role)
+    if (!is_state(role)) size = std::max(size, dtype_size(p.operand[role].dtype));
+  return size;
+}
 
 bool summed(int64_t stride, int64_t extent) { return stride == 0 && extent != 1; }
 
@@ -76,7 +87,7 @@ void choose_tile(const scanlib_problem &p, int run_bytes, Cut *cut) {
   // for a second.
   const bool wide = size == 16 || (size == 8 && (cut->sum & kSumLanes));
   const int most = rows || wide ? g_tuning.row_threads : g_tuning.column_threads;
-  cut->run = int(std::max<int64_t>(2, run_bytes / size));
+  cut->run = int(std::min<int64_t>(kMostRun, std::max<int64_t>(2, run_bytes / largest_element(p))));
   const int64_t slices = std::min<int64_t>(most, power_of_two(ceil_div(std::max<int64_t>(1, p.time), cut->run)));
   const bool alone = slices == 1 || (!rows && lane_count(p) >= g_tuning.many_lanes);
   if (alone && 2 * inner > kWide && cut->sum != kSumLanes) {
@@ -101,6 +112,26 @@ void choose_tile(const scanlib_problem &p, int run_bytes, Cut *cut) {
   cut->tiles = ceil_div(p.time, int64_t(cut->slices()) * cut->run);
 }
 
+// Stacks follow one another at about two microseconds each. With bundles of this size that takes at most half of the time in
+// which memory brings their elements; smaller ones have fewer records to read.
+int bundle_for(const scanlib_problem &p, const Cut &cut) {
+  constexpr int64_t kStackBytes = 12 << 20;
+  int64_t element = 0;
+  for (int role : {SCANLIB_A, SCANLIB_X, SCANLIB_H, SCANLIB_GRAD_H, SCANLIB_GRAD_A, SCANLIB_GRAD_X})
+    if (p.operand[role].dtype) element += dtype_size(p.operand[role].dtype);
+  const int64_t bytes = cut.groups * cut.threads * cut.run * element;
+  int bundle = 8;
+  while (bundle < 32 && bytes * bundle * bundle < kStackBytes) bundle *= 2;
+  return bundle;
+}
+
+// Threads that a multiprocessor is to hold.
+int resident_threads(const Cut &cut) {
+  if (g_tuning.resident) return std::max(g_tuning.resident, cut.threads);
+  if (cut.value == SCANLIB_C128 || (cut.value == SCANLIB_F64 && cut.kernel == kLookBack)) return 384;
+  return cut.value == SCANLIB_F32 && cut.backward && cut.run <= 8 ? 768 : 512;
+}
+
 Cut cut_problem(const scanlib_problem &p) {
   Cut cut{};
   cut.backward = p.operand[SCANLIB_GRAD_H].dtype != SCANLIB_ABSENT;
@@ -109,6 +140,7 @@ Cut cut_problem(const scanlib_problem &p) {
   const scanlib_layout &lead = p.operand[cut.backward ? SCANLIB_GRAD_X : SCANLIB_H];
   const bool time_nearest = p.inner == 1 || std::llabs(lead.time) < std::llabs(lead.inner);
   cut.layout = time_nearest ? kRows : kColumns;
+  cut.down = time_nearest && cut.against;
   const scanlib_layout &grad_a = p.operand[SCANLIB_GRAD_A];
   if (cut.backward && p.time > 0)
     cut.sum = (summed(grad_a.time, p.time) ? kSumSteps : 0) | (summed(grad_a.inner, p.inner) ? kSumLanes : 0);
@@ -116,13 +148,9 @@ Cut cut_problem(const scanlib_problem &p) {
   choose_tile(p, cut.backward ? g_tuning.backward_run_bytes : g_tuning.run_bytes, &cut);
   if (cut.tiles > 1 && cut.slices() > 1 && cut.groups < g_tuning.enough_groups) {
     cut.kernel = kLookBack;
-  } else {
-    cut.kernel = kWalk;
-    cut.prefetch = cut.tiles > 1;
-    if (cut.prefetch) choose_tile(p, g_tuning.prefetch_run_bytes, &cut);
+    cut.bundle = g_tuning.bundle ? g_tuning.bundle : bundle_for(p, cut);
   }
   if (cut.width == 1) cut.sum &= ~kSumLanes;  // nothing to add up inside a tile
-  if (cut.layout == kColumns && cut.width * dtype_size(lead.dtype) < 32) cut.layout = kNarrow;
   return cut;
 }
 
@@ -184,7 +212,7 @@ Parts parts_of(const scanlib_problem &p, const Cut &cut) {
 
 // The pieces of scratch memory, as offsets.
 struct Room {
-  int64_t status, partials, aggregates, ends, parts, bytes;
+  int64_t partials, aggregates, ends, zeroed, parts, bytes;
 };
 
 Room room_for(const Cut &cut, const Parts &parts) {
@@ -197,11 +225,11 @@ Room room_for(const Cut &cut, const Parts &parts) {
     return at;
   };
   if (cut.kernel == kLookBack) {
-    take(1, sizeof(unsigned long long));
-    room.status = take(cut.numbers(), sizeof(unsigned));
+    take(1, sizeof(unsigned));
     room.partials = take(cut.numbers(), cut.record_bytes());
-    room.aggregates = take(ceil_div(cut.tiles, g_tuning.bundle) * cut.groups, cut.record_bytes());
-    room.ends = take(cut.numbers(), cut.width * dtype_size(cut.value));
+    room.aggregates = take(ceil_div(cut.tiles, cut.bundle) * cut.groups, cut.record_bytes());
+    room.ends = take(cut.numbers(), cut.end_bytes());
+    room.zeroed = next;
   }
   if (parts.needed) room.parts = take(parts.bytes, 1);
   room.bytes = next;
@@ -218,14 +246,15 @@ void write_options(char *to, size_t size, Kernel kernel, const Cut &cut, int32_t
   std::snprintf(to, size,
                 "-DSCANLIB_KERNEL=%d -DSCANLIB_BACKWARD=%d -DSCANLIB_VALUE=%d -DSCANLIB_A=%d -DSCANLIB_X=%d "
                 "-DSCANLIB_H=%d -DSCANLIB_GRAD_A=%d -DSCANLIB_GRAD_X=%d -DSCANLIB_LAYOUT=%d -DSCANLIB_THREADS=%d "
-                "-DSCANLIB_WIDTH=%d -DSCANLIB_RUN=%d -DSCANLIB_BUNDLE=%d -DSCANLIB_PREFETCH=%d -DSCANLIB_SUM=%d",
+                "-DSCANLIB_WIDTH=%d -DSCANLIB_RUN=%d -DSCANLIB_DOWN=%d -DSCANLIB_BUNDLE=%d -DSCANLIB_SUM=%d "
+                "-DSCANLIB_RESIDENT=%d",
                 kernel, cut.backward, cut.value, a, x, h, grad_a, grad_x, cut.layout, cut.threads, cut.width, cut.run,
-                g_tuning.bundle, cut.prefetch, cut.sum);
+                cut.down, cut.bundle, cut.sum, resident_threads(cut));
 }
 
 void describe(const scanlib_problem &p, const Cut &cut, const Parts &parts, char *to, size_t size) {
   static const char *const kDtypes[] = {"", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"};
-  static const char *const kLayouts[] = {"columns", "rows", "narrow columns"};
+  static const char *const kLayouts[] = {"columns", "rows"};
   std::snprintf(to, size,
                 "%s %s over %s in %s: %lld sequences of %lld steps in %lld groups of up to %d, %lld tiles of %d steps "
                 "each, %d threads%s",
@@ -235,15 +264,71 @@ void describe(const scanlib_problem &p, const Cut &cut, const Parts &parts, char
                 parts.needed ? "; grad_a in two stages" : "");
 }
 
+// Whether every 16 bytes of what a warp moves of an operand are neighbours in memory, in rows of a lane's steps, in columns of
+// a step's lanes, and whether all are aligned if the first are. Where the steps of a row end inside of 16 bytes, the kernel
+// sees to it.
+bool in_words(const scanlib_problem &p, const Cut &cut, const Operand &operand) {
+  const int64_t size = dtype_size(operand.dtype);
+  auto whole = [](int64_t bytes) { return bytes % 16 == 0; };
+  bool wide = cut.chunks == 1 || whole(operand.chunk);
+  for (int d = 0; d < p.outer_rank; ++d) wide = wide && (p.outer[d] == 1 || whole(operand.outer[d]));
+  if (cut.layout == kRows)
+    return wide && operand.step == (cut.down ? -size : size) && (p.inner == 1 || whole(operand.lane));
+  return wide && operand.lane == size && whole(p.inner * size) && (p.time == 1 || whole(operand.step));
+}
+
+// An address, or an offset from one, and bytes more.
+char *moved(char *from, int64_t bytes) { return reinterpret_cast<char *>(reinterpret_cast<intptr_t>(from) + bytes); }
+
+// All of the parameters but the addresses: offsets from the caller's pointers and scratch memory stand in their place.
+void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, const Room &room, Params *params) {
+  ScanParams &scan = params->scan;
+  for (int role = 0; role < SCANLIB_ROLES; ++role) {
+    const scanlib_layout &layout = p.operand[role];
+    Operand &operand = scan.operand[role];
+    if (layout.dtype == SCANLIB_ABSENT) continue;
+    const int64_t size = dtype_size(layout.dtype), step = is_state(role) ? 0 : layout.time * size;
+    operand.dtype = layout.dtype;
+    if (cut.against && p.time > 0) operand.first = moved(nullptr, (p.time - 1) * step);
+    operand.step = cut.against ? -step : step;
+    operand.lane = layout.inner * size;
+    operand.chunk = cut.chunks > 1 ? operand.lane * cut.width : 0;
+    for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) operand.outer[d] = layout.outer[d] * size;
+  }
+  for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) scan.extent[d] = p.outer[d];
+  scan.rank = p.outer_rank;
+  scan.conjugate = (p.flags & SCANLIB_CONJUGATE) != 0;
+  scan.steps = p.time;
+  scan.lanes = p.inner;
+  scan.chunks = cut.chunks;
+  scan.groups = cut.groups;
+  scan.tiles = cut.tiles;
+  scan.partials = moved(nullptr, room.partials);
+  scan.aggregates = moved(nullptr, room.aggregates);
+  scan.ends = moved(nullptr, room.ends);
+  if (parts.needed) {
+    Operand &grad_a = scan.operand[SCANLIB_GRAD_A];
+    params->reduce = parts.reduce;
+    params->reduce.to = grad_a.first;
+    params->reduce.from = grad_a.first = moved(nullptr, room.parts);
+    grad_a.dtype = parts.dtype;
+    grad_a.step = parts.time;
+    grad_a.lane = cut.sum & kSumLanes ? 0 : parts.lane;
+    grad_a.chunk = cut.sum & kSumLanes ? parts.lane : parts.lane * cut.width;
+    for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) grad_a.outer[d] = parts.outer[d];
+  }
+  for (Operand &operand : scan.operand) operand.wide = operand.dtype && in_words(p, cut, operand);
+}
+
 }  // namespace
 
-int plan_cuda(const scanlib_problem &p, const CudaDevice &device, CudaPlan *plan) {
+int plan_cuda(const scanlib_problem &p, CudaPlan *plan) {
   if (!plan || p.abi_version != SCANLIB_ABI_VERSION) return SCANLIB_E_ARGUMENT;
   *plan = CudaPlan{};
   const Cut cut = cut_problem(p);
   const Parts parts = parts_of(p, cut);
   const Room room = room_for(cut, parts);
-  if (room.bytes >= kMostBytes) return SCANLIB_E_OVERFLOW;
+  if (room.bytes >= kMostBytes || (cut.kernel == kLookBack && cut.numbers() > kMostTickets)) return SCANLIB_E_OVERFLOW;
   describe(p, cut, parts, plan->summary, sizeof plan->summary);
   if (launches_walk(p, cut)) {
     CudaLaunch &launch = plan->launch[plan->launches++];
@@ -254,10 +339,8 @@ int plan_cuda(const scanlib_problem &p, const CudaDevice &device, CudaPlan *plan
                   cut.backward && !parts.needed ? dtype(SCANLIB_GRAD_A) : cut.value,
                   cut.backward ? dtype(SCANLIB_GRAD_X) : cut.value);
     launch.threads = uint32_t(cut.threads);
-    int64_t blocks = cut.groups;
-    if (cut.kernel == kLookBack)
-      blocks = std::min<int64_t>(cut.numbers(), int64_t(std::max(1, device.multiprocessors)) * (2048 / cut.threads));
-    launch.blocks = uint32_t(std::min(blocks, kMostBlocks));
+    launch.persistent = cut.kernel == kLookBack;
+    launch.blocks = uint32_t(std::min(launch.persistent ? cut.numbers() : cut.groups, kMostBlocks));
   }
   if (parts.needed && parts.reduce.outputs > 0) {
     CudaLaunch &launch = plan->launch[plan->launches++];
@@ -276,76 +359,48 @@ int plan_cuda(const scanlib_problem &p, const CudaDevice &device, CudaPlan *plan
     launch.threads = kReduceThreads;
     launch.blocks = uint32_t(std::min(ceil_div(parts.reduce.outputs, reduce.width), kMostBlocks));
   }
+  Params params{};
+  fill_offsets(p, cut, parts, room, &params);
+  std::memcpy(plan->params.bytes, &params, sizeof params);
+  plan->down = cut.down;
   plan->scratch_bytes = plan->launches ? room.bytes : 0;
-  plan->zeroed_bytes = plan->launches && cut.kernel == kLookBack ? room.partials : 0;
+  plan->zeroed_bytes = plan->launches && cut.kernel == kLookBack ? room.zeroed : 0;
   return SCANLIB_OK;
 }
 
-void fill_cuda_params(const scanlib_problem &p, const CudaPlan &, const CudaPointers &pointers, void *scratch,
-                      CudaParams *out) {
-  const Cut cut = cut_problem(p);
-  const Parts parts = parts_of(p, cut);
-  const Room room = room_for(cut, parts);
-  char *base = static_cast<char *>(scratch);
-  Params params{};
+void fill_cuda_params(const CudaPlan &plan, const CudaPointers &pointers, void *scratch, CudaParams *out) {
+  Params params;
+  std::memcpy(&params, plan.params.bytes, sizeof params);
+  auto into = [](char *&offset, void *base) { offset = moved(offset, reinterpret_cast<intptr_t>(base)); };
   ScanParams &scan = params.scan;
+  const bool parts = params.reduce.outputs > 0;
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
-    const scanlib_layout &layout = p.operand[role];
     Operand &operand = scan.operand[role];
-    if (layout.dtype == SCANLIB_ABSENT) continue;
-    const int64_t size = dtype_size(layout.dtype), step = is_state(role) ? 0 : layout.time * size;
-    operand.dtype = layout.dtype;
-    operand.first = static_cast<char *>(pointers.of[role]);
-    if (cut.against && p.time > 0 && operand.first) operand.first += (p.time - 1) * step;
-    operand.step = cut.against ? -step : step;
-    operand.lane = layout.inner * size;
-    operand.chunk = cut.chunks > 1 ? operand.lane * cut.width : 0;
-    for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) operand.outer[d] = layout.outer[d] * size;
+    if (!operand.dtype) continue;
+    into(operand.first, parts && role == SCANLIB_GRAD_A ? scratch : pointers.of[role]);
+    const intptr_t edge = reinterpret_cast<intptr_t>(operand.first) + (plan.down ? dtype_size(operand.dtype) : 0);
+    operand.wide = operand.wide && edge % 16 == 0;
   }
-  for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) scan.extent[d] = p.outer[d];
-  scan.rank = p.outer_rank;
-  scan.conjugate = (p.flags & SCANLIB_CONJUGATE) != 0;
-  scan.steps = p.time;
-  scan.lanes = p.inner;
-  scan.chunks = cut.chunks;
-  scan.groups = cut.groups;
-  scan.tiles = cut.tiles;
-  if (cut.kernel == kLookBack) {
-    scan.tickets = reinterpret_cast<unsigned long long *>(base);
-    scan.status = reinterpret_cast<unsigned *>(base + room.status);
-    scan.partials = base + room.partials;
-    scan.aggregates = base + room.aggregates;
-    scan.ends = base + room.ends;
-  }
-  if (parts.needed) {
-    Operand &grad_a = scan.operand[SCANLIB_GRAD_A];
-    params.reduce = parts.reduce;
-    params.reduce.from = base + room.parts;
-    params.reduce.to = grad_a.first;
-    grad_a.first = params.reduce.from;
-    grad_a.dtype = parts.dtype;
-    grad_a.step = parts.time;
-    grad_a.lane = cut.sum & kSumLanes ? 0 : parts.lane;
-    grad_a.chunk = cut.sum & kSumLanes ? parts.lane : parts.lane * cut.width;
-    for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) grad_a.outer[d] = parts.outer[d];
-  }
+  scan.tickets = static_cast<unsigned *>(scratch);
+  for (char **piece : {&scan.partials, &scan.aggregates, &scan.ends, &params.reduce.from}) into(*piece, scratch);
+  into(params.reduce.to, pointers.of[SCANLIB_GRAD_A]);
   std::memcpy(out->bytes, &params, sizeof params);
 }
+
+int cuda_tunings() { return g_tunings; }
 
 }  // namespace scanlib
 
 extern "C" int scanlib_cuda_tune(const char *name, int64_t value) {
   using scanlib::CudaTuning, scanlib::g_tuning;
+  ++scanlib::g_tunings;
   if (!name) return g_tuning = CudaTuning{}, SCANLIB_OK;
   if (!std::strcmp(name, "enough_groups")) return g_tuning.enough_groups = value, SCANLIB_OK;
   if (!std::strcmp(name, "many_lanes")) return g_tuning.many_lanes = value, SCANLIB_OK;
   const std::pair<const char *, int CudaTuning::*> kNumbers[] = {
-      {"row_threads", &CudaTuning::row_threads},
-      {"column_threads", &CudaTuning::column_threads},
-      {"run_bytes", &CudaTuning::run_bytes},
-      {"backward_run_bytes", &CudaTuning::backward_run_bytes},
-      {"prefetch_run_bytes", &CudaTuning::prefetch_run_bytes},
-      {"bundle", &CudaTuning::bundle},
+      {"row_threads", &CudaTuning::row_threads}, {"column_threads", &CudaTuning::column_threads},
+      {"run_bytes", &CudaTuning::run_bytes},     {"backward_run_bytes", &CudaTuning::backward_run_bytes},
+      {"bundle", &CudaTuning::bundle},           {"resident", &CudaTuning::resident},
   };
   for (auto &[key, number] : kNumbers)
     if (!std::strcmp(name, key)) return g_tuning.*number = int(value), SCANLIB_OK;

@@ -1,6 +1,6 @@
 // How a problem is cut for a GPU: which kernel of cuda/ runs it, specialised how, on how many blocks, with how much scratch
-// memory. A function of the problem alone but for the number of blocks, so that the bits of a result do not depend on the
-// device either. The same plan serves CuPy, PyTorch, JAX and the emulated kernels.
+// memory. A function of the problem alone, so that how a result is put together does not depend on the device either. The same
+// plan serves CuPy, PyTorch, JAX and the emulated kernels.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -9,25 +9,14 @@
 
 namespace scanlib {
 
-struct CudaDevice {
-  int architecture;     // 10 * major + minor of the compute capability
-  int multiprocessors;  // bounds the number of blocks
-};
+constexpr size_t kCudaScratchAlignment = 16;
 
 // One kernel launch. `options` are the preprocessor definitions, separated by single spaces, that turn the source in cuda/
 // into one program with the entry `scanlib_kernel`: they name the specialisation completely.
 struct CudaLaunch {
   char options[384];
   uint32_t blocks, threads;
-};
-
-struct CudaPlan {
-  static constexpr int kMostLaunches = 2;
-  int launches;
-  CudaLaunch launch[kMostLaunches];
-  int64_t scratch_bytes;  // of the caller's memory, aligned to 256 bytes; does not depend on the device
-  int64_t zeroed_bytes;   // of these, from the start, set to zero on the stream before the first launch
-  char summary[256];      // one line for scanlib.explain: the kernel, how it walks the data, how the work is cut
+  bool persistent;  // as many blocks as the device holds at once are enough
 };
 
 // The pointers of a call by scanlib_role; null where absent.
@@ -41,21 +30,35 @@ struct alignas(16) CudaParams {
   unsigned char bytes[kBytes];
 };
 
+struct CudaPlan {
+  static constexpr int kMostLaunches = 2;
+  int launches;
+  CudaLaunch launch[kMostLaunches];
+  int64_t scratch_bytes;  // of the caller's memory, aligned to kCudaScratchAlignment
+  int64_t zeroed_bytes;   // of these, from the start, set to zero on the stream before the first launch
+  char summary[256];      // one line for scanlib.explain: the kernel, how it walks the data, how the work is cut
+  CudaParams params;      // with offsets in place of addresses
+  bool down;
+};
+
 // The numbers by which the work is cut, for a device the size of an H200 (132 multiprocessors). Tests set others with
 // scanlib_cuda_tune(), so that small problems are cut like large ones.
 struct CudaTuning {
   int row_threads = 128, column_threads = 256;  // of a block: 32 times a power of two
-  // Bytes of one operand that a thread has in registers: forward and backward, and where it loads a tile ahead.
-  int run_bytes = 64, backward_run_bytes = 32, prefetch_run_bytes = 32;
-  int bundle = 32;               // tiles, and bundles, that look-back joins at a time
+  int run_bytes = 64, backward_run_bytes = 32;  // of one operand that a thread has to itself; 16 elements at most
+  int bundle = 0;    // tiles, and bundles, that look-back joins at a time; 0: as many as the problem wants
+  int resident = 0;  // threads that a multiprocessor is to hold, which bounds their registers; 0: as the kernel wants
   int64_t enough_groups = 1024;  // with so many groups of sequences time is not split
   int64_t many_lanes = 65536;    // neighbouring sequences of which each gets a thread
 };
 
 // SCANLIB_OK, SCANLIB_E_ARGUMENT or SCANLIB_E_OVERFLOW. A problem without elements to write has no launches.
-int plan_cuda(const scanlib_problem &problem, const CudaDevice &device, CudaPlan *plan);
+int plan_cuda(const scanlib_problem &problem, CudaPlan *plan);
 
-void fill_cuda_params(const scanlib_problem &problem, const CudaPlan &plan, const CudaPointers &pointers, void *scratch,
-                      CudaParams *params);
+// The plan's parameters for a call.
+void fill_cuda_params(const CudaPlan &plan, const CudaPointers &pointers, void *scratch, CudaParams *params);
+
+// How often scanlib_cuda_tune() was called: plans made before are not those that would be made now.
+int cuda_tunings();
 
 }  // namespace scanlib

@@ -173,7 +173,7 @@ SCANLIB_API int scanlib_cpu_gated_backward(const scanlib_gates *gates, const voi
  * A call allocates nothing, waits for nothing and may be captured in a graph. libcuda is looked for at the first call.
  * Where a status is SCANLIB_E_NO_GPU or a larger one, scanlib_cuda_last_error() says more. */
 
-/* The device memory a call needs beside its operands, aligned to 256 bytes: the same on every GPU, often 0. */
+/* The device memory a call needs beside its operands, aligned to 16 bytes: the same on every GPU, often 0. */
 SCANLIB_API int scanlib_cuda_scratch_bytes(const scanlib_problem *problem, int64_t *bytes);
 SCANLIB_API int scanlib_cuda_forward(const scanlib_problem *problem, void *stream, void *scratch, const void *a,
                                      const void *x, const void *h0, void *h, void *final_state);

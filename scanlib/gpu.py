@@ -12,7 +12,7 @@ import functools
 from scanlib import compiler, native
 
 #: What scratch memory has to be aligned to.
-ALIGNMENT = 256
+ALIGNMENT = 16
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from scanlib.problem import DTYPES
 
 ARCHITECTURES = (75, 80, 90, 100, 120)
 KERNELS = ("walk", "look-back", "sums")
-LAYOUTS = ("columns", "rows", "narrow columns")
+LAYOUTS = ("columns", "rows")
 
 #: shape and axis: short and long, few and many, rows, columns and narrow ones
 SHAPES = [

@@ -141,7 +141,6 @@ SMALL = {
     "column_threads": 64,
     "run_bytes": 16,
     "backward_run_bytes": 8,
-    "prefetch_run_bytes": 8,
     "bundle": 3,
 }
 

@@ -57,10 +57,31 @@ def test_programs_are_compiled_and_loaded_once(driver: Fake) -> None:
     assert driver.compiled == [(text, 90) for text in gpu.programs(problem())]
     driver.forget()
     forward()
-    assert "cuInit" not in driver.calls()
-    assert "cuLibraryLoadData" not in driver.calls()
-    assert "cuKernelGetFunction" not in driver.calls()
     assert len(driver.compiled) == len(gpu.programs(problem()))
+
+
+def test_a_second_call_asks_the_driver_for_nothing_twice(driver: Fake) -> None:
+    forward()
+    driver.forget()
+    forward()
+    # fmt: off
+    assert driver.calls() == [
+        "cuStreamGetCtx", "cuCtxGetCurrent", "cuCtxPushCurrent_v2", "cuCtxGetDevice", "cuMemsetD8Async",
+        "cuLaunchKernel", "cuCtxPopCurrent_v2",
+    ]
+    # fmt: on
+    driver.forget()
+    forward(time=1 << 17)
+    assert "cuOccupancyMaxActiveBlocksPerMultiprocessor" in driver.calls(), "of another problem"
+
+
+def test_blocks_that_follow_one_another_are_as_many_as_fit(driver: Fake) -> None:
+    """The driver says how many of a kernel's blocks a multiprocessor holds: 3 on each of 4."""
+    forward(time=1 << 22)
+    (asked,) = (line for line in driver.lines() if line.startswith("cuOccupancy"))
+    threads = int(gpu.programs(problem())[0].split("THREADS=")[1].split()[0])
+    assert asked.endswith(f"threads {threads} shared 0")
+    assert " x 12 y 1 " in next(line for line in driver.lines() if line.startswith("cuLaunch"))
 
 
 def test_another_context_needs_no_other_program(driver: Fake) -> None:
@@ -75,7 +96,7 @@ def test_another_context_needs_no_other_program(driver: Fake) -> None:
 def test_another_architecture_needs_another_program(driver: Fake) -> None:
     forward()
     driver.library.fake_architecture(12, 0)
-    forward()
+    forward(stream=2 * 256)  # of another device
     assert {architecture for _, architecture in driver.compiled} == {90, 120}
 
 
@@ -115,6 +136,7 @@ REFUSABLE = [
     "cuLibraryLoadData",
     "cuLibraryGetKernel",
     "cuKernelGetFunction",
+    "cuOccupancyMaxActiveBlocksPerMultiprocessor",
     "cuMemsetD8Async",
     "cuLaunchKernel",
 ]
@@ -239,11 +261,18 @@ def test_a_machine_without_a_gpu_is_said(driver: Fake) -> None:
     forward()  # it is asked again
 
 
-@pytest.mark.parametrize("scratch", [0, SCRATCH + 128])
+@pytest.mark.parametrize("scratch", [0, SCRATCH + 8])
 def test_scratch_memory_is_checked(driver: Fake, scratch: int) -> None:
     with pytest.raises(NativeError, match="argument"):
         forward(scratch=scratch)
     assert "cuLaunchKernel" not in driver.calls()
+
+
+def test_scratch_memory_is_no_more_aligned_than_xla_has_it(driver: Fake) -> None:
+    """Its temporaries are at multiples of 128 bytes, and may be at smaller ones."""
+    assert gpu.ALIGNMENT == 16
+    forward(scratch=SCRATCH + gpu.ALIGNMENT)
+    assert "cuLaunchKernel" in driver.calls()
 
 
 def test_operands_are_checked(driver: Fake) -> None:

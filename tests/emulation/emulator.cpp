@@ -154,6 +154,7 @@ class Launch {
   static Fiber &fiber() { return *reinterpret_cast<Fiber *>(emulated_self); }
 
   void progress() { progress_ = true; }
+  int coin() { return int(random_.below(2)); }
   void wait() { pause(); }
   void meet() {
     if (resident_.size() > 1 && random_.below(4) == 0) pause();
@@ -237,7 +238,8 @@ class Launch {
     block.shared.reset();
     for (unsigned i = 0; i < threads_; ++i) {
       Fiber &fiber = block.fibers[i];
-      fiber.self = {{i}, {number}, {blocks_}};
+      fiber.self.thread = {i}, fiber.self.block = {number}, fiber.self.grid = {blocks_};
+      fiber.self.copies = 0;
       fiber.state = State::kReady;
       fiber.exchanges = 0;
       void **top = reinterpret_cast<void **>(static_cast<char *>(fiber.stack) + kStackBytes) - kFrame;
@@ -358,6 +360,7 @@ void *emulated_shared(size_t size) { return Launch::current().shared(size); }
 void emulated_wait() { Launch::current().wait(); }
 void emulated_meet() { Launch::current().meet(); }
 void emulated_progress() { Launch::current().progress(); }
+int emulated_coin() { return Launch::current().coin(); }
 
 // How the launches from now on are scheduled.
 void emulated_schedule(uint64_t new_seed, unsigned blocks_in_flight) {

@@ -21,6 +21,14 @@ struct EmulatedIndex {
 };
 struct EmulatedThread {
   EmulatedIndex thread, block, grid;
+  // Copies under way.
+  static constexpr int kMostCopies = 128;
+  struct {
+    void *to;
+    const void *from;
+    size_t bytes;
+  } copy[kMostCopies];
+  int copies = 0;
 };
 extern EmulatedThread *emulated_self;
 EmulatedThread *emulated_find_self();
@@ -36,6 +44,7 @@ void *emulated_shared(size_t size);
 // Lets others run: while waiting for them, and now and then anyway, where threads of different blocks meet.
 void emulated_wait();
 void emulated_meet();
+int emulated_coin();
 // Something happened that a waiting thread may be waiting for.
 void emulated_progress();
 }
@@ -53,7 +62,7 @@ inline void __syncthreads() { emulated_barrier(); }
 inline int __syncthreads_or(int yes) { return emulated_barrier_or(yes); }
 inline void __syncwarp() { emulated_warp_barrier(); }
 
-inline unsigned long long atomicAdd(unsigned long long *at, unsigned long long value) {
+inline unsigned atomicAdd(unsigned *at, unsigned value) {
   emulated_meet();
   emulated_progress();
   return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
@@ -62,6 +71,9 @@ inline unsigned long long atomicAdd(unsigned long long *at, unsigned long long v
 namespace scanlib {
 
 #define SCANLIB_SHARED(type, name) type &name = *static_cast<type *>(emulated_shared(sizeof(type)))
+
+inline char *global(char *at) { return at; }
+inline int anew(int value) { return value; }
 
 template <class V>
 V shuffle_up(V value, int distance) {
@@ -77,21 +89,38 @@ V shuffle_xor(V value, int bits) {
   return taken;
 }
 
-inline void publish(unsigned *status, unsigned value) {
+// A copy happens at once, or not before it is waited for: a coin decides.
+template <int kBytes>
+void start_copy(void *to, const char *from) {
+  EmulatedThread &self = *emulated_find_self();
+  if (self.copies == EmulatedThread::kMostCopies) __builtin_abort();
+  if (emulated_coin())
+    memcpy(to, from, kBytes);
+  else
+    self.copy[self.copies++] = {to, from, kBytes};
+}
+inline void wait_for_copies() {
+  EmulatedThread &self = *emulated_find_self();
+  for (int i = 0; i < self.copies; ++i) memcpy(self.copy[i].to, self.copy[i].from, self.copy[i].bytes);
+  self.copies = 0;
+}
+
+// Nothing of what else a thread has written is ordered by it: the parts of a word are relaxed, and together only because no other
+// thread runs in between.
+template <class Word>
+void post(Word *to, Word mail) {
   emulated_meet();
   emulated_progress();
-  __atomic_store_n(status, value, __ATOMIC_RELEASE);
+  for (size_t i = 0; i < sizeof(Word) / 4; ++i) __atomic_store_n(&to->word[i], mail.word[i], __ATOMIC_RELAXED);
   emulated_meet();
 }
-inline unsigned published(const unsigned *status) {
+template <class Word>
+Word look(const Word *at) {
   emulated_meet();
-  return __atomic_load_n(status, __ATOMIC_ACQUIRE);
+  Word mail;
+  for (size_t i = 0; i < sizeof(Word) / 4; ++i) mail.word[i] = __atomic_load_n(&at->word[i], __ATOMIC_RELAXED);
+  return mail;
 }
 inline void wait_a_little() { emulated_wait(); }
-
-template <class R>
-R load_record(const R *at) {
-  return *at;
-}
 
 }  // namespace scanlib

@@ -127,14 +127,19 @@ API int cuKernelGetFunction(uintptr_t *function, uintptr_t kernel) {
   return note("cuKernelGetFunction", " %lu context %lu mode %d", (unsigned long)kernel,
               (unsigned long)fake_current_now(), mode);
 }
+API int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, uintptr_t function, int threads, size_t shared) {
+  *blocks = 3;
+  return note("cuOccupancyMaxActiveBlocksPerMultiprocessor", " %lu threads %d shared %lu", (unsigned long)function,
+              threads, (unsigned long)shared);
+}
 API int cuMemsetD8Async(unsigned long long address, unsigned char value, size_t count, uintptr_t stream) {
   return note("cuMemsetD8Async", " %llu %d %lu stream %lu", address, value, (unsigned long)count,
               (unsigned long)stream);
 }
 API int cuLaunchKernel(uintptr_t kernel, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz,
                        unsigned shared, uintptr_t stream, void **parameters, void **extra) {
-  (void)x, (void)bx;
-  return note("cuLaunchKernel", " %lu y %u z %u by %u bz %u shared %u stream %lu context %lu mode %d %s %s",
-              (unsigned long)kernel, y, z, by, bz, shared, (unsigned long)stream, (unsigned long)fake_current_now(),
+  (void)bx;
+  return note("cuLaunchKernel", " %lu x %u y %u z %u by %u bz %u shared %u stream %lu context %lu mode %d %s %s",
+              (unsigned long)kernel, x, y, z, by, bz, shared, (unsigned long)stream, (unsigned long)fake_current_now(),
               mode, parameters && parameters[0] ? "parameters" : "nothing", extra ? "extra" : "alone");
 }
