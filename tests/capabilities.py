@@ -114,7 +114,7 @@ CAPABILITIES = {
     ),
     Backend.JAX: Capability(
         "JAX",
-        ("jax",),
+        ("jax", "jaxlib"),
         out=False,
         gradients=_AUTODIFF,
         transforms=_JAX,
@@ -123,7 +123,7 @@ CAPABILITIES = {
         everyday=_FEW,
     ),
     Backend.JAX_JIT: Capability(
-        "JAX", ("jax",), out=False, gradients=_AUTODIFF, cases=8, everyday=("float32",)
+        "JAX", ("jax", "jaxlib"), out=False, gradients=_AUTODIFF, cases=8, everyday=("float32",)
     ),
     Backend.CUPY: Capability("CuPy", ("cupy",), gpu=True, cases=60, large=7),
     Backend.TORCH_CUDA: Capability(
@@ -131,7 +131,7 @@ CAPABILITIES = {
     ),
     Backend.JAX_CUDA: Capability(
         "JAX",
-        ("jax",),
+        ("jax", "jaxlib"),
         gpu=True,
         out=False,
         gradients=_AUTODIFF,

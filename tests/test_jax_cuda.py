@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 import scanlib
-from scanlib import compiler, gpu, jax_export, native
+from scanlib import compiler, gpu, native
 
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp  # noqa: E402
 from jax import export  # noqa: E402
 
+from scanlib import jax_export  # noqa: E402
 from scanlib.backends import _jax_internals, _jax_lowering  # noqa: E402
 from scanlib.backends import jax as adapter  # noqa: E402
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from scanlib.errors import DTypeError, OutputError, ShapeError
 from scanlib.overlap import Memory, check_out, numpy_memory, overlaps_itself, shares_memory
+
+pytest.importorskip("hypothesis")
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @st.composite

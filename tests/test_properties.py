@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import hypothesis.strategies as st
 import numpy as np
+import pytest
 from helpers import assert_close, check_forward, check_gradients, decay, normal, same_bits
-from hypothesis import given, settings
 from matrix import Member
 from oracle import recurrence, wide
 
 import scanlib
+
+pytest.importorskip("hypothesis")
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 PROFILE = settings(max_examples=150)
 DTYPES = st.sampled_from(["float16", "bfloat16", "float32", "float64", "complex64", "complex128"])
