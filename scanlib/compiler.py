@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from scanlib import file_cache
 from scanlib.errors import MissingLibraryError, NativeError
 
 ENTRY = "scanlib.cu"
@@ -59,9 +60,8 @@ def source() -> dict[str, str]:
 
 @functools.cache
 def _nvrtc() -> tuple[Any, tuple[int, int], tuple[int, ...]]:
-    """`cuda.core`, the version of NVRTC, and the architectures it compiles for."""
+    """`cuda.bindings.nvrtc`, the version of NVRTC, and the architectures it compiles for."""
     try:
-        import cuda.core
         from cuda.bindings import nvrtc
 
         status, major, minor = nvrtc.nvrtcVersion()
@@ -70,11 +70,11 @@ def _nvrtc() -> tuple[Any, tuple[int, int], tuple[int, ...]]:
             raise RuntimeError(f"NVRTC does not start: {status}, {failed}")
     except Exception as error:  # ImportError, or whatever a half-installed toolkit makes of it
         raise MissingLibraryError(
-            "CUDA kernels are compiled when they are first used, which needs cuda-core and NVRTC: "
+            "CUDA kernels are compiled when they are first used, which needs cuda-bindings and NVRTC: "
             f"{type(error).__name__}: {error}. Install them with pip install 'scanlib[cuda13]', or 'scanlib[cuda12]' "
             "for drivers before CUDA 13."
         ) from None
-    return cuda.core, (major, minor), tuple(sorted(architectures))
+    return nvrtc, (major, minor), tuple(sorted(architectures))
 
 
 def unavailable() -> str:
@@ -107,40 +107,53 @@ def target(architecture: int) -> tuple[str, str]:
 
 def build(definitions: str, architecture: int, ptxas: Iterable[str] = (), log: Any = None) -> bytes:
     """Compile the source for an architecture (90 for sm_90); `definitions` as "-DNAME=VALUE -DOTHER=1"."""
-    core, _, _ = _nvrtc()
     kind, arch = target(architecture)
-    macros = [
-        (name, value or "1")
-        for name, _, value in (
-            part.removeprefix("-D").partition("=") for part in definitions.split()
-        )
-    ]
-    options = core.ProgramOptions(
-        name=ENTRY,
-        arch=arch,
-        std=STANDARD,
-        include_path=str(source_folder()),
-        define_macro=macros,
-        ptxas_options=list(ptxas) or None,
-    )
+    options = [f"--gpu-architecture={arch}", f"--std={STANDARD}", *definitions.split()]
+    options += [f"--ptxas-options={option}" for option in ptxas]
+    given = [*map(str.encode, options), b"--include-path=" + os.fsencode(source_folder())]
+    made = _call("CreateProgram", source()[ENTRY].encode(), ENTRY.encode(), 0, None, None)
     try:
-        return bytes(core.Program(source()[ENTRY], "c++", options).compile(kind, logs=log).code)
-    except Exception as error:
+        _call("CompileProgram", made, len(given), given)
+        if log is not None:
+            log.write(_output("ProgramLog", made).decode(errors="replace"))
+        return _output(kind.upper(), made)
+    except RuntimeError as error:
+        said = _output("ProgramLog", made).rstrip(b"\0\n").decode(errors="replace")
         raise CompileError(
-            f"A CUDA kernel does not compile for sm_{architecture} with {definitions}: {error}"
+            f"A CUDA kernel does not compile for sm_{architecture} with {definitions}: {error}\n{said}"
         ) from None
+    finally:
+        _call("DestroyProgram", made)
+
+
+def _call(name: str, *arguments: Any) -> Any:
+    status, *results = getattr(_nvrtc()[0], f"nvrtc{name}")(*arguments)
+    if int(status):
+        raise RuntimeError(f"nvrtc{name} returned {status.name}")
+    return results[0] if results else None
+
+
+def _output(name: str, made: Any) -> bytes:
+    content = bytearray(_call(f"Get{name}Size", made))
+    _call(f"Get{name}", made, content)
+    return bytes(content)
 
 
 # ---- kept programs
 
+#: (definitions, architecture) of every program that this process had to compile, in order.
+compiled: list[tuple[str, int]] = []
+
 _images: dict[str, bytes] = {}
 _lock = threading.Lock()
+_problem = ""
 
 
 def _after_fork() -> None:
     """Another thread of the parent may have been compiling."""
     global _lock
     _lock = threading.Lock()
+    compiled.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -150,13 +163,13 @@ def program(definitions: str, architecture: int) -> bytes:
     """The compiled program, from memory or disk if it was made before."""
     key = _key(definitions, architecture)
     with _lock:
-        image = _images.get(key)
+        image = _images.get(key) or _read(key)
         if image is None:
-            image = _read(key)
-            if image is None:
-                image = build(definitions, architecture)
-                _write(key, image)
-            _images[key] = image
+            _refuse_where_unwanted(definitions, architecture)
+            image = build(definitions, architecture)
+            compiled.append((definitions, architecture))
+            _write(key, image)
+        _images[key] = image
         return image
 
 
@@ -164,6 +177,19 @@ def _key(definitions: str, architecture: int) -> str:
     _, version, _ = _nvrtc()
     parts = (source(), definitions, target(architecture), STANDARD, version)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _refuse_where_unwanted(definitions: str, architecture: int) -> None:
+    """`SCANLIB_CUDA_COMPILE=never` makes an error of what would have to be compiled."""
+    wanted = os.environ.get("SCANLIB_CUDA_COMPILE") or "auto"
+    if wanted not in ("auto", "never"):
+        raise CompileError(f"SCANLIB_CUDA_COMPILE is {wanted!r}; expected auto or never.")
+    if wanted == "never":
+        raise CompileError(
+            f"SCANLIB_CUDA_COMPILE is never, and the program for sm_{architecture} with {definitions} is not kept: "
+            f"{_problem or f'it is not in {cache_folder()}'}. Run the same once with SCANLIB_CUDA_COMPILE=auto, "
+            "where scanlib and NVRTC are of the same versions."
+        )
 
 
 def cache_folder() -> Path:
@@ -174,46 +200,28 @@ def cache_folder() -> Path:
     return (Path(user) if user else Path("~/.cache").expanduser()) / "scanlib"
 
 
-@functools.cache
-def _opened(folder: Path) -> Any:
-    """cuda.core's cache of files that are written whole or not at all; OSError where the folder cannot be made."""
-    from cuda.core.utils import FileStreamProgramCache
-
-    return FileStreamProgramCache(folder, max_size_bytes=MAX_CACHE_BYTES)
-
-
-_problem = ""
-
-
 def cache_problem() -> str:
     """Why the last program was not read from or written to disk; empty if it was, or none was needed."""
     return _problem
 
 
 def _read(key: str) -> bytes | None:
-    """A program from disk; None where there is none or its checksum is wrong. No state of the disk is an error."""
+    """A program from disk, if there is one. No state of the disk is an error."""
     global _problem
     _problem = ""
     try:
-        kept: bytes | None = _opened(cache_folder()).get(key)
-    except (OSError, ImportError, RuntimeError) as error:
+        return file_cache.read(cache_folder(), key)
+    except (OSError, RuntimeError) as error:
         _problem = f"{type(error).__name__}: {error}"
         return None
-    if kept is None:
-        return None
-    image, checksum = kept[:-_CHECKSUM], kept[-_CHECKSUM:]
-    return image if hashlib.sha256(image).digest() == checksum else None
 
 
 def _write(key: str, image: bytes) -> None:
     global _problem
     try:
-        _opened(cache_folder())[key] = image + hashlib.sha256(image).digest()
-    except (OSError, ImportError, RuntimeError) as error:
+        file_cache.write(cache_folder(), key, image, MAX_CACHE_BYTES)
+    except (OSError, RuntimeError) as error:
         _problem = f"{type(error).__name__}: {error}"
-
-
-_CHECKSUM = hashlib.sha256().digest_size
 
 
 # ---- what libscanlib calls

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal, overload
 
-from scanlib import compiler, native
+from scanlib import compiler, file_cache, native
 from scanlib.errors import MissingLibraryError
 
 #: Every environment variable scanlib reads, and what it does.
@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "The same for OpenMP programs. Neither set: the cores this process may run on.",
     "SCANLIB_ISA": "Instruction set of the CPU kernels: baseline, avx2, avx512 or neon. Not set: the machine's best.",
     "SCANLIB_CACHE_DIR": "Folder in which compiled CUDA kernels are kept. Not set: scanlib in the user's cache folder.",
+    "SCANLIB_CUDA_COMPILE": "never: a CUDA kernel that is not kept is an error. auto: it is compiled. Not set: auto.",
 }
 
 #: Import name of each library that matters here -> the distributions that can provide it.
@@ -34,7 +35,7 @@ DISTRIBUTIONS = {
     "jax": ("jax",),
     "jaxlib": ("jaxlib",),
     "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"),
-    "cuda.core": ("cuda-core",),
+    "cuda.bindings": ("cuda-bindings",),
 }
 
 #: The distributions that bring NVRTC, which compiles the CUDA kernels; a CUDA toolkit has it too.
@@ -224,7 +225,7 @@ def _cache_state() -> str:
     folder = compiler.cache_folder()
     if not folder.exists():
         return "not made yet"
-    sizes = [path.stat().st_size for path in folder.glob("entries/*/*")]
+    sizes = file_cache.sizes(folder)
     access = "" if os.access(folder, os.W_OK) else ", read-only"
     return f"{len(sizes)} programs, {sum(sizes) / 2**20:.1f} MiB{access}"
 

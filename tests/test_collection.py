@@ -19,7 +19,6 @@ OPTIONAL = (
     "flatbuffers",
     "scipy",
     "cupy",
-    "cuda.core",
     "cuda.bindings",
     "hypothesis",
     "xdist",

@@ -6,8 +6,6 @@ import ctypes
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 import pytest
 
 import scanlib
-from scanlib import compiler, gpu, native
+from scanlib import compiler, file_cache, gpu, native
 from scanlib.compiler import CompileError
 from scanlib.errors import MissingLibraryError
 
@@ -119,7 +117,7 @@ def test_gpus_older_than_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cuda.core", None)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     compiler._nvrtc.cache_clear()
     try:
         with pytest.raises(MissingLibraryError, match=r"NVRTC: \w+Error.*scanlib\[cuda13\]"):
@@ -139,66 +137,63 @@ def test_the_package_has_the_source() -> None:
 # ---- kept programs
 
 
+def as_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_images", {}), ("compiled", []), ("_problem", "")):
+        monkeypatch.setattr(compiler, name, value)
+
+
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own, as a process finds it that has compiled nothing yet."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("SCANLIB_CACHE_DIR", str(folder))
-    monkeypatch.setattr(compiler, "_images", {})
-    monkeypatch.setattr(compiler, "_problem", "")
-    compiler._opened.cache_clear()
-    yield folder
-    compiler._opened.cache_clear()
-
-
-@pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The definitions of everything that is compiled from here on."""
-    calls: list[str] = []
-    build = compiler.build
-
-    def counted(definitions: str, *rest: Any) -> bytes:
-        calls.append(definitions)
-        return build(definitions, *rest)
-
-    monkeypatch.setattr(compiler, "build", counted)
-    return calls
+    as_new(monkeypatch)
+    return folder
 
 
 def forget() -> None:
-    """As a new process begins."""
+    """As a new process begins, but for what is counted."""
     compiler._images.clear()
-    compiler._opened.cache_clear()
 
 
 def entries(folder: Path) -> list[Path]:
-    return [path for path in (folder / "entries").rglob("*") if path.is_file()]
+    """Every file in the folder."""
+    return list(folder.iterdir())
 
 
-def test_a_program_is_compiled_once(cache: Path, built: list[str]) -> None:
+def test_a_program_is_compiled_once(cache: Path) -> None:
     image = compiler.program(SMALL, 90)
     assert image.startswith(ELF)
     assert len(entries(cache)) == 1
     assert compiler.program(SMALL, 90) == image
     forget()
     assert compiler.program(SMALL, 90) == image
-    assert len(built) == 1
+    assert compiler.compiled == [(SMALL, 90)]
     compiler.program(SMALL, 80)
-    assert len(built) == len(entries(cache)) == 2
+    assert compiler.compiled == [(SMALL, 90), (SMALL, 80)]
+    assert len(entries(cache)) == 2
 
 
-def test_another_source_is_another_program(
-    cache: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("part", ["source", "standard", "version"])
+def test_another_source_or_compiler_is_another_program(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     compiler.program(SMALL, 90)
     changed = {name: text + "\n// changed" for name, text in compiler.source().items()}
-    monkeypatch.setattr(compiler, "source", lambda: changed)
+    bindings, (major, minor), known = compiler._nvrtc()
+    name, value = {
+        "source": ("source", lambda: changed),
+        "standard": ("STANDARD", "c++20"),
+        "version": ("_nvrtc", lambda: (bindings, (major, minor + 1), known)),
+    }[part]
+    monkeypatch.setattr(compiler, name, value)
     compiler.program(SMALL, 90)
-    assert len(built) == 2
+    assert compiler.compiled == [(SMALL, 90)] * 2
+    assert len(entries(cache)) == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "grown"])
-def test_a_damaged_program_is_compiled_again(cache: Path, built: list[str], damage: str) -> None:
+def test_a_damaged_program_is_compiled_again(cache: Path, damage: str) -> None:
     image = compiler.program(SMALL, 90)
     (entry,) = entries(cache)
     whole = entry.read_bytes()
@@ -213,27 +208,24 @@ def test_a_damaged_program_is_compiled_again(cache: Path, built: list[str], dama
     )
     forget()
     assert compiler.program(SMALL, 90) == image
-    assert len(built) == 2
+    assert len(compiler.compiled) == 2
     assert entry.read_bytes() == whole, "the entry is whole again"
 
 
 def test_a_folder_that_cannot_be_made_costs_only_time(
-    tmp_path: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SCANLIB_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(compiler, "_images", {})
-    monkeypatch.setattr(compiler, "_problem", "")
-    compiler._opened.cache_clear()
     assert compiler.program(SMALL, 90).startswith(ELF)
     assert compiler.program(SMALL, 90).startswith(ELF)
-    assert len(built) == 1, "kept in memory all the same"
+    assert len(compiler.compiled) == 1, "kept in memory all the same"
     assert "Error" in compiler.cache_problem()
     assert "not used: " in scanlib.show_config("dicts")["cuda"]["cache state"]
 
 
 def test_a_folder_that_cannot_be_written_is_read(
-    cache: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
+    cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = compiler.program(SMALL, 90)
     forget()
@@ -241,23 +233,86 @@ def test_a_folder_that_cannot_be_written_is_read(
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)  # permissions do not hold for a superuser
+    for module, name in ((Path, "write_bytes"), (os, "utime")):  # a superuser may do either
+        monkeypatch.setattr(module, name, refuse)
     assert compiler.program(SMALL, 90) == image
-    assert len(built) == 1
+    assert len(compiler.compiled) == 1
     assert not compiler.cache_problem()
     assert compiler.program(SMALL, 80).startswith(ELF)
     assert "Permission denied" in compiler.cache_problem()
 
 
-def test_an_entry_in_the_way_costs_only_time(cache: Path, built: list[str]) -> None:
+def test_an_entry_in_the_way_costs_only_time(cache: Path) -> None:
     compiler.program(SMALL, 90)
     (entry,) = entries(cache)
     entry.unlink()
     entry.mkdir()
     forget()
     assert compiler.program(SMALL, 90).startswith(ELF)
-    assert len(built) == 2
+    assert len(compiler.compiled) == 2
     assert compiler.cache_problem()
+    assert entries(cache) == [entry], "nothing half-written is left"
+
+
+def test_no_home_costs_only_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("SCANLIB_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert compiler.program(SMALL, 90).startswith(ELF)
+    assert "home directory" in compiler.cache_problem()
+
+
+def test_what_was_used_least_recently_goes_first(cache: Path) -> None:
+    def keep(key: str) -> None:
+        file_cache.write(cache, key, bytes(968), limit=3000)
+
+    for age, key in enumerate("abc"):
+        keep(key)
+        os.utime(cache / f"{key}.kept", (age, age))
+    half_written, foreign = cache / "d.1.partial", cache / "another's"
+    for path in (half_written, foreign):
+        path.write_bytes(bytes(900))
+        os.utime(path, (0, 0))
+    assert sorted(file_cache.sizes(cache)) == [1000] * 3, "of programs alone"
+    assert file_cache.read(cache, "a") == bytes(968)
+    keep("e")
+    assert {path.name for path in entries(cache)} == {"a.kept", "c.kept", "e.kept", "another's"}
+
+
+def test_the_folder_is_bounded(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(compiler.program(SMALL, 90))
+    monkeypatch.setattr(compiler, "MAX_CACHE_BYTES", 2 * size)
+    compiler.program(SMALL, 80)
+    compiler.program(SMALL, 75)
+    assert sum(path.stat().st_size for path in entries(cache)) <= 2 * size
+    assert not compiler.cache_problem()
+
+
+def test_a_prepared_run_compiles_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With SCANLIB_CUDA_COMPILE=never what was not prepared is an error that names it."""
+    image = compiler.program(SMALL, 90)
+    forget()
+    compiler.compiled.clear()
+    monkeypatch.setenv("SCANLIB_CUDA_COMPILE", "never")
+    assert compiler.program(SMALL, 90) == image
+    with pytest.raises(CompileError, match=f"for sm_80 with {SMALL} is not kept.*{cache}"):
+        compiler.program(SMALL, 80)
+    for value in ("", "auto", "sometimes"):
+        monkeypatch.setenv("SCANLIB_CUDA_COMPILE", value)
+        assert compiler.compiled == []
+        if value == "sometimes":
+            with pytest.raises(CompileError, match="'sometimes'; expected auto or never"):
+                compiler.program(SMALL, 75)
+        else:
+            compiler.program(SMALL, 80)
+            assert compiler.compiled == [(SMALL, 80)]
+        forget()
+        compiler.compiled.clear()
+        for path in entries(cache):
+            path.unlink()
 
 
 def test_processes_share_a_cache(cache: Path) -> None:
@@ -272,7 +327,6 @@ def test_processes_share_a_cache(cache: Path) -> None:
     assert len(said) == 1, said
     assert len(said.pop().split()) == 1, "no process had a problem"
     assert len(entries(cache)) == 1
-    assert not list((cache / "tmp").iterdir())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
