@@ -17,6 +17,10 @@ if cupy.cuda.runtime.is_hip:
     )
 
 
+#: Scratch memory of captured calls, kept for as long as the process lives.
+_captured: list[Any] = []
+
+
 class CuPy(StridedCuda):
     name = "cupy"
 
@@ -30,8 +34,11 @@ class CuPy(StridedCuda):
         return cupy.cuda.get_current_stream().ptr
 
     def scratch(self, size: int) -> tuple[int, Any]:
-        # A block of CuPy's pool goes back to it for later work on the same stream, so it may be given up at once.
+        # A block of CuPy's pool goes back to it for later work on the same stream, so it may be given up at once. But
+        # what a stream captures runs whenever its graph is launched, and nobody tells which launch is the last.
         memory = cupy.cuda.alloc(size)
+        if cupy.cuda.get_current_stream().is_capturing():
+            _captured.append(memory)
         return memory.ptr, memory
 
     def linear_recurrence(

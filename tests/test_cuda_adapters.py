@@ -7,8 +7,10 @@ and a driver that computes nothing writes down what arrives.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib.util
 import sys
+import weakref
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
@@ -187,16 +189,16 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The adapter, imported over a stand-in; puts everything back."""
     if importlib.util.find_spec("cupy") is not None:
         pytest.skip("CuPy itself is here")
-    blocks: list[Any] = []
+    blocks: list[tuple[int, weakref.ref[Any]]] = []
 
     def alloc(size: int) -> Any:
         memory = np.full(size + 512, 255, np.uint8)
         address = memory.ctypes.data + -memory.ctypes.data % 512
-        blocks.append(SimpleNamespace(ptr=address, size=size, memory=memory))
-        return blocks[-1]
+        blocks.append((address, weakref.ref(memory)))
+        return SimpleNamespace(ptr=address, size=size, memory=memory)
 
     runtime = SimpleNamespace(is_hip=False)
-    stream = SimpleNamespace(ptr=STREAM)
+    stream = SimpleNamespace(ptr=STREAM, capturing=False, is_capturing=lambda: stream.capturing)
     module: Any = ModuleType("cupy")
     module.ndarray = _Array
     module.empty = lambda shape, dtype: np.empty(shape, dtype).view(_Array)
@@ -218,11 +220,26 @@ def test_cupy_takes_the_current_stream_and_its_pool(cupy: Any, driver: Fake) -> 
     a = cupy.full((1 << 17,), 0.5, np.float32)
     h, final = scanlib.linear_recurrence(a, a, return_final=True)
     assert (type(h), type(final)) == (_Array, _Array)
-    (block,) = cupy.cuda.blocks
+    ((address, _),) = cupy.cuda.blocks
     work = [line for line in driver.lines() if line.startswith(("cuLaunch", "cuMemset"))]
     assert all(f"stream {STREAM}" in line for line in work)
-    assert any(line.startswith(f"cuMemsetD8Async {block.ptr} ") for line in work)
+    assert any(line.startswith(f"cuMemsetD8Async {address} ") for line in work)
     assert _Device.entered == [0, -1]
+
+
+def test_cupy_keeps_the_scratch_memory_of_captured_calls(cupy: Any, driver: Fake) -> None:
+    """A graph's launches write it, so no other array may ever be given it; an ordinary call gives it back."""
+    a, stream = cupy.full((1 << 17,), 0.5, np.float32), cupy.cuda.get_current_stream()
+    for stream.capturing in (False, True, True, False):
+        scanlib.linear_recurrence(a, a)
+        scanlib.linear_recurrence_vjp(a, a, a)
+    gc.collect()
+    kept = [memory() is not None for _, memory in cupy.cuda.blocks]
+    assert kept == [False] * 2 + [True] * 4 + [False] * 2
+    assert (
+        len({address for (address, _), alive in zip(cupy.cuda.blocks, kept, strict=True) if alive})
+        == 4
+    )
 
 
 def test_cupy_works_on_the_arrays_device(cupy: Any, driver: Fake) -> None:

@@ -164,8 +164,12 @@ def test_torch_graph(torch: Any, shape: tuple[int, ...], first: bool) -> None:
 
 
 def test_cupy_graph(cupy: Any) -> None:
+    """Replays give the right values, and write to no memory that others have been given since."""
     a, x = cupy.random.random((1 << 18, 2)), cupy.random.random((1 << 18, 2))
     out = cupy.empty_like(x)
+    size = gpu.scratch_bytes(native.prepare(x.shape, 0, dict.fromkeys("axh", (4, (2, 1)))))
+    assert size > 0
+    cupy.cuda.Device().synchronize()
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         scanlib.linear_recurrence(a, x, axis=0, out=out)
@@ -173,11 +177,14 @@ def test_cupy_graph(cupy: Any) -> None:
         stream.begin_capture()
         scanlib.linear_recurrence(a, x, axis=0, out=out)
         graph = stream.end_capture()
+        # The pool would hand out first what was given back last on this stream; filled with what no launch writes.
+        others = [cupy.full(size, 0xA5, cupy.uint8) for _ in range(8)]
         for _ in range(3):
             x[...] = cupy.random.random(x.shape)
             graph.launch(stream)
             stream.synchronize()
             assert bool((out == scanlib.linear_recurrence(a, x, axis=0)).all())
+        assert all(bool((other == 0xA5).all()) for other in others)
 
 
 def test_jax_command_buffers() -> None:
