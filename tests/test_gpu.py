@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import stacks
 from capabilities import Backend
 from helpers import check_forward, check_gradients, decay, normal, rng_for, same_bits
 from matrix import MEMBERS, Member, missing
@@ -86,42 +87,78 @@ def test_the_same_bits_again(on_gpu: Member, case: tuple[tuple[int, ...], int]) 
             assert same_bits(on_gpu.numpy(mine), on_gpu.numpy(first))
 
 
+@pytest.mark.parametrize("layout", stacks.SHAPES)
+@pytest.mark.parametrize("backend", [Backend.CUPY, Backend.TORCH_CUDA], ids=lambda b: b.value)
+def test_stacks(backend: Backend, layout: str) -> None:
+    stacks.check(member(backend), layout, repeats=200)
+
+
 # ---- streams
+
+
+#: Cycles that a kernel holds its stream up: the next where the host took longer than that for the call behind it.
+DELAYS = [4 * 10**8, 2 * 10**9, 10**10]
 
 
 def test_torch_waits_for_its_stream_alone(torch: Any) -> None:
     """Inputs that a long kernel holds up on a side stream are read when they are there, with no host in between."""
     a = torch.full((1000, 64), 0.5, device="cuda")
-    x = torch.full_like(a, float("nan"))
     expected = scanlib.linear_recurrence(a, torch.ones_like(a), axis=0)
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(400_000_000)
-        x.fill_(1.0)
-        h = scanlib.linear_recurrence(a, x, axis=0)
-        ahead = not stream.query()
+        x = torch.empty_like(a)
+
+        def filled_and_run() -> Any:
+            x.fill_(1.0)
+            return scanlib.linear_recurrence(a, x, axis=0)
+
+        # Getting memory for a stream's pool, and loading a kernel, may wait for the device: done ahead.
+        torch.cuda._sleep(1)
+        filled_and_run()
+        for cycles in DELAYS:
+            h = None  # whose memory the next call takes
+            x.fill_(float("nan"))
+            stream.synchronize()
+            torch.cuda._sleep(cycles)
+            h = filled_and_run()
+            ahead = not stream.query()
+            stream.synchronize()
+            if ahead:
+                break
     assert ahead, "the call waited for the GPU"
-    stream.synchronize()
     assert torch.equal(h, expected)
 
 
 def test_cupy_waits_for_its_stream_alone(cupy: Any) -> None:
-    sleep = cupy.RawKernel(
-        'extern "C" __global__ void nap() { long long t = clock64(); while (clock64() - t < 400000000) {} }',
+    nap = cupy.RawKernel(
+        'extern "C" __global__ void nap(long long n) { long long t = clock64(); while (clock64() - t < n) {} }',
         "nap",
     )
-    a, x = cupy.full((1000, 64), 0.5), cupy.full((1000, 64), cupy.nan)
+    a = cupy.full((1000, 64), 0.5)
     expected = scanlib.linear_recurrence(a, cupy.ones_like(a), axis=0)
     cupy.cuda.Device().synchronize()
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
-        sleep((1,), (1,), ())
-        x.fill(1.0)
-        h = scanlib.linear_recurrence(a, x, axis=0)
-        ahead = not stream.done
+        x = cupy.empty_like(a)
+
+        def filled_and_run() -> Any:
+            x.fill(1.0)
+            return scanlib.linear_recurrence(a, x, axis=0)
+
+        nap((1,), (1,), (np.int64(1),))
+        filled_and_run()
+        for cycles in DELAYS:
+            h = None
+            x.fill(cupy.nan)
+            stream.synchronize()
+            nap((1,), (1,), (np.int64(cycles),))
+            h = filled_and_run()
+            ahead = not stream.done
+            stream.synchronize()
+            if ahead:
+                break
     assert ahead, "the call waited for the GPU"
-    stream.synchronize()
     assert bool((h == expected).all())
 
 

@@ -1,0 +1,30 @@
+"""What tests/stacks.py promises of its shapes, and the emulated kernels on them; test_gpu.py has the GPU."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import stacks
+from matrix import Member
+
+from scanlib import gpu, native
+from scanlib.problem import contiguous_strides
+
+
+@pytest.mark.parametrize("layout", stacks.SHAPES)
+def test_there_are_more_than_four(layout: str) -> None:
+    shape, axis = stacks.SHAPES[layout]
+    dense = (3, contiguous_strides(shape))
+    with stacks.bundles_of_two():
+        for roles in (("a", "x", "h"), ("a", "h", "grad_h", "grad_a", "grad_x")):
+            plan = gpu.describe(native.prepare(shape, axis, dict.fromkeys(roles, dense)))
+            assert f"look-back over {layout} in float32" in plan
+            found = re.search(r"(\d+) tiles", plan)
+            assert found is not None
+            assert int(found[1]) > 4 * 4
+
+
+@pytest.mark.parametrize("layout", stacks.SHAPES)
+def test_emulated(member: Member, layout: str) -> None:
+    stacks.check(member, layout, repeats=2)
