@@ -87,15 +87,20 @@ def unavailable() -> str:
     return ""
 
 
+def nvrtc_version() -> str:
+    """As "13.0"."""
+    return ".".join(map(str, _nvrtc()[1]))
+
+
 def target(architecture: int) -> tuple[str, str]:
     """What to compile for a device: ("cubin", "sm_90"), or PTX for the driver to finish where NVRTC is older."""
-    _, version, known = _nvrtc()
+    known = _nvrtc()[2]
     if architecture in known:
         return "cubin", f"sm_{architecture}"
     older = [arch for arch in known if arch < architecture]
     if not older:
         raise CompileError(
-            f"NVRTC {version[0]}.{version[1]} compiles for GPUs from sm_{known[0]} on, this one is an "
+            f"NVRTC {nvrtc_version()} compiles for GPUs from sm_{known[0]} on, this one is an "
             f"sm_{architecture}. Install scanlib[cuda12], whose compiler knows older ones."
         )
     newest = older[-1]
@@ -174,8 +179,7 @@ def program(definitions: str, architecture: int) -> bytes:
 
 
 def _key(definitions: str, architecture: int) -> str:
-    _, version, _ = _nvrtc()
-    parts = (source(), definitions, target(architecture), STANDARD, version)
+    parts = (source(), definitions, target(architecture), STANDARD, nvrtc_version())
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -10,6 +10,7 @@ import ctypes
 import functools
 
 from scanlib import compiler, native
+from scanlib.errors import NativeError
 
 #: What scratch memory has to be aligned to.
 ALIGNMENT = 16
@@ -54,9 +55,7 @@ def forward(
     final: int,
 ) -> None:
     """Put the forward kernel on `stream`; addresses, 0 for what is absent."""
-    native.check(
-        library().scanlib_cuda_forward(problem.address, stream, scratch, a, x, h0, h, final)
-    )
+    _check(library().scanlib_cuda_forward(problem.address, stream, scratch, a, x, h0, h, final))
 
 
 def backward(
@@ -74,9 +73,23 @@ def backward(
 ) -> None:
     """Put the backward kernel on `stream`; addresses, 0 for what is absent."""
     # fmt: off
-    native.check(library().scanlib_cuda_backward(
+    _check(library().scanlib_cuda_backward(
         problem.address, stream, scratch, a, h, h0, grad_h, grad_final, grad_a, grad_x, grad_h0))
     # fmt: on
+
+
+def _check(status: int) -> None:
+    """`native.check`, and what helps where the driver does not take a program."""
+    try:
+        native.check(status)
+    except NativeError as error:
+        if "cuLibraryLoadData" not in str(error) or compiler.unavailable():
+            raise
+        raise NativeError(
+            f"{error}. The program is NVRTC {compiler.nvrtc_version()}'s: a driver for an older CUDA, which nvidia-smi "
+            "names, takes no PTX of it, and no machine code of another major version. Update the driver, or install an "
+            "NVRTC that is no newer."
+        ) from None
 
 
 def describe(problem: native.NativeProblem) -> str:

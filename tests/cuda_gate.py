@@ -140,7 +140,7 @@ def main() -> int:
             f"\r{count} of {len(every)}, {time.monotonic() - began:.0f} s", end="", file=sys.stderr
         )
     print(file=sys.stderr)
-    record = {"nvrtc": ".".join(map(str, compiler._nvrtc()[1])), "programs": summary(rows)}
+    record = {"nvrtc": compiler.nvrtc_version(), "programs": summary(rows)}
     text = json.dumps(record, indent=1) + "\n"
     if options.record:
         options.record.parent.mkdir(parents=True, exist_ok=True)

@@ -166,6 +166,21 @@ def test_a_forked_process_is_told_so(driver: Fake) -> None:
         forward()
 
 
+def test_a_program_that_is_not_loaded_tells_of_versions(
+    driver: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "nvrtc_version", lambda: "99.1")
+    monkeypatch.setattr(compiler, "unavailable", lambda: "")
+    driver.refuse("cuLibraryLoadData")
+    with pytest.raises(NativeError, match=r"FAKE_ERROR.*NVRTC 99\.1's.*Update the driver"):
+        forward()
+    for name, missing in (("cuLibraryGetKernel", ""), ("cuLibraryLoadData", "no NVRTC")):
+        monkeypatch.setattr(compiler, "unavailable", lambda said=missing: said)
+        driver.refuse(name)
+        with pytest.raises(NativeError, match=r"FAKE_ERROR(?!.*NVRTC)"):
+            forward()
+
+
 def test_an_unloadable_kernel_leaves_no_library_behind(driver: Fake) -> None:
     driver.refuse("cuLibraryGetKernel")
     with pytest.raises(NativeError):
