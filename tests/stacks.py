@@ -15,7 +15,7 @@ from matrix import Member
 SHAPES = {
     "rows": ((3, 1 << 16), 1),
     "columns": ((1 << 14, 40), 0),
-    "narrow columns": ((1 << 16, 3), 0),
+    "few columns": ((1 << 16, 3), 0),
 }
 
 
