@@ -38,14 +38,21 @@ using Result = Part<E, kPiece>;
 // There, `a` is wanted one step before the tile and h one step behind. Columns have them moved so; in rows, which would no longer
 // be aligned, the tile is moved as it lies, and the elements beside it on their own.
 constexpr bool kEdges = kBackward && kRows;
+template <int kBytes>
+struct Buffer {
+  alignas(16) char of[kBytes];
+};
+template <>
+struct Buffer<0> {
+  static constexpr char *of = nullptr;
+};
 struct alignas(16) WarpMemory {
-  alignas(16) char a[Fetched<ElementA>::kBytes];
-  alignas(16) char x[Fetched<ElementX>::kBytes];
-  alignas(16) char h[kBackward ? Fetched<ElementH>::kBytes : 16];
-  alignas(16) char a_before[kEdges ? 16 * kWarpLanes : 16];  // of each lane
-  alignas(16) char h_behind[kEdges ? 16 * kWarpLanes : 16];
-  alignas(16) char first[kBackward ? Result<ElementGradX>::kBytes : Result<ElementH>::kBytes];  // h, or grad_x
-  alignas(16) char second[kBackward ? Result<ElementGradA>::kBytes : 16];                       // grad_a
+  Buffer<Fetched<ElementA>::kBytes> a;
+  Buffer<Fetched<ElementX>::kBytes> x;
+  Buffer<kBackward ? Result<ElementGradX>::kBytes : Result<ElementH>::kBytes> first;  // h, or grad_x
+  Buffer<kBackward ? Fetched<ElementH>::kBytes : 0> h;
+  Buffer<kBackward && !kSumSteps && !kSumLanes ? Result<ElementGradA>::kBytes : 0> second;  // grad_a
+  Buffer<kEdges ? 16 * kWarpLanes : 0> a_before, h_behind;                                  // of each lane
 };
 
 struct BlockMemory {
@@ -111,21 +118,21 @@ __device__ __forceinline__ void start_tile(const ScanParams &p, const Place &pla
   const int steps = ahead * kTileSteps, kX_ = kBackward ? kGradH : kX;
   const Extent extent = extent_of(p, place, tile, 0);
   constexpr int before = kBackward && !kRows ? -1 : 0, behind = kBackward && !kRows ? 1 : 0;
-  start_part<ElementA>(memory.a, part_of(p, kA, place, steps + before), p.operand[kA],
+  start_part<ElementA>(memory.a.of, part_of(p, kA, place, steps + before), p.operand[kA],
                        extent_of(p, place, tile, before));
-  start_part<ElementX>(memory.x, part_of(p, kX_, place, steps), p.operand[kX_], extent);
+  start_part<ElementX>(memory.x.of, part_of(p, kX_, place, steps), p.operand[kX_], extent);
   if constexpr (kBackward)
-    start_part<ElementH>(memory.h, part_of(p, kH, place, steps + behind), p.operand[kH],
+    start_part<ElementH>(memory.h.of, part_of(p, kH, place, steps + behind), p.operand[kH],
                          extent_of(p, place, tile, behind));
   if constexpr (kEdges) {
     const int t = thread() % 32;
     const long long k0 = tile * kTileSteps + warp_step(), behind_it = p.steps - k0 - kWarpSteps;
     if (t < kWarpLanes && t < extent.lanes) {
       if (k0 > 0 && behind_it > -kWarpSteps)
-        start_edge<ElementA, true>(memory.a_before, part_of(p, kA, place, steps - 1), p.operand[kA], extent, k0);
+        start_edge<ElementA, true>(memory.a_before.of, part_of(p, kA, place, steps - 1), p.operand[kA], extent, k0);
       if (behind_it > 0)
-        start_edge<ElementH, false>(memory.h_behind, part_of(p, kH, place, steps + kWarpSteps), p.operand[kH], extent,
-                                    behind_it);
+        start_edge<ElementH, false>(memory.h_behind.of, part_of(p, kH, place, steps + kWarpSteps), p.operand[kH],
+                                    extent, behind_it);
     }
   }
 }
@@ -145,20 +152,20 @@ __device__ __forceinline__ void read_tile(const ScanParams &p, const Place &plac
                                           Run &run) {
   const int left = lane() < place.lanes ? steps_below(p.steps - tile * kTileSteps) - slice() * kRun : 0;
   run.n = left < 0 ? 0 : left < kRun ? left : kRun;
-  read_part<ElementX>(run.x, memory.x);
+  read_part<ElementX>(run.x, memory.x.of);
   if constexpr (!kBackward) {
-    read_part<ElementA>(run.a, memory.a);
+    read_part<ElementA>(run.a, memory.a.of);
   } else {
     Value a[kRun], h[kRun];
-    read_part<ElementA>(a, memory.a);
-    read_part<ElementH>(h, memory.h);
+    read_part<ElementA>(a, memory.a.of);
+    read_part<ElementH>(h, memory.h.of);
     Value a_before = a[0], h_behind = h[0];
     if constexpr (kEdges) {
-      const char *before = own_slice() > 0 ? memory.a + Fetched<ElementA>::at(own_lane(), own_slice() - 1, kRun - 1)
-                                           : edge_of<ElementA, true>(memory.a_before, own_lane());
+      const char *before = own_slice() > 0 ? memory.a.of + Fetched<ElementA>::at(own_lane(), own_slice() - 1, kRun - 1)
+                                           : edge_of<ElementA, true>(memory.a_before.of, own_lane());
       const char *behind = own_slice() < kWarpSlices - 1
-                               ? memory.h + Fetched<ElementH>::at(own_lane(), own_slice() + 1, 0)
-                               : edge_of<ElementH, false>(memory.h_behind, own_lane());
+                               ? memory.h.of + Fetched<ElementH>::at(own_lane(), own_slice() + 1, 0)
+                               : edge_of<ElementH, false>(memory.h_behind.of, own_lane());
       a_before = widened<Value>(load_element<ElementA>(before));
       h_behind = widened<Value>(load_element<ElementH>(behind));
     }
@@ -196,9 +203,9 @@ __device__ __forceinline__ Value finish_tile(const ScanParams &p, const Place &p
         if (from + i < run.n) state = mul_add(run.a[from + i], state, run.x[from + i]);
         h[i] = narrowed<ElementH>(state);
       }
-      Result<ElementH>::write(h, memory.first);
+      Result<ElementH>::write(h, memory.first.of);
       __syncwarp();
-      put_part<ElementH, kPiece>(memory.first, part_of(p, kH, place, 0), p.operand[kH], extent, from);
+      put_part<ElementH, kPiece>(memory.first.of, part_of(p, kH, place, 0), p.operand[kH], extent, from);
       __syncwarp();
     } else {
       ElementGradX grad_x[kPiece];
@@ -210,12 +217,12 @@ __device__ __forceinline__ Value finish_tile(const ScanParams &p, const Place &p
         grad_x[i] = narrowed<ElementGradX>(state);
         products[i] = mul(state, owns_last && k == run.n - 1 ? edge : run.h[k]);
       }
-      Result<ElementGradX>::write(grad_x, memory.first);
+      Result<ElementGradX>::write(grad_x, memory.first.of);
       if constexpr (!kSumSteps && !kSumLanes) {
         ElementGradA grad_a[kPiece];
 #pragma unroll
         for (int i = 0; i < kPiece; ++i) grad_a[i] = narrowed<ElementGradA>(products[i]);
-        Result<ElementGradA>::write(grad_a, memory.second);
+        Result<ElementGradA>::write(grad_a, memory.second.of);
       } else if constexpr (kSumSteps) {
 #pragma unroll
         for (int i = 0; i < kPiece; ++i) run.h[from + i] = products[i];
@@ -232,9 +239,9 @@ __device__ __forceinline__ Value finish_tile(const ScanParams &p, const Place &p
         }
       }
       __syncwarp();
-      put_part<ElementGradX, kPiece>(memory.first, part_of(p, kGradX, place, 0), p.operand[kGradX], extent, from);
+      put_part<ElementGradX, kPiece>(memory.first.of, part_of(p, kGradX, place, 0), p.operand[kGradX], extent, from);
       if constexpr (!kSumSteps && !kSumLanes)
-        put_part<ElementGradA, kPiece>(memory.second, part_of(p, kGradA, place, 0), p.operand[kGradA], extent, from);
+        put_part<ElementGradA, kPiece>(memory.second.of, part_of(p, kGradA, place, 0), p.operand[kGradA], extent, from);
       __syncwarp();
     }
   }

@@ -128,7 +128,7 @@ int bundle_for(const scanlib_problem &p, const Cut &cut) {
 // Threads that a multiprocessor is to hold.
 int resident_threads(const Cut &cut) {
   if (g_tuning.resident) return std::max(g_tuning.resident, cut.threads);
-  if (cut.value == SCANLIB_C128 || (cut.value == SCANLIB_F64 && cut.kernel == kLookBack)) return 384;
+  if (cut.value == SCANLIB_C128) return 384;
   return cut.value == SCANLIB_F32 && cut.backward && cut.run <= 8 ? 768 : 512;
 }
 
