@@ -129,7 +129,7 @@ int bundle_for(const scanlib_problem &p, const Cut &cut) {
 int resident_threads(const Cut &cut) {
   if (g_tuning.resident) return std::max(g_tuning.resident, cut.threads);
   if (cut.value == SCANLIB_C128) return 384;
-  return cut.value == SCANLIB_F32 && cut.backward && cut.run <= 8 ? 768 : 512;
+  return cut.value == SCANLIB_F32 && cut.backward && cut.run <= 8 && cut.bundle <= 8 ? 768 : 512;
 }
 
 Cut cut_problem(const scanlib_problem &p) {
