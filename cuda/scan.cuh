@@ -77,8 +77,9 @@ __device__ __forceinline__ bool doubtful(const Prefix<T> &prefix) {
   return !safe(prefix.before) || (warp() == kWarps - 1 && !safe(prefix.all));
 }
 
-// Brings in the carry: the state before the thread's run. In lanes of which a thread doubts a parallel combination, slices are walked one after the other, and leave the state after the tile in
-// memory->state; `joined_ones` is called before that. `n`: the thread's steps.
+// Brings in the carry: the state before the thread's run. In lanes of which a thread doubts a parallel combination, slices are
+// walked one after the other, and leave the state after the tile in memory->state; `joined_ones` is called before that. `n`: the
+// thread's steps.
 template <class T, class JoinedOnes>
 __device__ __forceinline__ T carried_in(const Summary<T> &prefix, bool doubt, T carry, const T (&a)[kRun],
                                         const T (&x)[kRun], int n, ScanMemory<T> *memory, JoinedOnes joined_ones) {

@@ -88,7 +88,7 @@ __device__ __forceinline__ Extent extent_of(const ScanParams &p, const Place &pl
   const long long k0 = tile * kTileSteps + shift;
   return {(k0 < 0 ? 1 : 0) - warp_step(), steps_below(p.steps - k0) - warp_step(), place.lanes - warp_lane()};
 }
-// The warp's part of an operand of the tile `tiles` after `place`, in memory.
+// The warp's part of an operand, `steps` after those of `place`, in memory.
 __device__ __forceinline__ char *part_of(const ScanParams &p, int role, const Place &place, long long steps) {
   const Operand &operand = p.operand[role];
   return global(place.first[role]) + (steps + warp_step()) * operand.step + warp_lane() * operand.lane;
@@ -105,7 +105,7 @@ __device__ __forceinline__ void start_edge(char *edges, const char *at, const Op
                                            long long count) {
   const int t = thread() % 32;
   at += t * operand.lane;
-  if (in_words<E>(operand, extent) && count >= 16 / int(sizeof(E))) {
+  if (Fetched<E>::kWords && in_words<E>(operand, extent) && count >= 16 / int(sizeof(E))) {
     start_copy<16>(edges + 16 * t, kBefore == kDown ? at : at - 16 + sizeof(E));
   } else {
     start_copy<sizeof(E)>(edge_of<E, kBefore>(edges, t), at);

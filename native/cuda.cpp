@@ -177,7 +177,9 @@ int prepare(const CudaDriver &driver, const scanlib_problem &problem, int device
 
 int find_prepared(const CudaDriver &driver, const scanlib_problem &problem, CudaContext context, int device,
                   std::shared_ptr<const Prepared> *found) {
-  const Key key{context, device, cuda_tunings(), problem};
+  Key key{context, device, cuda_tunings(), problem};
+  key.problem.threads = 0;  // neither alters a launch
+  key.problem.holder_offset = 0;
   {
     std::shared_lock<std::shared_mutex> reading(programs().lock);
     auto place = programs().prepared.find(key);
@@ -279,11 +281,7 @@ int run(const scanlib_problem *problem, scanlib_role needed, CudaStream stream, 
 using namespace scanlib;
 
 extern "C" int scanlib_cuda_scratch_bytes(const scanlib_problem *problem, int64_t *bytes) {
-  CudaPlan plan;
-  if (!valid(problem) || !bytes) return SCANLIB_E_ARGUMENT;
-  if (int status = plan_cuda(*problem, &plan)) return status;
-  *bytes = plan.scratch_bytes;
-  return SCANLIB_OK;
+  return valid(problem) && bytes ? cuda_scratch_bytes(*problem, bytes) : SCANLIB_E_ARGUMENT;
 }
 
 extern "C" int scanlib_cuda_forward(const scanlib_problem *problem, void *stream, void *scratch, const void *a,

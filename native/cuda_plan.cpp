@@ -156,7 +156,7 @@ Cut cut_problem(const scanlib_problem &p) {
 
 // The partial sums of grad_a: where they lie in scratch memory and how the second launch adds them up.
 struct Parts {
-  bool needed;
+  bool needed, down;  // down: in memory's order, against that in which steps are walked
   int32_t dtype;
   int64_t bytes;
   int64_t outer[SCANLIB_MAX_OUTER], time, lane;  // strides in bytes
@@ -168,6 +168,7 @@ Parts parts_of(const scanlib_problem &p, const Cut &cut) {
   const scanlib_layout &grad_a = p.operand[SCANLIB_GRAD_A];
   if (!cut.backward) return parts;
   const bool complex = cut.value == SCANLIB_C64 || cut.value == SCANLIB_C128;
+  parts.down = cut.down && !(cut.sum & kSumSteps);
   parts.dtype = !(cut.sum & kSumSteps) ? cut.value : complex ? SCANLIB_C128 : SCANLIB_F64;
   const int64_t size = dtype_size(grad_a.dtype);
   const int64_t times = !(cut.sum & kSumSteps) ? p.time : cut.kernel == kLookBack ? cut.tiles : 1;
@@ -188,7 +189,7 @@ Parts parts_of(const scanlib_problem &p, const Cut &cut) {
   };
   const bool time_gone = summed(grad_a.time, p.time), lanes_gone = summed(grad_a.inner, p.inner);
   auto lay_time = [&] {
-    parts.time = lay(p.time == 0 ? 0 : times, cut.against ? -grad_a.time : grad_a.time, time_gone);
+    parts.time = lay(p.time == 0 ? 0 : times, cut.against && !parts.down ? -grad_a.time : grad_a.time, time_gone);
   };
   auto lay_lanes = [&] { parts.lane = lay(lanes, grad_a.inner, lanes_gone); };
   if (cut.layout == kRows) {
@@ -239,6 +240,12 @@ Room room_for(const Cut &cut, const Parts &parts) {
 bool launches_walk(const scanlib_problem &p, const Cut &cut) {
   if (lane_count(p) == 0) return false;
   return p.time > 0 || p.operand[cut.backward ? SCANLIB_GRAD_H0 : SCANLIB_FINAL].dtype != SCANLIB_ABSENT;
+}
+
+bool launches_sums(const Parts &parts) { return parts.needed && parts.reduce.outputs > 0; }
+
+bool too_large(const Cut &cut, const Room &room) {
+  return room.bytes >= kMostBytes || (cut.kernel == kLookBack && cut.numbers() > kMostTickets);
 }
 
 void write_options(char *to, size_t size, Kernel kernel, const Cut &cut, int32_t a, int32_t x, int32_t h,
@@ -309,10 +316,11 @@ void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, 
   if (parts.needed) {
     Operand &grad_a = scan.operand[SCANLIB_GRAD_A];
     params->reduce = parts.reduce;
-    params->reduce.to = grad_a.first;
-    params->reduce.from = grad_a.first = moved(nullptr, room.parts);
+    params->reduce.to = parts.down ? nullptr : grad_a.first;
+    params->reduce.from = moved(nullptr, room.parts);
+    grad_a.first = moved(params->reduce.from, parts.down && p.time > 0 ? (p.time - 1) * parts.time : 0);
     grad_a.dtype = parts.dtype;
-    grad_a.step = parts.time;
+    grad_a.step = parts.down ? -parts.time : parts.time;
     grad_a.lane = cut.sum & kSumLanes ? 0 : parts.lane;
     grad_a.chunk = cut.sum & kSumLanes ? parts.lane : parts.lane * cut.width;
     for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) grad_a.outer[d] = parts.outer[d];
@@ -322,13 +330,22 @@ void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, 
 
 }  // namespace
 
+int cuda_scratch_bytes(const scanlib_problem &p, int64_t *bytes) {
+  const Cut cut = cut_problem(p);
+  const Parts parts = parts_of(p, cut);
+  const Room room = room_for(cut, parts);
+  if (too_large(cut, room)) return SCANLIB_E_OVERFLOW;
+  *bytes = launches_walk(p, cut) || launches_sums(parts) ? room.bytes : 0;
+  return SCANLIB_OK;
+}
+
 int plan_cuda(const scanlib_problem &p, CudaPlan *plan) {
   if (!plan || p.abi_version != SCANLIB_ABI_VERSION) return SCANLIB_E_ARGUMENT;
   *plan = CudaPlan{};
   const Cut cut = cut_problem(p);
   const Parts parts = parts_of(p, cut);
   const Room room = room_for(cut, parts);
-  if (room.bytes >= kMostBytes || (cut.kernel == kLookBack && cut.numbers() > kMostTickets)) return SCANLIB_E_OVERFLOW;
+  if (too_large(cut, room)) return SCANLIB_E_OVERFLOW;
   describe(p, cut, parts, plan->summary, sizeof plan->summary);
   if (launches_walk(p, cut)) {
     CudaLaunch &launch = plan->launch[plan->launches++];
@@ -342,7 +359,7 @@ int plan_cuda(const scanlib_problem &p, CudaPlan *plan) {
     launch.persistent = cut.kernel == kLookBack;
     launch.blocks = uint32_t(std::min(launch.persistent ? cut.numbers() : cut.groups, kMostBlocks));
   }
-  if (parts.needed && parts.reduce.outputs > 0) {
+  if (launches_sums(parts)) {
     CudaLaunch &launch = plan->launch[plan->launches++];
     Cut reduce{};
     reduce.backward = true;

@@ -55,6 +55,9 @@ struct CudaTuning {
 // SCANLIB_OK, SCANLIB_E_ARGUMENT or SCANLIB_E_OVERFLOW. A problem without elements to write has no launches.
 int plan_cuda(const scanlib_problem &problem, CudaPlan *plan);
 
+// Its scratch memory alone, which is worked out in less time.
+int cuda_scratch_bytes(const scanlib_problem &problem, int64_t *bytes);
+
 // The plan's parameters for a call.
 void fill_cuda_params(const CudaPlan &plan, const CudaPointers &pointers, void *scratch, CudaParams *params);
 

@@ -53,6 +53,8 @@ MIXED = [
     ("float64", "float32"),
     ("float32", "complex64"),
     ("float64", "complex128"),
+    ("float64", "float16"),
+    ("float64", "complex64"),
 ]
 
 

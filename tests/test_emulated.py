@@ -161,6 +161,24 @@ def test_words_and_elements_give_the_same_bits(
         assert all(map(same_bits, other, found[number % 2]))
 
 
+@pytest.mark.parametrize(
+    ("shape", "a_dtype", "dtype"), [((32, 16), "f8", "f2"), ((32, 8), "c16", "f4")]
+)
+def test_operands_narrower_than_what_is_computed_in(
+    shape: tuple[int, ...], a_dtype: str, dtype: str, member: Member
+) -> None:
+    """Runs that do not fill a word of a narrow operand, whose rows do: nothing may be moved unaligned."""
+    rng = rng_for(shape)
+    a = (0.5 + 0.5 * rng.random(shape)).astype(a_dtype)
+    g, h = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    given = [member.array(v) for v in (g, a[:, :1], h)]
+    found = scanlib.linear_recurrence_vjp(*given, axis=1)[:2]
+    expected = scanlib.linear_recurrence_vjp(g, a[:, :1], h, axis=1)[:2]
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        assert np.allclose(one, other, rtol=0.01, atol=0.01)
+
+
 @pytest.mark.parametrize(("shape", "axis"), [((700, 5), 0), ((33, 700), 1), ((3001,), 0)])
 @pytest.mark.parametrize("dtype_name", ["bfloat16", "float32", "float64"])
 def test_special_values(shape: tuple[int, ...], axis: int, dtype_name: str, member: Member) -> None:

@@ -154,6 +154,7 @@ class Launch {
   static Fiber &fiber() { return *reinterpret_cast<Fiber *>(emulated_self); }
 
   void progress() { progress_ = true; }
+  void fault(const char *what) { wrong_ = what; }
   int coin() { return int(random_.below(2)); }
   void wait() { pause(); }
   void meet() {
@@ -360,6 +361,7 @@ void *emulated_shared(size_t size) { return Launch::current().shared(size); }
 void emulated_wait() { Launch::current().wait(); }
 void emulated_meet() { Launch::current().meet(); }
 void emulated_progress() { Launch::current().progress(); }
+void emulated_fault(const char *what) { Launch::current().fault(what); }
 int emulated_coin() { return Launch::current().coin(); }
 
 // How the launches from now on are scheduled.

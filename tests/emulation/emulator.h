@@ -45,6 +45,8 @@ void *emulated_shared(size_t size);
 void emulated_wait();
 void emulated_meet();
 int emulated_coin();
+// Ends the launch.
+void emulated_fault(const char *what);
 // Something happened that a waiting thread may be waiting for.
 void emulated_progress();
 }
@@ -94,6 +96,8 @@ template <int kBytes>
 void start_copy(void *to, const char *from) {
   EmulatedThread &self = *emulated_find_self();
   if (self.copies == EmulatedThread::kMostCopies) __builtin_abort();
+  if ((reinterpret_cast<size_t>(to) | reinterpret_cast<size_t>(from)) % kBytes)
+    emulated_fault("a copy that is not aligned");
   if (emulated_coin())
     memcpy(to, from, kBytes);
   else
