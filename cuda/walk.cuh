@@ -23,11 +23,11 @@ using ElementH = ElementOf<SCANLIB_H>::type;
 using ElementGradA = ElementOf<SCANLIB_GRAD_A>::type;
 using ElementGradX = ElementOf<SCANLIB_GRAD_X>::type;
 
-constexpr int kSmallest =
-    kBackward ? int(sizeof(ElementGradX) < sizeof(ElementGradA) ? sizeof(ElementGradX) : sizeof(ElementGradA))
-              : int(sizeof(ElementH));
-// Steps of each run that are stored at a time: 16-byte words of them fill a warp.
-constexpr int kPiece = kRows || kRun < 16 / kSmallest ? kRun : 16 / kSmallest;
+// Steps of each run that are stored at a time: 16-byte words of the largest result fill a warp.
+constexpr int kLargest = !kBackward                                    ? int(sizeof(ElementH))
+                         : sizeof(ElementGradX) > sizeof(ElementGradA) ? int(sizeof(ElementGradX))
+                                                                       : int(sizeof(ElementGradA));
+constexpr int kPiece = kRows || kRun < 16 / kLargest ? kRun : 16 / kLargest;
 
 template <class E>
 using Fetched = Part<E, kRun>;
