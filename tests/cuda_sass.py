@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import math
 import re
@@ -547,18 +548,19 @@ def table(architectures: list[int], log2: int = LOG2) -> list[Row]:
     return [row_of(program, sm) for sm in architectures for program in programs(log2)]
 
 
-HEADS = (
-    "sm|shape/axis|direction|dtype|kernel|threads/width/run/bundle|registers|blocks|KiB in flight|"
-    "loads|stores|instructions|cycles|share|bound by|bounds below 1"
-).split("|")
+HEADS = [
+    *("no", "sm", "shape/axis", "direction", "dtype", "kernel", "threads/width/run/bundle"),
+    *("registers", "blocks", "KiB in flight", "loads", "stores", "instructions", "cycles"),
+    *("share", "bound by", "bounds below 1"),
+]
 
 
 def printed(rows: list[Row]) -> str:
     lines = [HEADS]
-    for row in rows:
+    for number, row in enumerate(rows):
         # fmt: off
         lines.append([
-            str(row.sm), row.shape.replace(" axis ", "/").replace(" ", ""), row.direction, row.dtype,
+            str(number), str(row.sm), row.shape.replace(" axis ", "/").replace(" ", ""), row.direction, row.dtype,
             f"{row.kernel} {row.layout}", f"{row.threads}/{row.width}/{row.run}/{row.bundle}",
             str(row.registers), str(row.blocks), f"{row.in_flight / 1024:.0f}",
             *(" ".join(f"{n}x{w}" for w, n in widths.items()) for widths in (row.loads, row.stores)),
@@ -573,18 +575,44 @@ def printed(rows: list[Row]) -> str:
     )
 
 
+def explained(architecture: int, program: Program) -> str:
+    """What holds up the warp that a tile waits for: barriers, accesses to what blocks publish, stalls."""
+    _, _, path = read(program, architecture)
+    steps = traced(path.longest, program.warps)
+    lines = [program.definitions, "cycle  stalled  address  instruction"]
+    for one, began, stalled in steps:
+        if one.name in ("BAR", "DEPBAR", "LDGDEPBAR") or one.strong or stalled >= SHARED / 2:
+            guard = f"@{one.predicate} " if one.predicate else ""
+            text = f"{guard}{one.opcode} {', '.join(one.operands)}"
+            lines.append(f"{began - steps[0].began:5.0f}  {stalled:7.0f}  {one.address:7x}  {text}")
+    usual, longest = len(path.usual), len(path.longest)
+    return "\n".join(
+        [
+            *lines,
+            f"{timed(path.longest, program.warps).period:5.0f}  of {longest} instructions; usually {usual}",
+        ]
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--record", type=Path, help="file to write as JSON")
     parser.add_argument("--print", action="store_true", help="the table, also when it is recorded")
     parser.add_argument("--architectures", default=",".join(map(str, MACHINES)))
+    parser.add_argument(
+        "--explain", type=int, help="where the cycles of one row's tile go: its number"
+    )
     options = parser.parse_args()
     if missing := compiler.unavailable() or sass.unavailable():
         print(missing, file=sys.stderr)
         return 2
     sys.path.append(str(ROOT))  # for bench
     began = time.monotonic()
-    rows = table([int(part) for part in options.architectures.split(",")])
+    architectures = [int(part) for part in options.architectures.split(",")]
+    if options.explain is not None:
+        print(explained(*list(itertools.product(architectures, programs()))[options.explain]))
+        return 0
+    rows = table(architectures)
     if options.record:
         record = {
             "nvrtc": ".".join(map(str, compiler._nvrtc()[1])),
