@@ -67,16 +67,18 @@ THREADS, BLOCKS, REGISTERS, REGISTER_UNIT = (
 SCHEDULERS, EFFICIENCY = 4, 0.8  # warp instructions a cycle, and the part of them that is reached
 
 # Cycles until a result can be used.
-ALU, SPECIAL, SHARED, SHUFFLE, CONSTANT = 4, 20, 30, 25, 30
+ALU, UNIFORM, SPECIAL, SHARED, SHUFFLE, CONSTANT = 4, 12, 20, 30, 25, 30
 MEMORY, L2 = 1100, 700  # a load under load; a round trip to what another block has published
 BARRIER, SLEEP = 35, 70
+MOST_ROUNDS = 64  # of a loop inside a tile; greater constants are no count
 CALLED = 100  # instructions of a function that is called: 64-bit divisions, which hot paths avoid
 RECORD_READ = 0.25  # what a byte read from L2 costs beside one of DRAM
 
 _LATENCIES = {
     **dict.fromkeys(("LDS", "LDSM"), SHARED),
     **dict.fromkeys(("SHFL", "VOTE", "VOTEU", "B2R", "MATCH", "REDUX"), SHUFFLE),
-    **dict.fromkeys(("LDC", "LDCU", "ULDC", "S2R", "S2UR", "R2UR", "CS2R"), CONSTANT),
+    **dict.fromkeys(("LDC", "LDCU", "S2R", "S2UR", "R2UR"), CONSTANT),
+    **dict.fromkeys(("ULDC", "CS2R"), UNIFORM),
     **dict.fromkeys(("MUFU", "F2F", "F2I", "I2F", "FCHK", "POPC", "FLO", "DFMA", "DADD", "DMUL"), SPECIAL),
 }  # fmt: skip
 
@@ -175,6 +177,9 @@ class HotPath:
     usual: list[Instruction]  # of any warp
     longest: list[Instruction]  # of one that also publishes and looks back
     moved: list[Instruction]  # the loads and stores of a tile's elements
+    elsewhere: frozenset[
+        int
+    ]  # addresses in `longest` at which other warps wait, beside the one that goes on
 
 
 class NoLoopError(Exception):
@@ -185,11 +190,11 @@ def hot_path(blocks: list[Block], program: Program) -> HotPath:
     """Through accesses of 16 bytes wherever there are any, and what else there is to do by the shortest way."""
     found = sass.loops(blocks)
     for wide in (True, False):
+        moved_of = functools.partial(_moved, wide=wide, program=program)
         candidates = []
         for loop in found:
-            usual, _ = _weights(blocks, loop, wide, program)
-            _, path = sass.best_path(blocks, loop, _inside(loop, found), usual)
-            moved = [one for number in path for one in _moved(blocks[number], wide, program)]
+            path = _path(blocks, loop, found, functools.partial(_most_moved, moved_of))
+            moved = [one for number in path for one in moved_of(blocks[number])]
             if any(one.load for one in moved) and any(one.store for one in moved):
                 candidates.append((len(moved), loop))
         if candidates:
@@ -199,49 +204,45 @@ def hot_path(blocks: list[Block], program: Program) -> HotPath:
     # A loop around another that moves tiles has one group after the other.
     around = {a for _, a in candidates for _, b in candidates if b.blocks < a.blocks}
     _, loop = max((each for each in candidates if each[1] not in around), key=lambda each: each[0])
-    inner = _inside(loop, found)
+    rare = _rare(blocks, loop)
+
+    def tile(block: Block) -> list[Instruction]:
+        return [] if block.number in rare else moved_of(block)
+
+    def usual(block: Block) -> tuple[float, ...]:
+        if block.number in rare:
+            return 0, 0, 0, -_length(block)
+        barriers = sum(one.name == "BAR" for one in block.code)
+        loads = sum(one.load for one in block.code)  # narrow ones are those of a tile's edges
+        return len(tile(block)), barriers, loads, -_length(block)
+
+    def longest(block: Block) -> tuple[float, ...]:
+        *first, length = usual(block)
+        # What is looked at again, after a sleep, is not waited for twice.
+        skipped = block.number in rare or any(one.name == "NANOSLEEP" for one in block.code)
+        return *first, 0 if skipped else sum(one.strong for one in block.code), length
 
     def times(inside: Loop) -> int:
         return _times(blocks, inside, program)
 
-    def moved_of(block: Block) -> list[Instruction]:
-        return _moved(block, wide, program)
-
-    usual, longest = _weights(blocks, loop, wide, program)
-    _, path = sass.best_path(blocks, loop, inner, usual)
-    _, long_path = sass.best_path(blocks, loop, inner, longest)
+    inner = _inside(loop, found)
+    path, long_path = (_path(blocks, loop, found, weigh) for weigh in (usual, longest))
     return HotPath(
         sass.expanded(blocks, path, inner, times, usual),
         sass.expanded(blocks, long_path, inner, times, longest),
-        sass.expanded(blocks, path, inner, times, usual, moved_of),
+        sass.expanded(blocks, path, inner, times, usual, tile),
+        _elsewhere(blocks, long_path),
     )
+
+
+def _path(
+    blocks: list[Block], loop: Loop, every: list[Loop], weigh: Callable[[Block], sass.Weight]
+) -> list[int]:
+    return sass.best_path(blocks, loop, _inside(loop, every), weigh)[1]
 
 
 def _inside(loop: Loop, every: list[Loop]) -> list[Loop]:
     return [each for each in every if each.blocks < loop.blocks]
-
-
-Weigh = Callable[[Block], tuple[float, ...]]
-
-
-def _weights(blocks: list[Block], loop: Loop, wide: bool, program: Program) -> tuple[Weigh, Weigh]:
-    """What makes a path the usual one, and the longest: accesses to the tile, barriers, for the longest also accesses
-    to what blocks publish; then the fewest instructions."""
-    doubtful = _after_floats(blocks, loop)
-
-    def usual(block: Block) -> tuple[float, ...]:
-        barriers = 0 if block.number in doubtful else sum(one.name == "BAR" for one in block.code)
-        return len(_moved(block, wide, program)), barriers, -_length(block)
-
-    def longest(block: Block) -> tuple[float, ...]:
-        moved, barriers, length = usual(block)
-        # What is looked at again, after a sleep, is not waited for twice.
-        again = any(one.name == "NANOSLEEP" for one in block.code)
-        skipped = again or block.number in doubtful
-        shared = 0 if skipped else sum(one.strong for one in block.code)
-        return moved, barriers, shared, length
-
-    return usual, longest
 
 
 def _moved(block: Block, wide: bool, program: Program) -> list[Instruction]:
@@ -251,85 +252,122 @@ def _moved(block: Block, wide: bool, program: Program) -> list[Instruction]:
     return moved if wide or len(moved) >= program.run else []
 
 
+def _most_moved(moved_of: Callable[[Block], list[Instruction]], block: Block) -> sass.Weight:
+    return len(moved_of(block)), -_length(block)
+
+
 def _length(block: Block) -> int:
     return sum(CALLED if one.name == "CALL" else 1 for one in block.code)
 
 
-def _after_floats(blocks: list[Block], loop: Loop) -> set[int]:
-    """Blocks that only a comparison of numbers leads to: what is walked serially where a state may overflow."""
-    found: set[int] = set()
-    everything = set(sass.reachable(blocks, loop.header, loop.blocks))
+def _rare(blocks: list[Block], loop: Loop) -> set[int]:
+    """Blocks that are not on the way of an ordinary tile.
+
+    Those that only a comparison of floating-point numbers leads to: what is walked serially where a state may overflow.
+    And those around a switch over the dtype of a state, an indirect branch: the first and the last tile of a sequence.
+    """
     linear = [one for block in blocks for one in block.code]
     place = {one.address: at for at, one in enumerate(linear)}
+    everything = set(sass.reachable(blocks, loop.header, loop.blocks))
+
+    def behind(*edges: tuple[int, int]) -> set[int]:
+        return everything - set(sass.reachable(blocks, loop.header, loop.blocks, set(edges)))
+
+    switches = {number for number in everything if blocks[number].code[-1].name in ("BRX", "BRXU")}
+    rare = behind(*((number, after) for number in switches for after in blocks[number].after))
+    parted = []
     for number in everything:
         last = blocks[number].code[-1]
-        if (
-            last.name == "BRA"
-            and len(blocks[number].after) == 2
-            and _of_floats(linear, place[last.address])
-        ):
-            for after in blocks[number].after:
-                found |= everything - set(
-                    sass.reachable(blocks, loop.header, loop.blocks, without=(number, after))
-                )
-    return found
+        if last.name == "BRA" and len(blocks[number].after) > 1:
+            parts = [behind((number, after)) for after in blocks[number].after]
+            parted += parts
+            if any(parts) and _of_floats(linear, place[last.address]):
+                rare = rare.union(*parts)
+    for part in parted:
+        code = [one for number in part - rare for one in blocks[number].code]
+        of_tile = any(one.width == 16 and (one.load or one.store) for one in code)
+        if part & switches and not of_tile and not any(one.name == "BAR" for one in code):
+            rare |= part
+    return rare
 
 
 def _of_floats(code: list[Instruction], at: int, depth: int = 6) -> bool:
     """Whether an instruction waits for a comparison of floating-point numbers, as far as a short look back shows."""
-    wanted = {name for name in sass.written_and_read(code[at])[1] if "P" in name} if depth == 6 else (
-        set(sass.written_and_read(code[at])[1])
-    )  # fmt: skip
+    wanted = set(sass.written_and_read(code[at])[1])
+    if code[at].name == "BRA":
+        wanted = {name for name in wanted if "P" in name}
     if code[at].name == "B2R":
-        wanted |= {"BAR"}
+        wanted.add("BAR")  # the result of a barrier's vote
     for before in range(at - 1, max(-1, at - 80), -1):
         one = code[before]
         if one.name == "BAR" and "BAR" in wanted:
             wanted |= sass.written_and_read(one)[1]
             wanted.discard("BAR")
-            continue
-        if hit := sass.written_and_read(one)[0] & wanted:
+        elif hit := sass.written_and_read(one)[0] & wanted:
             if one.name in ("FSETP", "DSETP"):
                 return True
-            if (
-                depth
-                and one.name in ("PLOP3", "SEL", "B2R", "VOTE", "ISETP", "LOP3", "P2R")
-                and _of_floats(code, before, depth - 1)
-            ):
+            passes_on = one.name in ("PLOP3", "SEL", "B2R", "VOTE", "ISETP", "LOP3", "P2R")
+            if depth and passes_on and _of_floats(code, before, depth - 1):
                 return True
             if not one.predicate:
                 wanted -= hit
     return False
 
 
+def _elsewhere(blocks: list[Block], path: list[int]) -> frozenset[int]:
+    """Looks at what others publish that a warp can pass by on its way to the next one before the same barrier.
+
+    One warp takes either: their waits overlap. Of two that no warp can part, the second begins when the first is over.
+    """
+    dominators = sass.dominators(blocks)
+    found: set[int] = set()
+    pending: list[tuple[int, Instruction]] = []
+    for number in path:
+        for one in blocks[number].code:
+            if one.name == "BAR":
+                pending.clear()
+            elif one.strong and one.name in ("LD", "LDG"):
+                found |= {
+                    before.address
+                    for block, before in pending
+                    if block != number and block not in dominators[number]
+                }
+                pending.append((number, one))
+    return frozenset(found)
+
+
 def _times(blocks: list[Block], loop: Loop, program: Program) -> int:
-    """How often a loop inside a tile runs: as its constant bound says; else once around for what is waited for."""
+    """How often a loop inside a tile runs.
+
+    Once where all warps meet in it, or others are waited for, unless a constant says more; a loop over what the warps of
+    a block have left, half as often as there are warps.
+    """
     code = [one for number in sorted(loop.blocks) for one in blocks[number].code]
+    if any(one.name == "BAR" for one in code):
+        return 1
     if (bound := _bound(blocks, loop, code)) is not None:
         return bound
-    if any(one.strong for one in code):
-        outer = any(one.name == "LDG" and one.strong for one in code)
-        return max(1, math.ceil(program.bundle / program.slices)) if outer else 1
-    return max(1, program.warps // 2)
+    return 1 if any(one.strong for one in code) else max(1, program.warps // 2)
 
 
 def _bound(blocks: list[Block], loop: Loop, code: list[Instruction]) -> int | None:
+    """The rounds of a loop that counts up to a constant from zero, or nearly."""
     steps: dict[str, int] = {}
     for one in code:
         if one.name in ("VIADD", "IADD3", "UIADD3", "IADD") and not one.predicate:
             first, *rest = one.operands
-            amounts = [part for part in rest if re.fullmatch(r"-?0x[0-9a-f]+", part)]
+            amounts = [part for part in rest if re.fullmatch(r"0x[0-9a-f]+", part)]
             if first in [part.split(".")[0] for part in rest] and len(amounts) == 1:
                 steps[first] = int(amounts[0], 16)
     for latch in loop.latches:
-        branch = blocks[latch].code[-1]
-        wanted = sass.written_and_read(branch)[1]
+        waited = sass.written_and_read(blocks[latch].code[-1])[1]
         for one in reversed(code):
-            if one.name in ("ISETP", "UISETP") and sass.written_and_read(one)[0] & wanted:
-                for left, right in zip(one.operands, one.operands[1:], strict=False):
+            if one.name in ("ISETP", "UISETP") and sass.written_and_read(one)[0] & waited:
+                for left, right in itertools.pairwise(one.operands):
                     register = left.split(".")[0]
                     if register in steps and re.fullmatch(r"0x[0-9a-f]+", right):
-                        return max(1, int(right, 16) // abs(steps[register]))
+                        rounds = int(right, 16) // steps[register]
+                        return rounds if 1 <= rounds <= MOST_ROUNDS else None
     return None
 
 
@@ -345,12 +383,14 @@ class Step(NamedTuple):
 ROUNDS = 4  # the last is steady: what a tile leaves to its next is there
 
 
-def traced(code: list[Instruction], warps: int) -> list[Step]:
+def traced(
+    code: list[Instruction], warps: int, elsewhere: frozenset[int] = frozenset()
+) -> list[Step]:
     """One warp in order, its turn every warps / 4 cycles; each instruction waits for what it reads. The last round."""
     turn = max(1.0, warps / SCHEDULERS)
     ready: dict[str, float] = {}
     copies: list[float] = []
-    copying = stored = now = 0.0
+    copying = stored = others = now = 0.0
     steps: list[Step] = []
     for _ in range(ROUNDS):
         steps.clear()
@@ -366,6 +406,8 @@ def traced(code: list[Instruction], warps: int) -> list[Step]:
             elif one.name == "DEPBAR" and one.operands:
                 left = int(one.operands[-1], 16) if one.operands[-1].startswith("0x") else 0
                 now = max([now, *copies[: max(0, len(copies) - left)]])
+            elif one.address in elsewhere:
+                others = max(others, now + L2)
             elif one.name in ("ATOMG", "ATOM") or (one.strong and one.name in ("LD", "LDG")):
                 latency = L2
             elif one.load:
@@ -375,7 +417,7 @@ def traced(code: list[Instruction], warps: int) -> list[Step]:
             elif one.name == "MEMBAR" and one.bits & {"GPU", "SYS"}:
                 now = max(now + L2, stored)
             elif one.name == "BAR":
-                now += BARRIER
+                now = max(now, others) + BARRIER
             elif one.name == "NANOSLEEP":
                 now += SLEEP
             steps.append(Step(one, now, now - before))
@@ -389,8 +431,8 @@ class Timing(NamedTuple):
     chain: float  # cycles from the last record read to the last one published
 
 
-def timed(code: list[Instruction], warps: int) -> Timing:
-    steps = traced(code, warps)
+def timed(path: HotPath, warps: int) -> Timing:
+    steps = traced(path.longest, warps, path.elsewhere)
     first, last = steps[0], steps[-1]
     period = last.began - first.began + first.stalled + max(1.0, warps / SCHEDULERS)
     of_others = [step for step in steps if step.instruction.strong]
@@ -444,9 +486,10 @@ def row_of(program: Program, architecture: int) -> Row:
     stores = Counter(one.width for one in path.moved if one.store)
     loaded = sum(width * count for width, count in loads.items())
     stored = sum(width * count for width, count in stores.items())
-    tiles = stored / (program.run * program.item * program.arrays[1])  # of one round of the loop
+    # Of one round of the loop, which the compiler may have unrolled.
+    tiles = max(1, round(stored / (program.run * program.item * program.arrays[1])))
     blocks = resident(registers, shared, program.given["THREADS"], machine)
-    timing = timed(path.longest, program.warps)
+    timing = timed(path, program.warps)
     period = timing.period / tiles
     in_flight = blocks * program.given["THREADS"] * loaded
     instructions = len(path.usual) / tiles / program.run
@@ -578,7 +621,7 @@ def printed(rows: list[Row]) -> str:
 def explained(architecture: int, program: Program) -> str:
     """What holds up the warp that a tile waits for: barriers, accesses to what blocks publish, stalls."""
     _, _, path = read(program, architecture)
-    steps = traced(path.longest, program.warps)
+    steps = traced(path.longest, program.warps, path.elsewhere)
     lines = [program.definitions, "cycle  stalled  address  instruction"]
     for one, began, stalled in steps:
         if one.name in ("BAR", "DEPBAR", "LDGDEPBAR") or one.strong or stalled >= SHARED / 2:
@@ -589,7 +632,7 @@ def explained(architecture: int, program: Program) -> str:
     return "\n".join(
         [
             *lines,
-            f"{timed(path.longest, program.warps).period:5.0f}  of {longest} instructions; usually {usual}",
+            f"{timed(path, program.warps).period:5.0f}  of {longest} instructions; usually {usual}",
         ]
     )
 

@@ -273,15 +273,15 @@ def parse(text: str, kernel: str) -> list[Block]:
 
 def loops(blocks: list[Block]) -> list[Loop]:
     """Natural loops, those that share a header as one."""
-    dominators = _dominators(blocks)
+    known = dominators(blocks)
     before: dict[int, list[int]] = {block.number: [] for block in blocks}
-    for number in dominators:
+    for number in known:
         for after in blocks[number].after:
             before[after].append(number)
     found: dict[int, tuple[set[int], set[int]]] = {}
-    for number in dominators:
+    for number in known:
         for header in blocks[number].after:
-            if header in dominators[number]:
+            if header in known[number]:
                 inside, latches = found.setdefault(header, ({header}, set()))
                 latches.add(number)
                 todo = [number]
@@ -296,7 +296,8 @@ def loops(blocks: list[Block]) -> list[Loop]:
     ]
 
 
-def _dominators(blocks: list[Block]) -> dict[int, set[int]]:
+def dominators(blocks: list[Block]) -> dict[int, set[int]]:
+    """The blocks that each block which can be reached cannot be reached without, itself among them."""
     order = reachable(blocks, 0)
     known = {number: set(order) for number in order}
     known[0] = {0}
@@ -318,9 +319,9 @@ def reachable(
     blocks: list[Block],
     start: int,
     within: Iterable[int] | None = None,
-    without: tuple[int, int] | None = None,
+    without: Iterable[tuple[int, int]] = (),
 ) -> list[int]:
-    """Blocks that can follow `start`, in reverse postorder: `within` some blocks, `without` one edge."""
+    """Blocks that can follow `start`, in reverse postorder: `within` some blocks, `without` some edges."""
     inside = None if within is None else set(within)
     seen, order = {start}, []
     todo = [(start, iter(blocks[start].after))]
@@ -328,7 +329,7 @@ def reachable(
         number, rest = todo[-1]
         for after in rest:
             if (
-                (number, after) != without
+                (number, after) not in without
                 and after not in seen
                 and (inside is None or after in inside)
             ):
