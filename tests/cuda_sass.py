@@ -257,7 +257,7 @@ def _most_moved(moved_of: Callable[[Block], list[Instruction]], block: Block) ->
 
 
 def _length(block: Block) -> int:
-    return sum(CALLED if one.name == "CALL" else 1 for one in block.code)
+    return sum(CALLED if one.name == "CALL" and not one.jumps else 1 for one in block.code)
 
 
 def _rare(blocks: list[Block], loop: Loop) -> set[int]:
@@ -278,7 +278,7 @@ def _rare(blocks: list[Block], loop: Loop) -> set[int]:
     parted = []
     for number in everything:
         last = blocks[number].code[-1]
-        if last.name == "BRA" and len(blocks[number].after) > 1:
+        if last.jumps and len(blocks[number].after) > 1:
             parts = [behind((number, after)) for after in blocks[number].after]
             parted += parts
             if any(parts) and _of_floats(linear, place[last.address]):
@@ -294,7 +294,7 @@ def _rare(blocks: list[Block], loop: Loop) -> set[int]:
 def _of_floats(code: list[Instruction], at: int, depth: int = 6) -> bool:
     """Whether an instruction waits for a comparison of floating-point numbers, as far as a short look back shows."""
     wanted = set(sass.written_and_read(code[at])[1])
-    if code[at].name == "BRA":
+    if code[at].jumps:
         wanted = {name for name in wanted if "P" in name}
     if code[at].name == "B2R":
         wanted.add("BAR")  # the result of a barrier's vote
@@ -339,8 +339,8 @@ def _elsewhere(blocks: list[Block], path: list[int]) -> frozenset[int]:
 def _times(blocks: list[Block], loop: Loop, program: Program) -> int:
     """How often a loop inside a tile runs.
 
-    Once where all warps meet in it, or others are waited for, unless a constant says more; a loop over what the warps of
-    a block have left, half as often as there are warps.
+    Once where all warps meet in it, or others are waited for, unless a constant says more; a loop over what the warps
+    of a block have left, half as often as there are warps.
     """
     code = [one for number in sorted(loop.blocks) for one in blocks[number].code]
     if any(one.name == "BAR" for one in code):
@@ -573,15 +573,17 @@ def _records(program: Program) -> float:
     return 2 * own + RECORD_READ * own * joined
 
 
-@functools.cache
-def _code(definitions: str, architecture: int) -> tuple[int, int, list[Block]]:
-    cubin = compiler.program(definitions, architecture)
-    return sass.registers(cubin), sass.shared(cubin), sass.parse(sass.listing(cubin), KERNEL)
+_read: dict[tuple[str, int], tuple[int, int, HotPath]] = {}
 
 
 def read(program: Program, architecture: int) -> tuple[int, int, HotPath]:
-    registers, shared, blocks = _code(program.definitions, architecture)
-    return registers, shared, hot_path(blocks, program)
+    """Registers of a thread, shared memory of a block, and the hot path: the same for all problems of one program."""
+    key = program.definitions, architecture
+    if key not in _read:
+        cubin = compiler.program(*key)
+        blocks = sass.parse(sass.listing(cubin), KERNEL)
+        _read[key] = sass.registers(cubin), sass.shared(cubin), hot_path(blocks, program)
+    return _read[key]
 
 
 # ---- the table

@@ -140,6 +140,11 @@ class Instruction(NamedTuple):
         return found[1] if found else ""
 
     @property
+    def jumps(self) -> bool:
+        """To one place. Calls of functions come back; those of a label inside of a function do not."""
+        return self.name == "BRA" or (self.name == "CALL" and self.target.startswith("."))
+
+    @property
     def conditional(self) -> bool:
         """Of a branch: also a predicate or a mask that is an operand makes it one."""
         return bool(self.predicate) or self.operands[0] != f"`({self.target})"
@@ -246,7 +251,7 @@ def parse(text: str, kernel: str) -> list[Block]:
             lines.append((Instruction(int(address, 16), predicate, opcode, parts), operands))
     starts = {0, *labels.values()}
     for at, (one, _) in enumerate(lines):
-        if one.name in ("BRA", "BRX", "BRXU", "JMP", "JMX", "EXIT", "RET"):
+        if one.jumps or one.name in ("BRX", "BRXU", "EXIT", "RET"):
             starts.add(at + 1)
     order = sorted(start for start in starts if start < len(lines))
     number_at = {start: number for number, start in enumerate(order)}
@@ -255,10 +260,10 @@ def parse(text: str, kernel: str) -> list[Block]:
         block = Block(number, [one for one, _ in lines[start:end]])
         last, operands = lines[end - 1]
         falls = True
-        if last.name == "BRA":
+        if last.jumps:
             block.after.append(number_at[labels[last.target]])
             falls = last.conditional
-        elif last.name in ("BRX", "BRXU", "JMP", "JMX"):
+        elif last.name in ("BRX", "BRXU"):
             found = _TARGETS.search(operands)
             names = [name.strip() for name in found[1].split(",")] if found else []
             block.after.extend(number_at[labels[name]] for name in names if name in labels)
