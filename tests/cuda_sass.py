@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sass
 from sass import Block, Instruction, Loop
@@ -58,12 +58,8 @@ MACHINES = {
     90: Machine("H100", 132, 1.70, 3000, 32 << 10, 228 << 10, 0),
     100: Machine("B200", 148, 1.80, 7000, 64 << 10, 228 << 10, 0),
 }
-THREADS, BLOCKS, REGISTERS, REGISTER_UNIT = (
-    2048,
-    32,
-    65_536,
-    256,
-)  # a multiprocessor's; a warp's unit
+# Of each multiprocessor; registers are given to a warp in units.
+THREADS, BLOCKS, REGISTERS, REGISTER_UNIT = 2048, 32, 65_536, 256
 SCHEDULERS, EFFICIENCY = 4, 0.8  # warp instructions a cycle, and the part of them that is reached
 
 # Cycles until a result can be used.
@@ -390,7 +386,7 @@ def traced(
     turn = max(1.0, warps / SCHEDULERS)
     ready: dict[str, float] = {}
     copies: list[float] = []
-    copying = stored = others = now = 0.0
+    copying = stored = now = 0.0
     steps: list[Step] = []
     for _ in range(ROUNDS):
         steps.clear()
@@ -407,7 +403,7 @@ def traced(
                 left = int(one.operands[-1], 16) if one.operands[-1].startswith("0x") else 0
                 now = max([now, *copies[: max(0, len(copies) - left)]])
             elif one.address in elsewhere:
-                others = max(others, now + L2)
+                pass  # the wait that counts begins later, and ends later
             elif one.name in ("ATOMG", "ATOM") or (one.strong and one.name in ("LD", "LDG")):
                 latency = L2
             elif one.load:
@@ -417,7 +413,7 @@ def traced(
             elif one.name == "MEMBAR" and one.bits & {"GPU", "SYS"}:
                 now = max(now + L2, stored)
             elif one.name == "BAR":
-                now = max(now, others) + BARRIER
+                now += BARRIER
             elif one.name == "NANOSLEEP":
                 now += SLEEP
             steps.append(Step(one, now, now - before))
@@ -482,12 +478,13 @@ def resident(registers: int, shared: int, threads: int, machine: Machine) -> int
 def row_of(program: Program, architecture: int) -> Row:
     machine = MACHINES[architecture]
     registers, shared, path = read(program, architecture)
-    loads = Counter(one.width for one in path.moved if one.load)
-    stores = Counter(one.width for one in path.moved if one.store)
-    loaded = sum(width * count for width, count in loads.items())
-    stored = sum(width * count for width, count in stores.items())
+    stored = sum(one.width for one in path.moved if one.store)
     # Of one round of the loop, which the compiler may have unrolled.
     tiles = max(1, round(stored / (program.run * program.item * program.arrays[1])))
+
+    loads = _widths([one for one in path.moved if one.load], tiles)
+    stores = _widths([one for one in path.moved if one.store], tiles)
+    loaded = sum(int(width) * count for width, count in loads.items())
     blocks = resident(registers, shared, program.given["THREADS"], machine)
     timing = timed(path, program.warps)
     period = timing.period / tiles
@@ -511,14 +508,19 @@ def row_of(program: Program, architecture: int) -> Row:
         shared,
         blocks,
         in_flight,
-        {str(width): count for width, count in sorted(loads.items())},
-        {str(width): count for width, count in sorted(stores.items())},
+        loads,
+        stores,
         round(instructions, 1),
         round(period),
         round(bounds[bound], 3),
         bound,
         {name: round(value, 3) for name, value in bounds.items()},
     )
+
+
+def _widths(moved: list[Instruction], tiles: int) -> dict[str, int]:
+    counted = Counter(one.width for one in moved)
+    return {str(width): round(count / tiles) for width, count in sorted(counted.items())}
 
 
 def predicted(
@@ -593,6 +595,53 @@ def table(architectures: list[int], log2: int = LOG2) -> list[Row]:
     return [row_of(program, sm) for sm in architectures for program in programs(log2)]
 
 
+# What tells a row from others, and what has to stay as it is, whatever compiler made the code.
+KEY = ("sm", "shape", "direction", "dtype")
+EXACT = (
+    "kernel",
+    "layout",
+    "threads",
+    "width",
+    "run",
+    "bundle",
+    "blocks",
+    "in_flight",
+    "loads",
+    "stores",
+)
+MORE_INSTRUCTIONS, LESS_SHARE, GOAL = (
+    0.1,
+    0.03,
+    0.85,
+)  # what another release of the compiler may change
+
+
+def differences(rows: list[dict[str, Any]], kept: list[dict[str, Any]]) -> list[str]:
+    """Where rows are worse than, or not, what the table says of them."""
+    found = []
+    for row in rows:
+        name = " ".join(str(row[key]) for key in KEY)
+        before = next((each for each in kept if all(each[key] == row[key] for key in KEY)), None)
+        if before is None:
+            found.append(f"{name}: not in the table")
+            continue
+        found += [
+            f"{name}: {key} is {row[key]}, was {before[key]}"
+            for key in EXACT
+            if row[key] != before[key]
+        ]
+        if abs(row["instructions"] / before["instructions"] - 1) > MORE_INSTRUCTIONS:
+            found.append(
+                f"{name}: {row['instructions']} instructions an element, was {before['instructions']}"
+            )
+        least = before["share"] - LESS_SHARE
+        if before["share"] >= GOAL:
+            least = max(least, GOAL)
+        if row["share"] < least:
+            found.append(f"{name}: share {row['share']} by {row['bound']}, was {before['share']}")
+    return found
+
+
 HEADS = [
     *("no", "sm", "shape/axis", "direction", "dtype", "kernel", "threads/width/run/bundle"),
     *("registers", "blocks", "KiB in flight", "loads", "stores", "instructions", "cycles"),
@@ -659,11 +708,9 @@ def main() -> int:
         return 0
     rows = table(architectures)
     if options.record:
-        record = {
-            "nvrtc": ".".join(map(str, compiler._nvrtc()[1])),
-            "programs": list(map(asdict, rows)),
-        }
-        options.record.write_text(json.dumps(record, indent=1) + "\n")
+        release = ".".join(map(str, compiler._nvrtc()[1]))
+        lines = ",\n  ".join(json.dumps(asdict(row)) for row in rows)
+        options.record.write_text(f'{{"nvrtc": "{release}", "programs": [\n  {lines}\n]}}\n')
     if options.print or not options.record:
         print(printed(rows))
     print(f"{len(rows)} rows, {time.monotonic() - began:.0f} s", file=sys.stderr)

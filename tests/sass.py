@@ -72,12 +72,8 @@ def registers(cubin: bytes) -> int:
 
 def shared(cubin: bytes) -> int:
     """Bytes of static shared memory; from sm_90 on the cubin counts in what the system keeps of each block's."""
-    sizes = [
-        size
-        for name, (size, _) in _sections(cubin).items()
-        if name.startswith(".nv.shared.") and ".reserved." not in name
-    ]
-    return max(sizes, default=0)
+    sections = _sections(cubin).items()
+    return max((size for name, (size, _) in sections if name.startswith(".nv.shared.")), default=0)
 
 
 def _sections(elf: bytes) -> dict[str, tuple[int, bytes]]:

@@ -1,0 +1,333 @@
+"""The machine code of the benchmark's programs keeps its vector loads, its occupancy and its predicted speed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import cuda_sass
+import pytest
+import sass
+from cuda_sass import KERNEL, Program
+
+from bench.shapes import Case
+from scanlib import compiler
+
+MISSING = compiler.unavailable() or sass.unavailable()
+needs_code = pytest.mark.skipif(
+    bool(MISSING), reason=MISSING or "the compiler and nvdisasm are here"
+)
+
+# ---- the table
+
+
+@needs_code
+@pytest.mark.parametrize(
+    "architecture",
+    [90, *(pytest.param(sm, marks=pytest.mark.slow) for sm in cuda_sass.MACHINES if sm != 90)],
+)
+def test_the_table_is_current(architecture: int) -> None:
+    kept = json.loads(cuda_sass.RECORD.read_text())["programs"]
+    rows = [asdict(row) for row in cuda_sass.table([architecture])]
+    found = cuda_sass.differences(rows, kept)
+    again = "python tests/cuda_sass.py --record bench/results/cuda-sass.json writes it anew"
+    assert not found, "\n".join([*found, again])
+    assert len(rows) == sum(row["sm"] == architecture for row in kept)
+
+
+def kept_row(**changes: Any) -> dict[str, Any]:
+    return json.loads(cuda_sass.RECORD.read_text())["programs"][0] | changes
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"blocks": 1}, "blocks is 1"),
+        ({"loads": {"8": 1}}, "loads is {'8': 1}"),
+        ({"in_flight": 8192}, "in_flight is 8192"),
+        ({"instructions": 1000.0}, "1000.0 instructions an element"),
+        ({"share": 0.0}, "share 0.0 by"),
+        ({"sm": 70}, "not in the table"),
+    ],
+)
+def test_what_is_lost_is_said(change: dict[str, Any], said: str) -> None:
+    before = kept_row()
+    assert cuda_sass.differences([before], [before]) == []
+    (found,) = cuda_sass.differences([before | change], [before])
+    assert said in found
+
+
+def test_a_share_above_the_goal_stays_above_it() -> None:
+    before, small = kept_row(share=0.86), kept_row(share=0.70)
+    assert cuda_sass.differences([before | {"share": 0.84}], [before])
+    assert not cuda_sass.differences([small | {"share": 0.68}], [small])
+    assert cuda_sass.differences([small | {"share": 0.66}], [small])
+
+
+# ---- what is read is there to be read
+
+
+def toy(run: int = 4, threads: int = 128) -> Program:
+    definitions = " ".join(
+        f"-DSCANLIB_{name}={value}"
+        for name, value in {
+            "KERNEL": 0, "LAYOUT": 1, "THREADS": threads, "WIDTH": 1, "RUN": run, "BUNDLE": 4
+        }.items()
+    )  # fmt: skip
+    return Program(Case((threads, 4096), 1), "float32", False, definitions, 0)
+
+
+SOURCE = """
+struct alignas(4 * WORDS) Word { float of[WORDS]; };
+extern "C" __global__ void __launch_bounds__(128) scanlib_kernel(const Word *a, const Word *x, Word *h, int tiles) {
+  __shared__ float all[128];
+  for (int tile = 0; tile < tiles; ++tile) {
+    Word from[2][4 / WORDS], to[4 / WORDS];
+    for (int i = 0; i < 4 / WORDS; ++i) {
+      from[0][i] = a[(tile * 4 / WORDS + i) * 128 + threadIdx.x];
+      from[1][i] = x[(tile * 4 / WORDS + i) * 128 + threadIdx.x];
+    }
+    for (int i = 0; i < 4; ++i)
+      to[i / WORDS].of[i % WORDS] = from[0][i / WORDS].of[i % WORDS] + from[1][i / WORDS].of[i % WORDS];
+    all[threadIdx.x] = to[0].of[0];
+    __syncthreads();
+    to[0].of[0] += all[127 - threadIdx.x];
+    for (int i = 0; i < 4 / WORDS; ++i) h[(tile * 4 / WORDS + i) * 128 + threadIdx.x] = to[i];
+    __syncthreads();
+  }
+}"""
+
+
+@needs_code
+@pytest.mark.parametrize("architecture", cuda_sass.MACHINES)
+def test_a_lost_vector_load_would_be_seen(
+    architecture: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+    for words in (4, 1):
+        source = f"#define WORDS {words}\n{SOURCE}"
+        monkeypatch.setattr(compiler, "source", lambda source=source: {compiler.ENTRY: source})
+        monkeypatch.setattr(cuda_sass, "_read", {})
+        rows.append(cuda_sass.row_of(toy(), architecture))
+    wide, narrow = rows
+    assert (wide.loads, wide.stores) == ({"16": 2}, {"16": 1})
+    assert (narrow.loads, narrow.stores) == ({"4": 8}, {"4": 4})
+    assert wide.instructions < narrow.instructions
+    assert wide.in_flight == narrow.in_flight == 16 * 128 * 2 * 16
+    assert wide.cycles > cuda_sass.MEMORY + 2 * cuda_sass.BARRIER
+
+
+@needs_code
+def test_registers_and_shared_memory_are_those_of_the_compilers_report() -> None:
+    import cuda_gate
+
+    definitions = min(cuda_gate.programs(), key=lambda text: ("SCANLIB_KERNEL=2" not in text, text))
+    for architecture, machine in cuda_sass.MACHINES.items():
+        use = cuda_gate.use(definitions, architecture)
+        cubin = compiler.program(definitions, architecture)
+        assert sass.registers(cubin) == use.registers
+        assert sass.shared(cubin) + machine.kept == use.shared + 1024
+
+
+# ---- paths
+
+
+def blocks_of(text: str) -> list[sass.Block]:
+    """Of a listing without addresses."""
+    lines = [".section\t.text", f"{KERNEL}:"]
+    address = 0
+    for line in map(str.strip, text.strip().splitlines()):
+        if line.endswith(":"):
+            lines.append(line)
+        else:
+            lines.append(f"        /*{address:04x}*/ {line} ;")
+            address += 16
+    return sass.parse("\n".join(lines), KERNEL)
+
+
+def path_of(text: str, **how: int) -> cuda_sass.HotPath:
+    return cuda_sass.hot_path(blocks_of(text), toy(**how))
+
+
+def names(code: list[sass.Instruction]) -> list[str]:
+    return [one.opcode for one in code]
+
+
+LOOP = """
+.L_x_0:
+  {load}
+  FADD R4, R4, R5
+  BAR.SYNC.DEFER_BLOCKING 0x0
+  {middle}
+  STG.E.128 desc[UR4][R8.64], R4
+  @P1 BRA `(.L_x_0)
+  EXIT
+"""
+LOAD = "LDG.E.128 R4, desc[UR4][R2.64]"
+
+
+def test_both_branches_are_there_and_the_wide_one_is_hot() -> None:
+    load = f"""
+  @P0 BRA `(.L_x_1)
+  LDG.E R4, desc[UR4][R2.64]
+  BRA `(.L_x_2)
+.L_x_1:
+  NOP
+  {LOAD}
+.L_x_2:"""
+    path = path_of(LOOP.format(load=load, middle="NOP"))
+    assert names(path.moved) == ["LDG.E.128", "STG.E.128"]
+    assert "LDG.E" not in names(path.usual)
+    assert len(path.usual) == 8
+
+
+def test_inner_loops_count_as_often_as_they_run() -> None:
+    middle = """
+  MOV R9, RZ
+.L_x_1:
+  FADD R4, R4, R9
+  IADD3 R9, R9, 0x2, RZ
+  ISETP.NE.AND P0, PT, R9, {bound}, PT
+  @P0 BRA `(.L_x_1)"""
+    for bound, rounds in (("0x6", 3), ("R20", 2)):  # half of four warps
+        path = path_of(LOOP.format(load=LOAD, middle=middle.format(bound=bound)))
+        assert names(path.usual).count("FADD") == rounds + 1
+
+
+POLL = """
+  @P{skip} BRA `(.L_x_{end})
+.L_x_{start}:
+  LDG.E.128.STRONG.GPU R{to}, desc[UR4][R{at}.64]
+  ISETP.NE.AND P0, PT, R{to}, RZ, PT
+  @P0 BRA `(.L_x_{end})
+  NANOSLEEP 0x28
+  BRA `(.L_x_{start})
+.L_x_{end}:"""
+AGAIN = """
+  LDG.E.128.STRONG.GPU R12, desc[UR4][R30.64]
+  ISETP.NE.AND P0, PT, R12, RZ, PT
+  @P0 BRA `(.L_x_2)
+.L_x_1:
+  NANOSLEEP 0x28
+  LDG.E.128.STRONG.GPU R12, desc[UR4][R30.64]
+  ISETP.NE.AND P0, PT, R12, RZ, PT
+  @!P0 BRA `(.L_x_1)
+.L_x_2:"""
+FIRST = POLL.format(skip=2, start=1, end=2, to=12, at=30)
+SECOND = POLL.format(skip=3, start=3, end=4, to=16, at=32)
+
+
+@pytest.mark.parametrize("poll", [FIRST, AGAIN])
+def test_what_other_blocks_publish_is_waited_for_once(poll: str) -> None:
+    alone = path_of(LOOP.format(load=LOAD, middle="NOP"))
+    one = path_of(LOOP.format(load=LOAD, middle=poll + "\n  NOP"))
+    assert names(one.longest).count("LDG.E.128.STRONG.GPU") == 1
+    assert "NANOSLEEP" not in names(one.longest)
+    if poll == FIRST:
+        assert "LDG.E.128.STRONG.GPU" not in names(one.usual)
+    more = cuda_sass.timed(one, 4).period - cuda_sass.timed(alone, 4).period
+    assert cuda_sass.L2 <= more < cuda_sass.L2 + 20
+
+
+@pytest.mark.parametrize("between", ["NOP", "BAR.SYNC.DEFER_BLOCKING 0x0"])
+def test_waits_of_different_warps_overlap_up_to_a_barrier(between: str) -> None:
+    middle = f"{FIRST}\n  {between}{SECOND}\n  BAR.SYNC.DEFER_BLOCKING 0x0"
+    path = path_of(LOOP.format(load=LOAD, middle=middle))
+    period = cuda_sass.timed(path, 4).period
+    trips = 1 if between == "NOP" else 2
+    assert len(path.elsewhere) == 2 - trips
+    assert trips * cuda_sass.L2 < period - cuda_sass.MEMORY < (trips + 0.5) * cuda_sass.L2
+
+
+def test_of_two_waits_that_no_warp_can_part_one_follows_the_other() -> None:
+    flag = FIRST.replace("@P2 BRA `(.L_x_2)", "NOP")
+    middle = f"{flag}\n  LDG.E.STRONG.GPU R20, desc[UR4][R32.64]\n  FADD R21, R20, R20"
+    period = cuda_sass.timed(path_of(LOOP.format(load=LOAD, middle=middle)), 4).period
+    assert period - cuda_sass.MEMORY > 2 * cuda_sass.L2
+
+
+def test_serial_walks_and_dtype_switches_are_not_hot() -> None:
+    serial = """
+  FSETP.GTU.AND P0, PT, |R4|, R5, PT
+  BAR.RED.OR.DEFER_BLOCKING 0x0, P0
+  B2R.RESULT RZ, P0
+  @!P0 BRA `(.L_x_1)
+  BAR.SYNC.DEFER_BLOCKING 0x0
+  LDG.E.STRONG.GPU R20, desc[UR4][R32.64]
+.L_x_1:"""
+    switch = """
+  @P2 BRA `(.L_x_5)
+  BRX R28 -0x60 (*"BRANCH_TARGETS .L_x_3, .L_x_4"*)
+.L_x_3:
+  STG.E.128 desc[UR4][R40.64], R4
+  BRA `(.L_x_5)
+.L_x_4:
+  LDG.E R41, desc[UR4][R40.64]
+.L_x_5:"""
+    path = path_of(LOOP.format(load=LOAD, middle=serial + switch))
+    assert names(path.moved) == ["LDG.E.128", "STG.E.128"]
+    for code in (path.usual, path.longest):
+        assert names(code).count("BAR.SYNC.DEFER_BLOCKING") == 1
+        assert not {"LDG.E.STRONG.GPU", "BRX", "LDG.E"} & set(names(code))
+
+
+@pytest.mark.parametrize(
+    ("jump", "after"),
+    [
+        ("@P3 CALL.REL.NOINC `(.L_x_0)", [1, 2]),
+        ("CALL.REL.NOINC `(.L_x_0)", [1]),
+        ("BRA.U !UP0, `(.L_x_0)", [1, 2]),
+        ("BRA P3, `(.L_x_0)", [1, 2]),
+        ("@PT BRA `(.L_x_0)", [1]),
+        ("@!P3 EXIT", [2]),
+        ('BRX R28 -0x60 (*"BRANCH_TARGETS .L_x_0, .L_x_1"*)', [1, 3]),
+    ],
+)
+def test_where_a_block_goes_on(jump: str, after: list[int]) -> None:
+    text = f"NOP\n.L_x_0:\n{jump}\nCALL.REL.NOINC `($divide)\nNOP\n.L_x_1:\nEXIT"
+    blocks = blocks_of(text)
+    assert [block.after for block in blocks] == [[1], after, [3], []]
+
+
+# ---- the model
+
+
+@pytest.mark.parametrize(
+    ("registers", "shared", "threads", "blocks"),
+    [
+        (95, 0, 256, 2),
+        (95, 0, 96, 6),
+        (80, 0, 256, 3),
+        (64, 0, 256, 4),
+        (32, 0, 128, 16),
+        (16, 0, 32, 32),
+        (32, 60_000, 128, 3),
+    ],
+)
+def test_resident_blocks(registers: int, shared: int, threads: int, blocks: int) -> None:
+    assert cuda_sass.resident(registers, shared, threads, cuda_sass.MACHINES[90]) == blocks
+
+
+def test_loads_ahead_hide_their_latency() -> None:
+    """The same additions between two tiles, behind which loads are hidden that were started before them."""
+    additions, latency = 300, cuda_sass.MEMORY
+    work = "  FADD R4, R4, R6\n" * additions
+    late = path_of(LOOP.format(load=LOAD, middle=work))
+    wait = "LDGDEPBAR\n  DEPBAR.LE SB0, 0x0\n  LDS.128 R4, [R10]"
+    start = "LDGSTS.E.BYPASS.128 [R10], desc[UR4][R2.64]\n"
+    ahead = path_of(LOOP.format(load=wait, middle=start + work))
+    soon = path_of(LOOP.format(load=wait, middle=start))
+    busy = additions * cuda_sass.ALU
+    assert busy > latency
+    assert cuda_sass.timed(late, 4).period > busy + latency
+    assert busy < cuda_sass.timed(ahead, 4).period < busy + latency / 5
+    assert latency < cuda_sass.timed(soon, 4).period < latency + 150
+
+
+def test_bounds_of_a_program() -> None:
+    machine = cuda_sass.MACHINES[90]
+    bounds = cuda_sass.predicted(toy(), machine, 8, machine.needed / 2, 1.0, 1e4, 0.0)
+    assert bounds["in flight"] == 0.5
+    assert bounds["issue"] == bounds["copy"] == 1
+    assert 0 < bounds["latency"] < 0.1
