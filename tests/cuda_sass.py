@@ -227,7 +227,7 @@ def hot_path(blocks: list[Block], program: Program) -> HotPath:
         sass.expanded(blocks, path, inner, times, usual),
         sass.expanded(blocks, long_path, inner, times, longest),
         sass.expanded(blocks, path, inner, times, usual, tile),
-        _elsewhere(blocks, long_path),
+        _elsewhere(blocks, long_path) | _other_way(blocks, long_path),
     )
 
 
@@ -332,6 +332,19 @@ def _elsewhere(blocks: list[Block], path: list[int]) -> frozenset[int]:
     return frozenset(found)
 
 
+def _other_way(blocks: list[Block], path: list[int]) -> frozenset[int]:
+    """Loads whose predicate is the opposite of that of a 16-byte access beside them."""
+    found = set()
+    for number in path:
+        code = blocks[number].code
+        wide = {one.predicate for one in code if one.width == 16 and (one.load or one.store)}
+        opposite = {
+            guard.removeprefix("!") if "!" in guard else f"!{guard}" for guard in wide if guard
+        }
+        found |= {one.address for one in code if one.load and one.predicate in opposite - wide}
+    return frozenset(found)
+
+
 def _times(blocks: list[Block], loop: Loop, program: Program) -> int:
     """How often a loop inside a tile runs.
 
@@ -403,7 +416,7 @@ def traced(
                 left = int(one.operands[-1], 16) if one.operands[-1].startswith("0x") else 0
                 now = max([now, *copies[: max(0, len(copies) - left)]])
             elif one.address in elsewhere:
-                pass  # the wait that counts begins later, and ends later
+                pass  # it is not there, or a wait that begins later ends later
             elif one.name in ("ATOMG", "ATOM") or (one.strong and one.name in ("LD", "LDG")):
                 latency = L2
             elif one.load:
@@ -484,7 +497,9 @@ def row_of(program: Program, architecture: int) -> Row:
 
     loads = _widths([one for one in path.moved if one.load], tiles)
     stores = _widths([one for one in path.moved if one.store], tiles)
-    loaded = sum(int(width) * count for width, count in loads.items())
+    # Copies of what lies beside a tile are few threads', and counted as all threads'.
+    elements = program.run * program.item * program.arrays[0]
+    loaded = min(elements, sum(int(width) * count for width, count in loads.items()))
     blocks = resident(registers, shared, program.given["THREADS"], machine)
     timing = timed(path, program.warps)
     period = timing.period / tiles

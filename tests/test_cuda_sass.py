@@ -182,6 +182,16 @@ def test_both_branches_are_there_and_the_wide_one_is_hot() -> None:
     assert len(path.usual) == 8
 
 
+def test_an_access_is_not_waited_for_whose_predicate_is_that_of_the_other_way() -> None:
+    narrow = "@!P2 LDG.E.U16 R20, desc[UR4][R2.64]\n  @!P2 STS.U16 [R21], R20\n  FADD R22, R20, R20"
+    load = f"{LOAD}\n  @P2 LDG.E.128 R24, desc[UR4][R2.64]\n  FADD R28, R24, R24\n  {narrow}"
+    either = path_of(LOOP.format(load=load, middle="NOP"))
+    both = path_of(LOOP.format(load=load.replace("@!P2", "@!P3"), middle="NOP"))
+    assert len(either.elsewhere) == 1
+    more = cuda_sass.timed(both, 4).period - cuda_sass.timed(either, 4).period
+    assert cuda_sass.MEMORY - 50 < more < cuda_sass.MEMORY
+
+
 def test_inner_loops_count_as_often_as_they_run() -> None:
     middle = """
   MOV R9, RZ
