@@ -9,13 +9,12 @@ import importlib.util
 import json
 import os
 import pickle
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import gpu_report, machine
+from bench import machine
 
 Row = dict[str, Any]
 
@@ -47,9 +46,9 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 def default_folder() -> Path:
     """Where this machine's results are kept: by its GPU if it has one."""
-    gpu = gpu_report.gpu()["name"]
-    name = machine.device_name() if gpu is None else re.sub(r"[^a-z0-9]+", "-", gpu.lower())
-    return machine.ROOT / "bench" / "results" / name.strip("-") / "paper"
+    gpu = machine.gpu()["name"]
+    name = machine.device_name() if gpu is None else machine.folder_name(gpu)
+    return machine.ROOT / "bench" / "results" / name / "paper"
 
 
 class Results:
@@ -65,12 +64,7 @@ class Results:
         self.report: dict[str, Any] = {"schema": 1, "experiment": name, "rows": []}
         if self.path.exists():
             self.report = json.loads(self.path.read_text())
-        self.report |= {
-            "machine": machine.machine(),
-            "gpu": gpu_report.gpu(),
-            "libscanlib": machine.libscanlib(),
-            "versions": machine.versions(),
-        }
+        self.report |= machine.where()
         self._made: list[Row] = []
 
     @property
@@ -84,7 +78,7 @@ class Results:
 
     def add(self, key: Row, result: Row) -> Row:
         """Keep a row, in the place of an older one with its settings, and write the file."""
-        commit, dirty = gpu_report.commit()
+        commit, dirty = machine.commit()
         date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         row = {"key": key, **result, "commit": commit, "dirty": dirty, "date": date}
         others = [other for other in self.report["rows"] if other["key"] != key]

@@ -1,4 +1,7 @@
-"""What a result was measured on: the machine, the versions and the commit."""
+"""What a result was measured on: the machine, the versions and the commit.
+
+scanlib is imported where it is asked: `bench/gpu_check.py` needs the rest before there is one to import.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import scanlib
-
 ROOT = Path(__file__).resolve().parent.parent
-DISTRIBUTIONS = ("numpy", "torch", "jax", "jaxlib", "scipy", "numba", "torchlpc", "ml_dtypes")
+# fmt: off
+DISTRIBUTIONS = ("numpy", "torch", "triton", "jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "cupy-cuda12x",
+                 "cupy-cuda13x", "cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12", "scipy",
+                 "numba", "torchlpc", "ml_dtypes", "accelerated-scan", "flash-linear-attention")
+#: What nvidia-smi is asked: the card, and the clocks it runs at beside those it could.
+GPU_FIELDS = ("name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "clocks.mem", "clocks.max.mem",
+              "power.limit", "temperature.gpu")
+# fmt: on
 
 
 def header(settings: dict[str, Any]) -> dict[str, Any]:
@@ -26,10 +34,18 @@ def header(settings: dict[str, Any]) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": name,
         "dirty": dirty,
+        **where(),
+        "settings": settings,
+    }
+
+
+def where() -> dict[str, Any]:
+    """The machine, its GPU, and what is installed."""
+    return {
         "machine": machine(),
+        "gpu": gpu(),
         "libscanlib": libscanlib(),
         "versions": versions(),
-        "settings": settings,
     }
 
 
@@ -57,8 +73,26 @@ def machine() -> dict[str, Any]:
     }
 
 
+def gpu() -> dict[str, Any]:
+    """The first GPU, its driver, memory and clocks, as nvidia-smi tells them; without one a name of None and why."""
+    try:
+        (first, *_) = nvidia_smi(*GPU_FIELDS)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return {"name": None, "reason": str(error)}
+    return dict(zip(GPU_FIELDS, first, strict=False))
+
+
+def nvidia_smi(*fields: str) -> list[list[str]]:
+    """These fields of every GPU."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    return [[part.strip() for part in line.split(",")] for line in done.stdout.splitlines()]
+
+
 def versions() -> dict[str, Any]:
     """Python, scanlib, libscanlib and whatever else is installed of what is measured."""
+    import scanlib
+
     found = {"python": platform.python_version(), "scanlib": scanlib.__version__}
     for name in DISTRIBUTIONS:
         try:
@@ -70,12 +104,16 @@ def versions() -> dict[str, Any]:
 
 def libscanlib() -> dict[str, Any]:
     """Instruction set and threads in use."""
+    import scanlib
+
     section = scanlib.show_config("dicts")["libscanlib"]
     return {key: section.get(key) for key in ("version", "instruction set", "threads")}
 
 
-def commit() -> tuple[str, bool]:
-    """`(commit, dirty)` of the checkout; "unknown" outside one."""
+def commit() -> tuple[str, bool | None]:
+    """`(commit, dirty)` of the checkout, or what GPU_CHECK_COMMIT says; "unknown" where neither tells."""
+    if given := os.environ.get("GPU_CHECK_COMMIT"):
+        return given, None
     name = _git("rev-parse", "--short=8", "HEAD")
     return name or "unknown", bool(
         _git("status", "--porcelain", "--", ".", ":!bench/results", ":!docs/images")
@@ -85,8 +123,11 @@ def commit() -> tuple[str, bool]:
 def device_name() -> str:
     """The machine as the name of a results folder."""
     found = machine()
-    text = f"{found['processor']} {found['cores']} cores".lower()
-    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
+    return folder_name(f"{found['processor']} {found['cores']} cores")
+
+
+def folder_name(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def _processor() -> str:
