@@ -7,9 +7,10 @@ and the host's share does not show. JAX has no events; its calls are queued many
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from bench import progress
 from bench.timing import Budget, Call, Summary, collector_off, summarize
 
 FLUSH_BYTES = 1 << 30
@@ -77,50 +78,58 @@ def by_events(
     events: Events, calls: Mapping[str, Call], budget: Budget, inner: int = 1
 ) -> dict[str, Summary]:
     """Time `calls` in turn; `inner` calls to one sample, each after a flush of its own unless there are several."""
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    events.wait()
-    with collector_off():
-        start = time.perf_counter()
-        rounds = 0
-        while rounds < budget.least or (
-            rounds < budget.most and time.perf_counter() - start < budget.seconds
-        ):
-            marks = []
-            for name, call in calls.items():
-                events.flush()
-                begin = events.mark()
-                for _ in range(inner):
-                    call()
-                marks.append((name, begin, events.mark()))
-            events.wait()
-            for name, begin, end in marks:
-                samples[name].append(events.seconds(begin, end) / inner)
-            rounds += 1
-    return {name: summarize(values) for name, values in samples.items()}
+
+    def sample() -> dict[str, float]:
+        marks = []
+        for name, call in calls.items():
+            progress.beat(name)
+            events.flush()
+            begin = events.mark()
+            for _ in range(inner):
+                call()
+            marks.append((name, begin, events.mark()))
+        events.wait()
+        return {name: events.seconds(begin, end) / inner for name, begin, end in marks}
+
+    return _rounds(sample, events.wait, calls, budget)
 
 
 def by_clock(
     wait: Call, calls: Mapping[str, Call], budget: Budget, inner: int = 1, queued: int = 20
 ) -> dict[str, Summary]:
     """The same by the host's clock: `queued` calls that nothing waits for, then `wait`."""
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    wait()
     count = max(queued, inner)
+
+    def sample() -> dict[str, float]:
+        seconds = {}
+        for name, call in calls.items():
+            progress.beat(name)
+            begin = time.perf_counter()
+            for _ in range(count):
+                call()
+            wait()
+            seconds[name] = (time.perf_counter() - begin) / count
+        return seconds
+
+    return _rounds(sample, wait, calls, budget)
+
+
+def _rounds(
+    sample: Callable[[], dict[str, float]], wait: Call, calls: Mapping[str, Call], budget: Budget
+) -> dict[str, Summary]:
+    """Each call by itself first, so that one that does not come back is known by its name; then samples of all."""
+    for name, call in calls.items():
+        progress.beat(f"{name}, first call")
+        call()
+        wait()
+    samples: dict[str, list[float]] = {name: [] for name in calls}
     with collector_off():
         start = time.perf_counter()
         rounds = 0
         while rounds < budget.least or (
             rounds < budget.most and time.perf_counter() - start < budget.seconds
         ):
-            for name, call in calls.items():
-                begin = time.perf_counter()
-                for _ in range(count):
-                    call()
-                wait()
-                samples[name].append((time.perf_counter() - begin) / count)
+            for name, seconds in sample().items():
+                samples[name].append(seconds)
             rounds += 1
     return {name: summarize(values) for name, values in samples.items()}

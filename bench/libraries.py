@@ -1,7 +1,7 @@
 """How each array library makes its arrays, adds them, differentiates, and runs the recurrence.
 
 For each kind of work a library gives two functions of the same operands: ours and its own yardstick. Both return
-arrays of the library; `finish` waits until they are computed.
+arrays of the library; `finish` waits until they are computed. Only what a check looks at leaves the device.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 import scanlib
+from bench import shapes
+from bench.reference import Index, Read, WrongResultError
 from bench.shapes import Array, Case
 from bench.timing import Budget, Call, Summary, interleaved
 
@@ -35,16 +37,38 @@ WORK = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The operands of a case as arrays of one library; views of `both` where they are halves of a projection."""
+
+    a: Any
+    x: Any
+    grad: Any
+    both: Any = None
+
+
 class Library(Protocol):
     """What a benchmark needs of an array library."""
 
     name: str
+    #: Whether what is computed is right, and so to be checked.
+    computes: bool
 
-    def operands(self, case: Case, *arrays: Array) -> tuple[Any, ...]:
-        """The library's arrays: views stay views where it has them."""
+    def inputs(self, case: Case, dtype: str) -> Inputs:
+        """Random operands, made on the library's device."""
         ...
 
-    def to_numpy(self, array: Any) -> Array: ...
+    def operands(self, case: Case, inputs: Inputs, work: str) -> tuple[Any, ...]:
+        """What a function of `pair` is called with."""
+        ...
+
+    def constant(self, case: Case, value: float, dtype: str) -> Any:
+        """One coefficient for all steps and sequences."""
+        ...
+
+    def gather(self, array: Any, index: Index) -> Array:
+        """The values at an index, as float64 of NumPy."""
+        ...
 
     def finish(self, result: Any) -> None:
         """Wait until `result` is computed."""
@@ -67,13 +91,43 @@ class Library(Protocol):
 
 class NumPy:
     name = "numpy"
+    computes = True
     timer = staticmethod(interleaved)
 
-    def operands(self, case: Case, *arrays: Array) -> tuple[Any, ...]:
-        return arrays
+    def __init__(self) -> None:
+        self.xp: Any = np
 
-    def to_numpy(self, array: Any) -> Array:
-        return np.asarray(array)
+    def inputs(self, case: Case, dtype: str) -> Inputs:
+        a, x, grad = self.random(case, dtype)
+        if case.layout != "halves":
+            return Inputs(a, x, grad)
+        return self.halves(case, self.xp.concatenate([a, x], axis=-1), grad)
+
+    def random(self, case: Case, dtype: str) -> tuple[Any, Any, Any]:
+        return shapes.random_inputs(case, dtype)
+
+    def halves(self, case: Case, both: Any, grad: Any) -> Inputs:
+        channels = case.shape[-1]
+        return Inputs(both[..., :channels], both[..., channels:], grad, both)
+
+    def operands(self, case: Case, inputs: Inputs, work: str) -> tuple[Any, ...]:
+        if work == "broadcast a":
+            return self.channels(case, inputs.a), inputs.x
+        return (inputs.a, inputs.x, inputs.grad)[: 3 if work == "forward + backward" else 2]
+
+    def channels(self, case: Case, a: Any) -> Any:
+        """One coefficient for each channel, in memory of its own."""
+        kept = ((1,) * len(case.shape) + case.channel_shape)[-len(case.shape) :]
+        return self.own(a[tuple(slice(n) for n in kept)].reshape(case.channel_shape))
+
+    def own(self, array: Any) -> Any:
+        return array.copy()
+
+    def constant(self, case: Case, value: float, dtype: str) -> Any:
+        return self.xp.full((1,) * len(case.shape), value, dtype)
+
+    def gather(self, array: Any, index: Index) -> Array:
+        return array[index].astype(np.float64)
 
     def finish(self, result: Any) -> None:
         pass
@@ -95,24 +149,32 @@ class NumPy:
         return function
 
 
-class Torch:
+class Torch(NumPy):
     name = "torch"
-    timer = staticmethod(interleaved)
+    device = "cpu"
 
     def __init__(self) -> None:
         self.torch: Any = importlib.import_module("torch")
+        self.xp = self.torch
 
-    def operands(self, case: Case, *arrays: Array) -> tuple[Any, ...]:
-        return tuple(self._tensor(array) for array in arrays)
+    def random(self, case: Case, dtype: str) -> tuple[Any, Any, Any]:
+        return tuple(self._tensor(array) for array in shapes.random_inputs(case, dtype))  # type: ignore[return-value]
 
     def _tensor(self, array: Array) -> Any:
         if array.dtype.name == "bfloat16":
             return self.torch.from_numpy(array.view(np.int16)).view(self.torch.bfloat16)
         return self.torch.from_numpy(array)
 
-    def to_numpy(self, array: Any) -> Array:
-        kind = self.torch.float32 if array.dtype == self.torch.bfloat16 else array.dtype
-        return array.detach().to(kind).numpy()
+    def own(self, array: Any) -> Any:
+        return array.clone(memory_format=self.torch.contiguous_format)
+
+    def constant(self, case: Case, value: float, dtype: str) -> Any:
+        kind = getattr(self.torch, dtype)
+        return self.torch.full((1,) * len(case.shape), value, dtype=kind, device=self.device)
+
+    def gather(self, array: Any, index: Index) -> Array:
+        at = tuple(self.torch.from_numpy(part).to(array.device) for part in index)
+        return array.detach()[at].to(self.torch.float64).cpu().numpy()
 
     def finish(self, result: Any) -> None:
         pass
@@ -135,24 +197,31 @@ class Torch:
         return both
 
 
-class Jax:
+class Jax(NumPy):
     """Everything under `jax.jit`. JAX has no views: halves are sliced from the projection inside the function."""
 
     name = "jax"
-    timer = staticmethod(interleaved)
 
     def __init__(self) -> None:
         self.jax: Any = importlib.import_module("jax")
+        self.xp = self.jax.numpy
 
-    def operands(self, case: Case, *arrays: Array) -> tuple[Any, ...]:
-        if case.layout == "halves" and len(arrays) >= 2:
-            arrays = (np.asarray(arrays[0].base), *arrays[2:])
-        if arrays[0].dtype == np.float64:
+    def random(self, case: Case, dtype: str) -> tuple[Any, Any, Any]:
+        if dtype == "float64":
             self.jax.config.update("jax_enable_x64", True)
-        return tuple(self.jax.numpy.asarray(array) for array in arrays)
+        return tuple(map(self.xp.asarray, shapes.random_inputs(case, dtype)))  # type: ignore[return-value]
 
-    def to_numpy(self, array: Any) -> Array:
-        return np.asarray(array)
+    def halves(self, case: Case, both: Any, grad: Any) -> Inputs:
+        return Inputs(None, None, grad, both)
+
+    def operands(self, case: Case, inputs: Inputs, work: str) -> tuple[Any, ...]:
+        if inputs.both is None:
+            return super().operands(case, inputs, work)
+        return (inputs.both, inputs.grad)[: 2 if work == "forward + backward" else 1]
+
+    def gather(self, array: Any, index: Index) -> Array:
+        # Sliced inside a compiled function, it would be compiled for every index again.
+        return np.asarray(array[tuple(map(self.xp.asarray, index))]).astype(np.float64)
 
     def finish(self, result: Any) -> None:
         self.jax.block_until_ready(result)
@@ -191,6 +260,33 @@ LIBRARIES: dict[str, type] = {"numpy": NumPy, "torch": Torch, "jax": Jax}
 def load(name: str) -> Library:
     """The library of that name; ImportError where it is not installed."""
     return LIBRARIES[name]()
+
+
+def reader(library: Library, case: Case, name: str, array: Any, first: int = 0) -> Read:
+    """Reads an array of the case's shape or one that is repeated along some axes; `first` is where its channels begin.
+
+    Of an array whose last axis is longer than the case's, a projection or its gradient, one half is read.
+    """
+    given = tuple(array.shape)
+    own = (1,) * (len(case.shape) - len(given)) + given
+    expected = own[:-1] + case.shape[-1:] if own[-1] == 2 * case.shape[-1] else own
+    fits = len(own) == len(case.shape) and all(
+        n in (1, m) for n, m in zip(expected, case.shape, strict=True)
+    )
+    if not fits:
+        raise WrongResultError(
+            f"{name} on {case.name} has shape {given}; expected {case.shape}, or 1 for some of its axes."
+        )
+
+    def read(index: Index) -> Array:
+        *outer, last = (
+            np.zeros_like(at) if n == 1 else at for n, at in zip(own, index, strict=True)
+        )
+        at = (*outer, last + first)[len(own) - len(given) :]
+        values = library.gather(array, at)
+        return np.broadcast_to(values, np.broadcast_shapes(*(part.shape for part in index)))
+
+    return read
 
 
 def recurrence(case: Case) -> Function:

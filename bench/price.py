@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from bench import libraries, reference, shapes
-from bench.libraries import WORK, Library, bind
-from bench.shapes import Array, Case
+from bench.libraries import WORK, Inputs, Library, bind, reader
+from bench.reference import Read
+from bench.shapes import Case
 from bench.timing import Budget, Call, Summary
 
 Row = dict[str, Any]
@@ -58,42 +57,44 @@ def title(name: str, cell: Cell) -> str:
 def prepared(library: Library, cell: Cell) -> dict[str, Call]:
     """Ours, whose result is checked here, and the yardstick, on the same operands."""
     case, work = cell.case, cell.work
-    a, x, grad = shapes.random_inputs(case, cell.dtype)
-    if work == "broadcast a":
-        a = np.ascontiguousarray(
-            a[tuple(slice(n) for n in _leading(case))].reshape(case.channel_shape)
-        )
-    given = (a, x, grad) if work == "forward + backward" else (a, x)
-    operands = library.operands(case, *given)
+    inputs = library.inputs(case, cell.dtype)
+    operands = library.operands(case, inputs, work)
     ours, yardstick = library.pair(case, work)
-    _check(library, case, work, ours(*operands), a, x, grad)
+    result = ours(*operands)
+    library.finish(result)
+    if library.computes:
+        _check(library, cell, result, inputs, operands)
     return {"ours": bind(library, ours, operands), "yardstick": bind(library, yardstick, operands)}
 
 
 def measure(library: Library, cell: Cell, budget: Budget) -> Row:
     """Check, then time ours and the yardstick in turn."""
-    return row(library.name, cell, library.timer(prepared(library, cell), budget, cell.calls))
-
-
-def _leading(case: Case) -> tuple[int, ...]:
-    """How much of each axis of a full-size `a` makes one coefficient per channel."""
-    kept = (1,) * len(case.shape) + case.channel_shape
-    return kept[-len(case.shape) :]
+    times = library.timer(prepared(library, cell), budget, cell.calls)
+    return row(library.name, cell, times) | {"checked": library.computes}
 
 
 def _check(
-    library: Library, case: Case, work: str, result: Any, a: Array, x: Array, grad: Array
+    library: Library, cell: Cell, result: Any, inputs: Inputs, operands: tuple[Any, ...]
 ) -> None:
-    library.finish(result)
+    case, work = cell.case, cell.work
     name = f"scanlib ({library.name}, {work})"
+    itemsize = shapes.np_dtype(cell.dtype).itemsize
+
+    def read(array: Any, first: int = 0) -> Read:
+        return reader(library, case, name, array, first)
+
+    if inputs.both is not None:
+        a, x = read(inputs.both), read(inputs.both, case.shape[-1])
+    else:
+        a, x = read(operands[0]), read(operands[1])
     if work != "forward + backward":
-        reference.check(case, name, library.to_numpy(result), a, x)
+        reference.check(case, name, itemsize, read(result), a, x)
         return
-    h, *grads = (library.to_numpy(array) for array in result)
-    reference.check(case, name, h, a, x)
-    if len(grads) == 1:  # of the projection: its halves are those of a and x
-        grads = [grads[0][..., : case.shape[-1]], grads[0][..., case.shape[-1] :]]
-    reference.check_gradients(case, name, grads[0], grads[1], h, a, grad)
+    h, *grads = result
+    reference.check(case, name, itemsize, read(h), a, x)
+    # That of a projection has those of a and x for its halves.
+    grad_a, grad_x = read(grads[0]), read(grads[-1], case.shape[-1] if len(grads) == 1 else 0)
+    reference.check_gradients(case, name, itemsize, grad_a, grad_x, read(h), a, read(inputs.grad))
 
 
 def row(name: str, cell: Cell, times: dict[str, Summary]) -> Row:
