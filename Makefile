@@ -17,7 +17,7 @@ CXX_SOURCES = $(wildcard native/*.cpp native/*.h cuda/*.cu cuda/*.cuh cuda/*.h b
 
 PYTEST  = $(BIN)/pytest -n $(JOBS) --maxprocesses 8 --durations=25
 
-.PHONY: help demo test test-all test-peers lint bench gpu-check gpu-table2 gpu-million gpu-paper docs clean
+.PHONY: help demo test test-all test-peers lint bench gpu-prepare gpu-check gpu-table2 gpu-million gpu-paper docs clean
 help:
 	@echo "make demo    the same recurrence on every library, and models trained through it; two minutes"
 	@echo "make test    the everyday tests; about seven minutes on two cores"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-peers  the cells beside published implementations of them"
 	@echo "make lint    ruff, clang-format and mypy"
 	@echo "make bench   the price of an add, and peers; JSON and a plot in bench/results"
+	@echo "make gpu-prepare   without a GPU: compile what gpu-check needs, into build/gpu-check; ten minutes on two cores"
 	@echo "make gpu-check   with a GPU, in ten minutes: tests, sanitizer, benchmarks; JSON in bench/results"
 	@echo "make gpu-paper   the paper's Table 2 and million-step task: gpu-table2, gpu-million, ten minutes each"
 	@echo "make docs    HTML in docs/_build"
@@ -54,6 +55,10 @@ lint: $(VENV)/.extra-dev
 
 bench: $(VENV)/.torchlpc
 	$(BIN)/python bench/run.py $(ARGS)
+
+# For another machine, whose NVRTC may be of another version: make gpu-prepare ARGS="--nvrtc 13.0.88 --architecture 90"
+gpu-prepare: $(VENV)/.extra-test
+	$(BIN)/python bench/gpu_prepare.py $(ARGS)
 
 # In the Python that is there, with its torch, JAX and CuPy: nothing is installed or downloaded.
 gpu-check:

@@ -1,393 +1,184 @@
-"""All that needs a GPU, in one call: tests, the sanitizer, then benchmarks, into one folder of JSON and a summary.
+"""All that needs a GPU, in one call: what matters most first, every result written when it is known, a summary last.
 
-    python3 bench/gpu_check.py            (or: make gpu-check)
+    python3 bench/gpu_check.py --minutes 9            (or: make gpu-check)
 
-Runs where nothing can be downloaded and scanlib is not installed: it builds libscanlib with CMake and puts the package
-together from the checkout. Each step is a process of its own with a time limit; what cannot run here is named. Exit
+Runs where nothing can be downloaded and scanlib is not installed, and compiles nothing of what `make gpu-prepare` has
+compiled elsewhere. Each stage is a process of its own, killed where it hangs; what cannot run here is named. Exit
 status: 0 where everything ran and passed, 1 where something failed, 3 where something could not run.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import datetime
 import importlib.util
-import json
 import os
-import re
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-WORK = ROOT / "build" / "gpu-check"
-NEEDED = ("numpy", "pytest", "pytest_timeout", "hypothesis", "ml_dtypes", "array_api_compat")
+# The checkout goes last on the path: its folder scanlib holds only a part of what is installed.
+if __name__ == "__main__":
+    sys.path.pop(0)
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from bench import gpu_environment, gpu_report, gpu_stages, gpu_summary, machine
+from bench.gpu_stages import Stage
+from bench.machine import ROOT
+
 MINUTES = 9.5  # what a call may take, by default
-COULD_NOT = 3
-NO_TESTS = 5  # of pytest
-
-
-@dataclasses.dataclass
-class Step:
-    """One process: `seconds` at most, and less where the total is nearly spent."""
-
-    name: str
-    command: list[str]
-    seconds: float
-    status: int | None = None
-    took: float = 0.0
-    said: str = ""
-
-    @property
-    def verdict(self) -> str:
-        if self.status is None:
-            return "not run"
-        return {0: "passed", COULD_NOT: "could not run"}.get(self.status, "FAILED")
+LEAST = 5  # seconds in which no stage gets anywhere
+#: The tests that say most; the others come when all else is done.
+FIRST = ("gpu", "values", "gradients", "special_values")
+TEST_LIMIT = 40  # seconds for one test
 
 
 def main() -> int:
     options = parse()
     end = time.monotonic() + 60 * options.minutes
-    patience = max(1.0, options.minutes / MINUTES)  # on a slow machine every step takes longer
+    # Given more time than a GPU needs, this is a slow machine, where every stage may take longer.
+    patience = max(1.0, options.minutes / 10)
     options.output.mkdir(parents=True, exist_ok=True)
-    log = (options.output / "log.txt").open("w")
-    environment = prepare(options, log)
-    steps = [
-        step for step in plan(options) if not options.only or step.name.split()[0] in options.only
-    ]
-    for step in steps:
-        left = end - time.monotonic()
-        if left < 5:
-            step.said = "no time was left"
-        else:
-            step.seconds = min(step.seconds * patience, left)
-            run(step, environment, log)
-        print(f"{step.verdict:14} {step.name:12} {step.took:6.1f} s  {step.said}", flush=True)
-    summary = summarize(steps, options)
-    print("\n" + summary)
-    if any(step.verdict == "FAILED" for step in steps):
-        return 1
-    return COULD_NOT if any(step.status != 0 for step in steps) else 0
+    (options.output / gpu_report.FILE).unlink(missing_ok=True)
+    with (options.output / "log.txt").open("w") as log:
+        environment = gpu_environment.prepare(log, options.commit, options.prepared)
+        if options.rehearse:
+            environment = gpu_environment.rehearsed(environment)
+        stages = [
+            stage
+            for stage in plan(options)
+            if stage.name not in options.skip and (not options.only or stage.name in options.only)
+        ]
+        for stage in stages:
+            left = end - time.monotonic()
+            if left < LEAST:
+                stage.said = "no time was left"
+            else:
+                stage.seconds = min(stage.seconds * patience, left)
+                gpu_stages.run(stage, environment, ROOT, log, patience)
+            print(
+                f"{stage.verdict:14} {stage.name:12} {stage.took:6.1f} s  {stage.said}", flush=True
+            )
+        text, _ = gpu_summary.write(stages, options.output, options.gpu, options.rehearse)
+        print("\n" + text)
+        return gpu_summary.status(stages)
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--minutes",
         type=float,
         default=MINUTES,
-        help=f"for all steps together; with more, each may take longer too (default {MINUTES})",
+        help=f"for all stages together (default {MINUTES}); spent in their order",
     )
     parser.add_argument(
         "--output", type=Path, help="folder to write to (default bench/results/GPU)"
     )
     parser.add_argument("--commit", help="what is measured, where git cannot tell")
-    parser.add_argument("--only", nargs="*", help="steps, by the first word of their names")
+    parser.add_argument(
+        "--prepared",
+        type=Path,
+        default=gpu_environment.PREPARED,
+        help="folder that `make gpu-prepare` made (default %(default)s)",
+    )
+    parser.add_argument("--only", nargs="*", help="stages, by their names")
+    parser.add_argument("--skip", nargs="*", default=[], help="stages to leave out")
     parser.add_argument(
         "--log2", type=int, default=26, help="elements of a benchmark, power of two"
     )
     parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
-    options = parser.parse_args()
-    options.gpu = gpu_name()
+    parser.add_argument("--wheels", type=Path, help="folder of wheels to find peers in")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="without a GPU: everything up to the launches"
+    )
+    options = parser.parse_args(arguments)
+    options.gpu = "" if options.rehearse else machine.gpu()["name"] or ""
     if options.output is None:
-        options.output = WORK / "results"
-        if options.gpu:
-            name = re.sub(r"[^a-z0-9]+", "-", options.gpu.lower()).strip("-")
-            options.output = ROOT / "bench" / "results" / name
-    options.output = options.output.resolve()
+        name = machine.folder_name(options.gpu) if options.gpu else ""
+        options.output = ROOT / "bench" / "results" / name if name else None
+        options.output = options.output or gpu_environment.WORK / "results"
+    options.output, options.prepared = options.output.resolve(), options.prepared.resolve()
     return options
 
 
-def gpu_name() -> str:
-    """The first GPU's name; empty where there is none."""
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.splitlines()[0].strip() if done.stdout.strip() else ""
+# ---- the stages, in the order in which time is spent on them
 
 
-# ---- the steps
+def plan(options: argparse.Namespace) -> list[Stage]:
+    results = ["--output", str(options.output / gpu_report.FILE), "--log2", str(options.log2)]
+    sanitizer, why = find_sanitizer(options.rehearse)
+
+    def stage(name: str, module: str, seconds: int, *more: str) -> Stage:
+        limits = ["--seconds", gpu_stages.LIMIT]
+        return Stage(name, [*PYTHON, f"bench.{module}", *results, *limits, *more], seconds)
+
+    def watched(tool: str, seconds: int, quiet: float) -> Stage:
+        # fmt: off
+        watch = [sanitizer, "--tool", tool, "--error-exitcode", str(gpu_stages.SANITIZER), "--report-api-errors", "no",
+                 "--target-processes", "all"]
+        # fmt: on
+        call = stage(tool, "gpu_short_list", seconds, "--stage", tool, "--stacks")
+        command = [*watch, *call.command] if sanitizer else []
+        return Stage(tool, command, seconds, quiet, why, "sanitizer")
+
+    wheels = []
+    if options.wheels is not None:
+        wheels = ["--wheels", str(gpu_environment.unpacked(options.wheels))]
+    first, other = split_tests()
+    return [
+        stage("versions", "gpu_versions", 40),
+        stage("short-list", "gpu_short_list", 60),
+        stage("stress", "gpu_stress", 60),
+        stage("measure", "gpu_measure", 130),
+        stage("profile", "gpu_profile", 60),
+        tests("tests", first, "gpu and not slow", 130, options, "-k", "not jax"),
+        tests("tests-jax", first, "gpu and not slow", 90, options, "-k", "jax"),
+        tests("tests-large", ["tests/test_gpu.py"], "gpu and slow", 60, options),
+        watched("memcheck", 75, 45),
+        watched("racecheck", 75, 60),
+        stage("table1", "gpu_table1", 40),
+        stage("peers", "gpu_peers", 120, *wheels),
+        tests("tests-other", other, "gpu and not slow", 180, options),
+    ]
 
 
-def plan(options: argparse.Namespace) -> list[Step]:
-    python = [sys.executable, "-P", "-m"]
-    out, log2 = options.output, str(options.log2)
+PYTHON = [sys.executable, "-P", "-m"]
+
+
+def split_tests() -> tuple[list[str], list[str]]:
+    """The files that say most, and the others."""
+    every = sorted(f"tests/{path.name}" for path in (ROOT / "tests").glob("test_*.py"))
+    first = [f"tests/test_{name}.py" for name in FIRST]
+    return first, [name for name in every if name not in first]
+
+
+def tests(
+    name: str, files: list[str], marks: str, seconds: int, options: argparse.Namespace, *more: str
+) -> Stage:
     # Array libraries of other versions than the tests' own may deprecate things; that is no fault here.
     kinds = "DeprecationWarning", "PendingDeprecationWarning", "FutureWarning", "UserWarning"
     lenient = [part for kind in kinds for part in ("-W", f"default::{kind}")]
-    tests = [
-        *python,
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--timeout=150",
-        *lenient,
-        "tests",
-        "-m",
-    ]
+    # A test that hangs in a call of the driver is ended with its process, which only this method does.
+    limit = [f"--timeout={TEST_LIMIT}", "--timeout-method=thread"]
     parallel = ["-n", str(options.workers)] if importlib.util.find_spec("xdist") else []
-    sanitizer = find_sanitizer()
-    watched = [*python, "bench.gpu_short_list"]
-    watch = [sanitizer, "--error-exitcode", "9", "--target-processes", "all", "--tool"]
-
-    def bench(name: str, seconds: int) -> list[str]:
-        limits = ["--seconds", str(seconds - 10), "--log2", log2]
-        return [*python, f"bench.{name}", "--output", str(out / f"{name[4:]}.json"), *limits]
-
-    return [
-        Step("config", [*python, "scanlib"], 30),
-        Step("programs", [*python, "bench.gpu_programs", "--log2", log2], 60),
-        Step("tests", [*tests, "gpu and not slow", *parallel], 210),
-        Step("large", [*tests, "gpu and slow"], 60),
-        Step("memcheck", [*watch, "memcheck", *watched] if sanitizer else [], 75),
-        Step("racecheck", [*watch, "racecheck", *watched] if sanitizer else [], 75),
-        Step("price", bench("gpu_price", 110), 110),
-        Step("table1", bench("gpu_table1", 40), 40),
-        Step("peers", bench("gpu_peers", 90), 90),
-    ]
+    if options.rehearse or name == "tests-large":
+        parallel = []
+    # fmt: off
+    command = [*PYTHON, "pytest", "-q", "-p", "no:cacheprovider", "-p", "bench.heartbeat", *limit, *lenient, *parallel,
+               "-m", marks, *more, *files]
+    # fmt: on
+    return Stage(name, command, seconds, 1.5 * TEST_LIMIT, "", "pytest")
 
 
-def find_sanitizer() -> str:
-    return (
-        shutil.which("compute-sanitizer", path=f"{os.environ.get('PATH')}:/usr/local/cuda/bin")
-        or ""
-    )
-
-
-def run(step: Step, environment: dict[str, str], log: Any) -> None:
-    """Run a step to its end or its limit; its output goes to the log, its last telling line into `said`."""
-    if not step.command:
-        step.status, step.said = COULD_NOT, "compute-sanitizer was not found"
-        return
-    log.write(f"\n===== {step.name}: {' '.join(step.command)}\n")
-    log.flush()
-    began = time.monotonic()
-    process = subprocess.Popen(
-        step.command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=step.seconds)
-        step.status = process.returncode
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        step.status = 1
-        step.said = f"stopped after {step.seconds:.0f} s; "
-    step.took = time.monotonic() - began
-    log.write(output)
-    log.flush()
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    step.said += lines[-1][:160] if lines else ""
-    if step.name in ("tests", "large") and step.status:
-        step.status = 1 if step.status != NO_TESTS else COULD_NOT
-    elif step.name in ("tests", "large") and "passed" not in step.said:
-        step.status = COULD_NOT  # all were skipped
-
-
-# ---- an environment in which `import scanlib` finds this checkout
-
-
-def prepare(options: argparse.Namespace, log: Any) -> dict[str, str]:
-    """The environment of the steps; builds and links together what is not installed."""
-    site = WORK / "site"
-    shutil.rmtree(site, ignore_errors=True)
-    site.mkdir(parents=True)
-    (site / "bench").symlink_to(ROOT / "bench")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]).rstrip(
-            os.pathsep
-        ),
-        "PYTHONUNBUFFERED": "1",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "SCANLIB_CACHE_DIR": os.environ.get("SCANLIB_CACHE_DIR") or str(WORK / "cache"),
-    }
-    if options.commit:
-        environment["GPU_CHECK_COMMIT"] = options.commit
-    if not installed(environment):
-        package = site / "scanlib"
-        package.mkdir()
-        for path in (ROOT / "scanlib").iterdir():
-            if path.name != "__pycache__" and path.suffix not in (".so", ".dylib"):
-                (package / path.name).symlink_to(path)
-        for name in ("backends", "cuda"):
-            (package / name).symlink_to(ROOT / name)
-        if "SCANLIB_LIBRARY" not in os.environ:
-            environment["SCANLIB_LIBRARY"] = str(build(log))
-    link_vendored(site)
-    absent = [
-        name
-        for name in NEEDED
-        if importlib.util.find_spec(name) is None and not (site / name).exists()
-    ]
-    if absent:
-        print(f"not installed, so the tests cannot run: {', '.join(absent)}")
-    return environment
-
-
-def installed(environment: dict[str, str]) -> bool:
-    """Whether this Python has scanlib from this checkout, libscanlib with it."""
-    code = (
-        "import scanlib, scanlib.backends, scanlib.gpu, pathlib\n"
-        "scanlib.gpu.library()\n"
-        "print(pathlib.Path(scanlib.__file__).resolve().parent.parent)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code],
-        env=environment,
-        capture_output=True,
-        text=True,
-        cwd=WORK,
-        check=False,
-    )
-    return done.returncode == 0 and done.stdout.strip() == str(ROOT)
-
-
-def build(log: Any) -> Path:
-    """libscanlib, by CMake; ends the program where that fails."""
-    cmake = shutil.which("cmake") or str(Path(sys.executable).parent / "cmake")
-    folder = WORK / "native"
-    configure = [cmake, "-S", str(ROOT), "-B", str(folder), f"-DPython_EXECUTABLE={sys.executable}"]
-    if shutil.which("ninja"):
-        configure += ["-G", "Ninja"]
-    for command in (configure, [cmake, "--build", str(folder), "--parallel"]):
-        try:
-            done = subprocess.run(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-            )
-        except OSError as error:
-            raise SystemExit(f"libscanlib cannot be built: {error}") from None
-        log.write(done.stdout)
-        if done.returncode:
-            raise SystemExit(f"libscanlib does not build:\n{done.stdout[-3000:]}")
-    return next(folder.glob("libscanlib.*"))
-
-
-def link_vendored(site: Path) -> None:
-    """array-api-compat from a library that carries a copy of it, where it is not installed by itself."""
-    name = "array_api_compat"
-    if importlib.util.find_spec(name) is not None:
-        return
-    for library, inside in (("scipy", "_lib"), ("scipy", "_external"), ("sklearn", "externals")):
-        spec = importlib.util.find_spec(library)
-        folders = spec.submodule_search_locations if spec is not None else None
-        for folder in folders or ():
-            copy = Path(folder) / inside / name
-            if (copy / "__init__.py").exists():
-                (site / name).symlink_to(copy)
-                return
-
-
-# ---- the summary
-
-
-def summarize(steps: list[Step], options: argparse.Namespace) -> str:
-    """Write summary.json and summary.md; returns the latter."""
-    lines = [
-        f"# {options.gpu or 'No GPU'}, {datetime.datetime.now(datetime.UTC).date()}",
-        "",
-        "| step | verdict | seconds | |",
-        "|---|---|---|---|",
-        *(f"| {s.name} | {s.verdict} | {s.took:.0f} | {s.said.replace('|', '/')} |" for s in steps),
-    ]
-    reports = {}
-    for name in ("price", "table1", "peers"):
-        path = options.output / f"{name}.json"
-        if path.exists() and any(step.name == name and step.status is not None for step in steps):
-            reports[name] = json.loads(path.read_text())
-    if rows := [r for r in reports.get("price", {}).get("rows", []) if "ratio" in r]:
-        lines += price_table(rows, reports["price"]["rows"])
-    if rows := reports.get("table1", {}).get("rows", []):
-        lines += table1(rows)
-    if rows := reports.get("peers", {}).get("rows", []):
-        lines += peer_table(rows)
-    for name, report in reports.items():
-        for kind in ("failed", "left out"):
-            lines += [f"- {name}, {kind}: {text}" for text in report[kind]]
-    text = "\n".join(lines) + "\n"
-    (options.output / "summary.md").write_text(text)
-    summary = {
-        "gpu": options.gpu or None,
-        "steps": [
-            {"name": s.name, "verdict": s.verdict, "seconds": round(s.took, 1), "said": s.said}
-            for s in steps
-        ],
-    }
-    (options.output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    return text
-
-
-def price_table(rows: list[dict[str, Any]], everything: list[dict[str, Any]]) -> list[str]:
-    """Ratio to the yardstick and GB/s, a line for each shape, dtype and work, a column for each library."""
-    names = list(dict.fromkeys(row["library"] for row in rows))
-    copies = [row["gigabytes_per_second"] for row in everything if row["work"] == "copy"]
-    lines = ["", "## The price of an add: ratio to the library's own, GB/s", ""]
-    lines += [f"A device-to-device copy moves {copies[0]:.0f} GB/s.", ""] if copies else []
-    lines += [f"| case | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    keys = dict.fromkeys((r["dtype"], r["work"], r["case"]) for r in rows)
-    for dtype, work, case in keys:
-        cells = []
-        for name in names:
-            found = [
-                r
-                for r in rows
-                if (r["library"], r["dtype"], r["work"], r["case"]) == (name, dtype, work, case)
-            ]
-            cells.append(
-                f"{found[0]['ratio']:.2f}, {found[0]['gigabytes_per_second']:.0f}" if found else ""
-            )
-        lines.append(f"| {dtype} {work} {case} | {' | '.join(cells)} |")
-    return lines
-
-
-def table1(rows: list[dict[str, Any]]) -> list[str]:
-    features = sorted({row["features"] for row in rows})
-    lines = ["", "## Table 1: times the serial kernel's speed", ""]
-    lines += [
-        f"| T | {' | '.join(f'm={m}' for m in features)} |",
-        "|---" * (len(features) + 1) + "|",
-    ]
-    for steps in sorted({row["steps"] for row in rows}):
-        cells = {row["features"]: f"{row['speedup']:.2f}" for row in rows if row["steps"] == steps}
-        lines.append(f"| {steps} | {' | '.join(cells.get(m, '') for m in features)} |")
-    return lines
-
-
-def peer_table(rows: list[dict[str, Any]]) -> list[str]:
-    lines = [
-        "",
-        "## Peers",
-        "",
-        "| case | candidate | GB/s | time beside ours |",
-        "|---|---|---|---|",
-    ]
-    for row in rows:
-        case = row.get("case", f"{row.get('elements')} elements")
-        if "skipped" in row:
-            lines.append(
-                f"| {case} | {row['candidate']} | | {row['skipped'].replace('|', '/')[:80]} |"
-            )
-            continue
-        ratio = f"{row['ratio_to_ours']:.2f}" if "ratio_to_ours" in row else ""
-        lines.append(
-            f"| {case} | {row['candidate']} | {row['gigabytes_per_second']:.0f} | {ratio} |"
-        )
-    return lines
+def find_sanitizer(rehearse: bool) -> tuple[str, str]:
+    """compute-sanitizer, and why it cannot be used."""
+    if rehearse:
+        return "", "rehearsal"
+    found = shutil.which("compute-sanitizer", path=f"{os.environ.get('PATH')}:/usr/local/cuda/bin")
+    return found or "", "compute-sanitizer was not found"
 
 
 if __name__ == "__main__":

@@ -15,9 +15,14 @@ import sys
 import time
 from pathlib import Path
 
-import gpu_check
+# The checkout goes last on the path: its folder scanlib holds only a part of what is installed.
+if __name__ == "__main__":
+    sys.path.pop(0)
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-ROOT = gpu_check.ROOT
+from bench import gpu_environment
+from bench.machine import ROOT
+
 TASK = [str(ROOT / "examples" / "long_dependency.py")]
 
 
@@ -31,9 +36,9 @@ def main() -> int:
     parser.add_argument("--commit", help="what is measured, where git cannot tell")
     parser.add_argument("--small", action="store_true", help="small sizes, on the CPU")
     options = parser.parse_args()
-    gpu_check.WORK.mkdir(parents=True, exist_ok=True)
-    with (gpu_check.WORK / "paper.log").open("w") as log:
-        environment = gpu_check.prepare(options, log)
+    gpu_environment.WORK.mkdir(parents=True, exist_ok=True)
+    with (gpu_environment.WORK / "paper.log").open("w") as log:
+        environment = gpu_environment.prepare(log, options.commit)
     output = [] if options.output is None else ["--output", str(options.output.resolve())]
     failed = 0
     for experiment in options.experiments:

@@ -9,11 +9,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import gpu_libraries, gpu_report, peers, race, shapes
+from bench import gpu_direct, gpu_libraries, gpu_report, peers, progress, race, rehearsal, shapes
+from bench.gpu_report import Job, Row
 from bench.peers import Function, combine
 from bench.shapes import Case
 from bench.timing import Budget
@@ -21,7 +22,6 @@ from bench.timing import Budget
 BUDGET = Budget(0.5, 3, 31)
 #: lax.scan launches a kernel for every step: past so many it measures nothing but that
 MOST_STEPS = 4096
-Row = dict[str, Any]
 
 
 class AcceleratedScan:
@@ -94,59 +94,89 @@ class ShortLaxScan(peers.LaxScan):
         return f"launches {steps} kernels" if steps > MOST_STEPS else ""
 
 
+#: What takes long to compile comes last.
 PEERS: tuple[type, ...] = (
-    AcceleratedScan,
-    TorchCompiledScan,
-    Hgrn,
     ShortLaxScan,
     peers.LaxAssociativeScan,
+    AcceleratedScan,
+    Hgrn,
+    TorchCompiledScan,
 )
+COMPILING = 120  # seconds that a peer may take before its first call returns
 
 
-def jobs(log2: int, names: list[str]) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+def jobs(log2: int, names: list[str]) -> Iterator[Job]:
+    """CUB, then each peer of JAX and of PyTorch, on a shape of each layout."""
     columns, _, _, rows, few, long = shapes.shapes(log2)
-    yield "CUB's DeviceScan", lambda: [cub(log2)]
-    for name in names:
+    yield "CUB's DeviceScan", lambda: cub(log2)
+    for kind in PEERS:
+        name = kind.library  # type: ignore[attr-defined]
+        if name not in names:
+            continue
         for case in (rows, columns, few, long):
             yield (
-                f"{case.name}: {name}",
-                lambda name=name, case=case: race.race(
-                    gpu_libraries.load(name), case, "forward", False, BUDGET, PEERS
-                ),
+                f"{case.name}: {kind.name}",  # type: ignore[attr-defined]
+                lambda name=name, case=case, kind=kind: against(name, case, kind),
             )
+
+
+def against(name: str, case: Case, kind: type) -> list[Row]:
+    library = gpu_libraries.load(name)
+    if not library.computes:
+        gpu_direct.forward(library, case, "float32", library.inputs(case, "float32"), {})()
+        return [{"case": case.name, "candidate": kind.name, "skipped": "rehearsal"}]  # type: ignore[attr-defined]
+    progress.beat("compiling", COMPILING)
+    return race.race(library, case, "forward", False, BUDGET, (kind,))
 
 
 def cub(log2: int) -> Row:
     """One sequence through CUB's single-pass scan of the pairs (a, x), as cub_scan.cu runs it."""
     row = {"library": "CUDA C++", "candidate": "CUB DeviceScan", "elements": 2**log2}
-    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
-    source = Path(__file__).with_name("cub_scan.cu")
-    if not os.path.exists(nvcc):
-        return row | {"skipped": "nvcc was not found"}
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "cub_scan"
-        for command in (
-            [nvcc, "-O3", "-std=c++17", "-arch=native", str(source), "-o", str(program)],
-            [str(program), str(log2)],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-            if done.returncode:
-                return row | {"skipped": (done.stderr or done.stdout).strip()[-300:]}
+    if rehearsal.active():
+        return row | {"skipped": "rehearsal"}
+    program = Path(os.environ.get("GPU_CHECK_CUB", "cub_scan"))
+    if not program.exists():
+        progress.beat("compiling", COMPILING)
+        program = Path(tempfile.mkdtemp()) / "cub_scan"
+        if reason := compile_cub(program, "native"):
+            return row | {"skipped": reason}
+    done = subprocess.run(
+        [str(program), str(log2)], capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode:
+        return row | {"skipped": (done.stderr or done.stdout).strip()[-300:]}
     return row | json.loads(done.stdout)
 
 
+def compile_cub(target: Path, architecture: str) -> str:
+    """Compile cub_scan.cu for "sm_90" or "native"; why that cannot be, or an empty string."""
+    nvcc = shutil.which("nvcc", path=f"{os.environ.get('PATH')}:/usr/local/cuda/bin")
+    if nvcc is None:
+        return "nvcc was not found"
+    source = Path(__file__).with_name("cub_scan.cu")
+    command = [nvcc, "-O3", "-std=c++17", f"-arch={architecture}", str(source), "-o", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stderr or done.stdout).strip()[-300:] if done.returncode else ""
+
+
 def main() -> int:
-    options = gpu_report.arguments("gpu_peers", __doc__)
-    report = gpu_report.Report("peers", options)
-    names = [name for name in options.libraries.split(",") if name != "cupy"]
-    lacking = [reason for name in names if (reason := gpu_libraries.missing(name))]
-    report.content["left out"] += lacking
-    here = [name for name in names if not gpu_libraries.missing(name)]
-    if not here:
-        print("\n".join(lacking))
-        report.write()
-        return 3
-    return report.run(jobs(options.log2, here))
+    parser = gpu_report.arguments("gpu_peers", __doc__, 90)
+    parser.add_argument("--wheels", type=Path, help="folder of packages to find peers in")
+    options = parser.parse_args()
+    if options.wheels:
+        sys.path.append(str(options.wheels))
+    report = gpu_report.Report("peers", options.output, options.seconds)
+    names = []
+    for name in dict.fromkeys(kind.library for kind in PEERS):  # type: ignore[attr-defined]
+        progress.enter(f"importing {name}", COMPILING)
+        if reason := gpu_libraries.missing(name):
+            report.left_out(name, reason)
+        else:
+            names.append(name)
+    if not names and not rehearsal.active():
+        return gpu_report.could_not(report, "no library has a GPU here")
+    report.run(jobs(options.log2, names))
+    return report.close()
 
 
 if __name__ == "__main__":

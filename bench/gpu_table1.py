@@ -10,64 +10,66 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import scanlib
-from bench import gpu_libraries, gpu_report
-from bench.gpu_timing import TorchEvents, by_events
+from bench import gpu_libraries, gpu_report, progress
+from bench.gpu_report import Job, Row
 from bench.reference import WrongResultError
+from bench.shapes import Case
 from bench.timing import Budget
 
 FEATURES = (4, 32, 128)
 STEPS = (16, 256, 4096, 65_536, 64, 1024, 16_384, 1 << 18, 1 << 20)  # the paper's first
 BUDGET = Budget(0.4, 5, 41)
-Row = dict[str, Any]
 
 
-def jobs() -> Iterator[tuple[str, Callable[[], Row]]]:
-    import torch
-
-    from bench import serial_triton
-
-    events = TorchEvents()
-
-    def measure(steps: int, features: int) -> Row:
-        a = torch.rand((steps, features), device="cuda") * 0.5 + 0.5
-        x = torch.randn((steps, features), device="cuda")
-        first = torch.zeros(features, device="cuda")
-        serial, ours = torch.empty_like(x), torch.empty_like(x)
-        calls = {
-            "ours": lambda: scanlib.linear_recurrence(a, x, axis=0, out=ours),
-            "serial": lambda: serial_triton.forward(a, x, first, serial),
-        }
-        times = by_events(events, calls, BUDGET)
-        if not torch.allclose(ours, serial, rtol=1e-4, atol=1e-4):
-            raise WrongResultError(f"T={steps}, m={features}: the two kernels disagree")
-        return {
-            "steps": steps,
-            "features": features,
-            "speedup": times["serial"].median / times["ours"].median,
-            "ours_us": times["ours"].median * 1e6,
-            "serial_us": times["serial"].median * 1e6,
-            "ours": times["ours"].as_json(),
-            "serial": times["serial"].as_json(),
-            "kernel": scanlib.explain(a, x, axis=0).kernel,
-        }
-
+def jobs(library: Any) -> Iterator[Job]:
     for steps in STEPS:
         for features in FEATURES:
             yield (
                 f"T={steps}, m={features}",
-                lambda steps=steps, features=features: measure(steps, features),
+                lambda steps=steps, features=features: measure(library, steps, features),
             )
 
 
+def measure(library: Any, steps: int, features: int) -> Row:
+    inputs = library.inputs(Case((steps, features), 0), "float32")
+    a, x = inputs.a, inputs.x
+    ours, loop = (library.empty((steps, features), "float32") for _ in range(2))
+    calls = {
+        "ours": lambda: scanlib.linear_recurrence(a, x, axis=0, out=ours),
+        "serial": serial(library, a, x, loop),
+    }
+    times = library.timer(calls, BUDGET)
+    if not library.apart(ours, loop) <= 1e-4:
+        raise WrongResultError("the two kernels disagree")
+    return {
+        "steps": steps,
+        "features": features,
+        "speedup": times["serial"].median / times["ours"].median,
+        "ours_us": times["ours"].median * 1e6,
+        "serial_us": times["serial"].median * 1e6,
+        "ours": times["ours"].as_json(),
+        "serial": times["serial"].as_json(),
+        "kernel": scanlib.explain(a, x, axis=0).kernel,
+    }
+
+
+def serial(library: Any, a: Any, x: Any, h: Any) -> Callable[[], None]:
+    if not library.computes:
+        return lambda: None
+    from bench import serial_triton
+
+    first = library.torch.zeros(a.shape[1], device=library.device)
+    return lambda: serial_triton.forward(a, x, first, h)
+
+
 def main() -> int:
-    options = gpu_report.arguments("gpu_table1", __doc__)
-    report = gpu_report.Report("table 1", options)
+    options = gpu_report.arguments("gpu_table1", __doc__, 40).parse_args()
+    report = gpu_report.Report("table1", options.output, options.seconds)
+    progress.enter("importing torch", 120)
     if reason := gpu_libraries.missing("torch"):
-        report.content["left out"].append(reason)
-        report.write()
-        print(reason)
-        return 3
-    return report.run(jobs())
+        return gpu_report.could_not(report, reason)
+    report.run(jobs(gpu_libraries.load("torch")))
+    return report.close()
 
 
 if __name__ == "__main__":

@@ -162,10 +162,9 @@ def cards(results: Path = RESULTS) -> list[str]:
     found = []
     for path in sorted(results.glob("*/summary.json")):
         summary = json.loads(path.read_text())
-        passed = any(
-            step["name"] == "tests" and step["verdict"] == "passed" for step in summary["steps"]
-        )
-        if summary["gpu"] and passed:
+        tests = [step for step in summary["steps"] if step["name"].startswith("tests")]
+        passed = all(step["verdict"] == "passed" for step in tests)
+        if summary["gpu"] and tests and passed:
             found.append(str(summary["gpu"]))
     return found
 

@@ -1,4 +1,4 @@
-"""`make gpu-check` goes as far as it can where there is no GPU, and says what it could not do."""
+"""`make gpu-check` loses nothing, names what hangs, and goes as far as it can where there is no GPU."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ import pytest
 from native_build import ROOT
 
 sys.path.insert(0, str(ROOT))
-from bench import gpu_check
+from bench import (
+    gpu_check,
+    gpu_environment,
+    gpu_report,
+    gpu_stages,
+    gpu_summary,
+    machine,
+    progress,
+)
+from bench.gpu_stages import Stage
 
 
 def check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -26,73 +36,233 @@ def check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.skipif(bool(gpu_check.gpu_name()), reason="there is a GPU")
+@pytest.mark.skipif(bool(machine.gpu()["name"]), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
-    given = ["--only", "config", "memcheck", "table1", "--commit", "abc", "--minutes", "600"]
+    given = ["--only", "versions", "memcheck", "table1", "--commit", "abc", "--minutes", "600"]
     done = check(*given, "--output", str(tmp_path))
-    assert done.returncode == gpu_check.COULD_NOT, done.stdout + done.stderr
+    assert done.returncode == gpu_stages.COULD_NOT, done.stdout + done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["gpu"] is None
     verdicts = {step["name"]: step["verdict"] for step in summary["steps"]}
-    assert verdicts == {"config": "passed", "memcheck": "could not run", "table1": "could not run"}
+    assert verdicts == {
+        "versions": "passed",
+        "memcheck": "could not run",
+        "table1": "could not run",
+    }
     text = (tmp_path / "summary.md").read_text()
     assert "No GPU" in text
     assert text in done.stdout
-    report = json.loads((tmp_path / "table1.json").read_text())
-    assert report["commit"] == "abc"
-    (left_out,) = report["left out"]
-    assert left_out.startswith("torch: ")  # no GPU, or not installed
-    assert "scanlib" in (tmp_path / "log.txt").read_text()
+    header, *rest = gpu_report.lines(tmp_path / gpu_report.FILE)
+    assert header["header"]["commit"] == "abc"
+    assert {"gpu", "machine", "versions", "libscanlib"} <= header["header"].keys()
+    left_out = [line["why"] for line in rest if "left_out" in line]
+    assert len(left_out) == 1
+    assert left_out[0].startswith("torch: ")  # no GPU, or not installed
+    assert "scanlib at abc" in (tmp_path / "log.txt").read_text()
+    assert len(list(tmp_path.iterdir())) <= 8
 
 
-def test_a_step_that_outlasts_its_limit_is_stopped(tmp_path: Path) -> None:
-    code = "import time; print('began', flush=True); time.sleep(100_000)"
-    for limit in (1, 10, 100):  # the least in which Python starts on this machine
-        step = gpu_check.Step("sleep", [sys.executable, "-c", code], limit)
-        with (tmp_path / "log").open("w") as log:
-            gpu_check.run(step, dict(os.environ), log)
-        assert step.verdict == "FAILED"
-        if step.said.endswith("began"):
+# ---- stages
+
+
+def run(tmp_path: Path, stage: Stage, patience: float = 1.0) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with (tmp_path / "log").open("w") as log:
+        gpu_stages.run(stage, environment, tmp_path, log, patience)
+    return (tmp_path / "log").read_text()
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_a_stage_that_outlasts_its_limit_is_stopped(tmp_path: Path) -> None:
+    code = "import itertools\nprint({!r}, flush=True)\nfor i in itertools.count(): print(i, flush=True)"
+    stage = Stage("count", python(code.format("passed so far")), 1)
+    run(tmp_path, stage)
+    assert stage.verdict == "out of time"
+    assert stage.said.startswith("stopped after 1 s")
+
+
+HANG = """
+import os, signal, sys, time
+sys.path.append({root!r})
+for number in list(signal.Signals):
+    try: signal.signal(number, signal.SIG_IGN)
+    except (OSError, ValueError): pass
+from bench import progress
+progress.enter("float32 (8, 4096) axis 1")
+print("began", flush=True)
+if os.fork() == 0:
+    time.sleep(100_000)
+progress.beat("ours, first call"{more})
+time.sleep(100_000)
+"""
+
+
+@pytest.mark.parametrize("beats", [True, False])
+def test_a_stage_without_a_sign_of_life_is_killed_and_named(tmp_path: Path, beats: bool) -> None:
+    """Deaf to every signal that it can be deaf to, with a child that holds its output."""
+    code = HANG.format(root=str(ROOT), more="")
+    code = code if beats else "import time; time.sleep(100_000)"
+    for quiet in (1, 10, 100):  # the least in which this machine gets from one beat to the next
+        stage = Stage("hang", python(code), 100_000, quiet=quiet)
+        run(tmp_path, stage, 1.0 if beats else 0.05)
+        assert stage.verdict == "FAILED"
+        assert stage.said.startswith("HANGS: no progress for ")
+        if not beats or "first call" in stage.said:
             break
-    assert step.said == f"stopped after {limit} s; began"
+    if beats:
+        assert " at float32 (8, 4096) axis 1: ours, first call; " in stage.said
+        assert stage.said.endswith("began")
+
+
+def test_a_beat_may_ask_for_patience(tmp_path: Path) -> None:
+    code = HANG.format(root=str(ROOT), more=", 3000")
+    for limit in (5, 50, 500):  # the least in which Python starts on this machine
+        stage = Stage("compiling", python(code), limit, quiet=limit / 5)
+        run(tmp_path, stage)
+        if "first call" in stage.said:
+            break
+    assert stage.said.startswith(f"stopped after {limit} s at float32"), stage.said
+
+
+def test_output_is_in_the_log_at_once(tmp_path: Path) -> None:
+    """Whatever is killed: it has been written when it was said."""
+    # Of what is in its command too, nothing would follow.
+    code = f"print(6**30, flush=True)\nwhile str(6**30) not in open({str(tmp_path / 'log')!r}).read(): pass"
+    stage = Stage("log", python(code), 600, quiet=600)
+    run(tmp_path, stage)
+    assert (stage.verdict, stage.said) == ("passed", str(6**30))
+
+
+def test_a_failure_before_the_limit_is_one(tmp_path: Path) -> None:
+    code = "print('FAILED it\\n' + 1000 * 'more\\n', flush=True)\nwhile True: print('more')"
+    for limit in (1, 10, 100):  # the least in which Python starts on this machine
+        stage = Stage("count", python(code), limit)
+        if "FAILED" in run(tmp_path, stage):
+            break
+    assert stage.verdict == "FAILED"
+    assert stage.said.startswith(f"stopped after {limit} s")
 
 
 @pytest.mark.parametrize(
-    ("status", "last", "verdict"),
+    ("kind", "status", "said", "verdict"),
     [
-        (0, "5 passed in 1s", "passed"),
-        (0, "7 skipped in 1s", "could not run"),
-        (1, "1 failed, 2 passed in 1s", "FAILED"),
-        (5, "no tests ran in 1s", "could not run"),
-        (3, "", "FAILED"),
+        ("pytest", 0, "5 passed in 1s", "passed"),
+        ("pytest", 0, "7 skipped in 1s", "could not run"),
+        ("pytest", 1, "1 failed, 2 passed in 1s", "FAILED"),
+        ("pytest", 5, "no tests ran in 1s", "could not run"),
+        ("pytest", 3, "", "FAILED"),
+        ("sanitizer", 0, "========= ERROR SUMMARY: 0 errors", "passed"),
+        ("sanitizer", 9, "========= ERROR SUMMARY: 2 errors", "FAILED"),
+        ("sanitizer", 1, "========= Error: Device not supported. Please refer", "could not run"),
+        ("", 3, "no GPU", "could not run"),
+        ("", 1, "", "FAILED"),
     ],
 )
-def test_tests_that_are_all_skipped_are_no_pass(
-    tmp_path: Path, status: int, last: str, verdict: str
+def test_what_a_stage_says_is_read(
+    tmp_path: Path, kind: str, status: int, said: str, verdict: str
 ) -> None:
-    code = f"print({last!r}); raise SystemExit({status})"
-    step = gpu_check.Step("tests", [sys.executable, "-c", code], 30)
-    with (tmp_path / "log").open("w") as log:
-        gpu_check.run(step, dict(os.environ), log)
-    assert step.verdict == verdict
+    code = f"print({said!r}); raise SystemExit({status})"
+    stage = Stage("it", python(code), 600, quiet=600, kind=kind)
+    run(tmp_path, stage)
+    assert stage.verdict == verdict
+
+
+def test_what_has_no_command_says_why(tmp_path: Path) -> None:
+    stage = Stage("memcheck", [], 1, reason="compute-sanitizer was not found")
+    run(tmp_path, stage)
+    assert (stage.verdict, stage.said) == ("could not run", "compute-sanitizer was not found")
+
+
+def test_time_is_spent_in_the_order_of_what_matters() -> None:
+    stages = gpu_check.plan(gpu_check.parse([]))
+    names = [stage.name for stage in stages]
+    assert names[:6] == ["versions", "short-list", "stress", "measure", "profile", "tests"]
+    assert len(set(names)) == len(names)
+    files = {part for stage in stages for part in stage.command if part.startswith("tests/")}
+    assert files == {f"tests/{path.name}" for path in (ROOT / "tests").glob("test_*.py")}
+
+
+# ---- results
+
+
+def test_a_killed_process_loses_no_row(tmp_path: Path) -> None:
+    path = tmp_path / gpu_report.FILE
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+sys.path.append({str(ROOT)!r})
+from bench import gpu_report
+report = gpu_report.Report("price", Path({str(path)!r}))
+def last():
+    os.kill(os.getpid(), signal.SIGKILL)
+report.run([("one", lambda: {{"n": 1}}), ("two", lambda: [{{"n": 2}}, {{"n": 3}}]), ("three", last)])
+"""
+    done = subprocess.run(python(code), env={**os.environ}, check=False)
+    assert done.returncode < 0
+    with path.open("a") as file:
+        file.write('{"stage": "price", "row": {"n": 4')  # cut off in the middle
+    assert [row["n"] for row in gpu_report.read(path)["price"].rows] == [1, 2, 3]
+
+
+def test_what_fails_is_written_down_and_the_rest_is_measured(tmp_path: Path) -> None:
+    def wrong() -> Any:
+        raise ValueError("it is wrong")
+
+    report = gpu_report.Report("price", tmp_path / "results")
+    report.run([("a", wrong), ("b", lambda: {"n": 1})])
+    report.run([*[(f"c{i}", wrong) for i in range(5)], ("d", lambda: {"n": 2})])
+    found = gpu_report.read(tmp_path / "results")["price"]
+    assert [row["n"] for row in found.rows] == [1]
+    assert found.failed[0] == "a: ValueError: it is wrong"
+    assert found.left_out == ["3 of the comparisons: after 3 failures in a row"]
+    assert report.close() == 1
+
+
+def test_what_there_was_no_time_for_is_counted(tmp_path: Path) -> None:
+    report = gpu_report.Report("price", tmp_path / "results", seconds=-1)
+    report.run([("a", lambda: {"n": 1}), ("b", lambda: {"n": 2})])
+    found = gpu_report.read(tmp_path / "results")["price"]
+    assert (found.rows, found.left_out) == ([], ["2 of the comparisons: no time was left"])
+
+
+def test_a_beat_is_read_as_it_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "heartbeat"
+    assert progress.read(path) == (0, 0.0, "")
+    monkeypatch.setenv("GPU_CHECK_HEARTBEAT", str(path))
+    progress._file.cache_clear()
+    try:
+        progress.enter("x" * 2 * progress.BYTES, 3)
+        first = progress.read(path)
+        progress.enter("short")
+        progress.beat("call")
+        last = progress.read(path)
+    finally:
+        os.close(progress._file() or 0)
+        progress._file.cache_clear()
+    assert first.patience == 3
+    assert (last.count, last.patience, last.what) == (first.count + 2, 0, "short: call")
+
+
+# ---- the environment
 
 
 def test_not_installed_it_puts_the_package_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_check, "WORK", tmp_path)
-    monkeypatch.setattr(gpu_check, "installed", lambda environment: False)
-    monkeypatch.setattr(gpu_check, "build", lambda log: Path("/somewhere/libscanlib.so"))
+    monkeypatch.setattr(gpu_environment, "installed", lambda environment, work: False)
+    monkeypatch.setattr(gpu_environment, "build", lambda log, work: Path("/some/libscanlib.so"))
     monkeypatch.delenv("SCANLIB_LIBRARY", raising=False)
-    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--output", str(tmp_path / "out")])
-    environment = gpu_check.prepare(gpu_check.parse(), None)
-    assert environment["SCANLIB_LIBRARY"] == "/somewhere/libscanlib.so"
-    package = tmp_path / "site" / "scanlib"
+    environment = gpu_environment.prepare(None, None, tmp_path / "prepared", tmp_path / "work")  # type: ignore[arg-type]
+    assert environment["SCANLIB_LIBRARY"] == "/some/libscanlib.so"
+    package = tmp_path / "work" / "site" / "scanlib"
     assert (package / "backends" / "cupy.py").exists()
     assert (package / "cuda" / "scanlib.cu").exists()
     code = "import sys; sys.path.insert(0, sys.argv[1]); import scanlib.backends as b; print(b.__file__)"
     done = subprocess.run(  # without the import hooks of an editable install
-        [sys.executable, "-S", "-P", "-c", code, str(tmp_path / "site")],
+        [sys.executable, "-S", "-P", "-c", code, str(package.parent)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(_site_packages())},
         capture_output=True,
         text=True,
@@ -105,19 +275,40 @@ def _site_packages() -> list[str]:
     return [path for path in sys.path if path.endswith("site-packages")]
 
 
-def test_the_summary_has_a_table_of_each_benchmark(
+def test_a_library_of_other_sources_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    library = tmp_path / "built.so"
+    library.write_bytes(b"a library")
+    assert gpu_environment.built(tmp_path) is None
+    gpu_environment.keep(library, tmp_path)
+    assert gpu_environment.built(tmp_path) == tmp_path / "libscanlib.so"
+    monkeypatch.setattr(gpu_environment, "sources", lambda: "others")
+    assert gpu_environment.built(tmp_path) is None
+
+
+def test_wheels_are_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "peer-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("peer/__init__.py", "")
+    assert (gpu_environment.unpacked(tmp_path, tmp_path / "work") / "peer" / "__init__.py").exists()
+
+
+# ---- the summary
+
+
+def test_the_summary_has_a_line_for_each(tmp_path: Path) -> None:
+    cell = {"library": "torch", "case": "(8,) axis 0", "gigabytes_per_second": 4100.0}
     rows: dict[str, list[dict[str, Any]]] = {
         "price": [
             {"work": "copy", "gigabytes_per_second": 4300.0},
+            {**cell, "dtype": "float32", "work": "forward", "ratio": 1.05},
+            {**cell, "dtype": "bfloat16", "work": "forward", "ratio": 1.15},
+        ],
+        "sweep": [
+            {"knob": "bundle", "value": 8, "ratio": 0.5},
             {
-                "library": "torch",
-                "dtype": "float32",
-                "work": "forward",
-                "case": "(8,) axis 0",
-                "ratio": 1.05,
-                "gigabytes_per_second": 4100.0,
+                **{"knob": "bundle", "now": 32, "best": 8, "gain": 0.5, "gain forward": 0.5},
+                **{"noise": 0.01, "worst": 0.6, "worst at": "here", "change": True},
             },
         ],
         "table1": [{"steps": 16, "features": 4, "speedup": 1.5}],
@@ -126,15 +317,28 @@ def test_the_summary_has_a_table_of_each_benchmark(
             {"candidate": "slow", "case": "(8,) axis 0", "skipped": "takes | other shapes"},
         ],
     }
-    for name, content in rows.items():
-        report = {"rows": content, "failed": [f"{name} went wrong"], "left out": []}
-        (tmp_path / f"{name}.json").write_text(json.dumps(report))
-    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--output", str(tmp_path)])
-    steps = [gpu_check.Step(name, [], 1, status=0) for name in rows]
-    text = gpu_check.summarize(steps, gpu_check.parse())
-    assert "copy moves 4300 GB/s" in text
-    assert "| float32 forward (8,) axis 0 | 1.05, 4100 |" in text
+    for name, lines in rows.items():
+        report = gpu_report.Report(name, tmp_path / gpu_report.FILE)
+        for row in lines:
+            report.row(row)
+        report.failed("a case", f"{name} went wrong")
+        report.write(compiled=2)
+    stages = [Stage(name, [], 1, status=0) for name in rows]
+    text, content = gpu_summary.write(stages, tmp_path, "a card")
+    assert "a copy moves 4300 GB/s" in text
+    assert "| shape | library | f32 forward | bf16 forward |" in text
+    assert "| (8,) axis 0 | torch | 1.05, 4100 | 1.15, 4100 |" in text
+    assert (
+        "| bundle | 32 | 8 | +50.0% |  | 1.0% | 0.60 at here | **bundle = 8**, 50.0% faster |"
+        in text
+    )
     assert "| 16 | 1.50 |" in text
     assert "| 8 elements | CUB DeviceScan | 2600 |  |" in text
     assert "takes / other shapes" in text
-    assert "- price, failed: price went wrong" in text
+    assert "- price, failed: a case: price went wrong" in text
+    assert "Programs compiled: 2 in price, " in text
+    assert content["compiled"] == 8
+    assert json.loads((tmp_path / "summary.json").read_text()) == content
+    assert gpu_summary.status(stages) == 0
+    stages.append(Stage("tests", [], 1, status=gpu_stages.COULD_NOT))
+    assert gpu_summary.status(stages) == gpu_stages.COULD_NOT
