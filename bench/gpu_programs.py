@@ -1,77 +1,89 @@
-"""Compile what the GPU benchmarks run, on all cores at once and before anything is timed."""
+"""Compile CUDA programs on all cores, keep them where scanlib looks for them, and put them into one archive.
+
+Takes files of definitions, a line each, as `bench.rehearsal` and `bench.recorded_tests` write them.
+"""
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import functools
 import itertools
+import json
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
-from bench import gpu_table1, price, shapes
-from bench.shapes import Case
-from scanlib import compiler, gpu, native
-from scanlib.problem import DTYPES, broadcast_strides, contiguous_strides
-
-
-def problems(log2: int, dtypes: list[str]) -> Iterator[native.NativeProblem]:
-    table = itertools.product(gpu_table1.STEPS, gpu_table1.FEATURES)
-    for case in [*shapes.cases(log2), price.TINY, *(Case(shape, 0) for shape in table)]:
-        for dtype in dtypes:
-            yield from _problems(case, DTYPES[dtype][0])
-
-
-def _problems(case: Case, code: int) -> Iterator[native.NativeProblem]:
-    dense = contiguous_strides(case.shape)
-    given = dense
-    if case.layout == "halves":
-        given = contiguous_strides((*case.shape[:-1], 2 * case.shape[-1]))
-    own = broadcast_strides(case.channel_shape, contiguous_strides(case.channel_shape), case.shape)
-    result = {"h": (code, dense)}
-    gradients = dict.fromkeys(("grad_h", "grad_a", "grad_x"), (code, dense))
-    for operands in (
-        {"a": (code, given), "x": (code, given), **result},
-        {"a": (code, own), "x": (code, given), **result},
-        {"a": (code, given), **result, **gradients},
-    ):
-        yield native.prepare(case.shape, case.axis, operands, reverse=case.reverse)
-
-
-def architecture() -> int:
-    """90 for an sm_90; 0 where there is no GPU."""
-    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-        return int(done.stdout.split()[0].replace(".", ""))
-    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
-        return 0
+from bench import gpu_environment
+from scanlib import compiler, file_cache
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--architecture", type=int, help="90 for sm_90 (default: this machine's)")
-    parser.add_argument("--log2", type=int, default=26)
-    parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("files", type=Path, nargs="*", help="definitions, a file for each stage")
+    parser.add_argument("--architecture", type=int, default=90, help="90 for sm_90 (default)")
+    parser.add_argument("--nvrtc", type=Path, help="a libnvrtc to compile with, by its path")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the archive")
     options = parser.parse_args()
-    target = options.architecture or architecture()
-    if reason := compiler.unavailable() or ("" if target else "no GPU to compile for"):
+    use(options.nvrtc)
+    if reason := compiler.unavailable():
         print(reason)
         return 3
-    every = problems(options.log2, options.dtypes.split(","))
-    names = sorted({name for problem in every for name in gpu.programs(problem)})
-    began = time.perf_counter()
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        sizes = list(pool.map(_size, names, itertools.repeat(target)))
+    wanted = {path.stem: set(path.read_text().splitlines()) for path in options.files}
+    names = sorted(set().union(*wanted.values()))
+    began, sizes, compiled = time.perf_counter(), {}, 0
+    broken: dict[str, str] = {}
+    start = functools.partial(use, options.nvrtc)
+    with ProcessPoolExecutor(os.cpu_count(), initializer=start) as pool:
+        every = pool.map(_make, names, itertools.repeat(options.architecture), chunksize=4)
+        for name, (size, new, error) in zip(names, every, strict=True):
+            sizes[name] = size
+            compiled += new
+            if error:
+                broken[name] = error
     seconds = time.perf_counter() - began
-    print(f"{len(sizes)} programs for sm_{target}, {sum(sizes) / 2**20:.1f} MiB, {seconds:.0f} s")
-    return 0
+    found = {
+        "architecture": options.architecture,
+        "nvrtc": compiler.nvrtc_version(),
+        "programs": len(sizes),
+        "mebibytes": round(sum(sizes.values()) / 2**20, 1),
+        "compiled": compiled,
+        "seconds": round(seconds),
+        "of": {stage: len(programs) for stage, programs in wanted.items()},
+        "broken": broken,
+    }
+    (options.output / "programs.json").write_text(json.dumps(found, indent=1) + "\n")
+    keys = [compiler._key(name, options.architecture) for name in names if name not in broken]
+    kept = [compiler.cache_folder() / (key + file_cache.ENTRY) for key in keys]
+    gpu_environment.pack(kept, options.output / gpu_environment.PROGRAMS)
+    print(
+        f"{len(sizes) - len(broken)} programs for sm_{options.architecture} by NVRTC {found['nvrtc']}, "
+        f"{found['mebibytes']} MiB; {compiled} of them compiled now, {seconds:.0f} s"
+    )
+    for name, error in broken.items():
+        print(f"does not compile: {name}\n    {' '.join(error.splitlines()[-1].split())}")
+    # The sweep tries numbers that not every kernel can be built for, and says so itself.
+    needed = set().union(*(programs for stage, programs in wanted.items() if stage != "measure"))
+    return 1 if needed & broken.keys() else 0
 
 
-def _size(definitions: str, target: int) -> int:
-    return len(compiler.program(definitions, target))
+def use(nvrtc: Path | None) -> None:
+    """Load this NVRTC, and what it looks for by name, before cuda.bindings looks for one: it takes what is loaded."""
+    if nvrtc is not None:
+        for path in (*nvrtc.parent.glob("libnvrtc-builtins.so.*"), nvrtc):
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+
+
+def _make(definitions: str, architecture: int) -> tuple[int, int, str]:
+    """The size of a program, whether it had to be compiled, and why it could not be."""
+    before = len(compiler.compiled)
+    try:
+        size = len(compiler.program(definitions, architecture))
+    except compiler.CompileError as error:
+        return 0, 0, str(error)
+    return size, len(compiler.compiled) - before, ""
 
 
 if __name__ == "__main__":
