@@ -157,6 +157,8 @@ def _judge(stage: Stage, lines: list[str]) -> None:
     if stage.kind == "pytest":
         if stage.status == NO_TESTS or (stage.status == 0 and "passed" not in stage.said):
             stage.status = COULD_NOT
+            reasons = [line.partition(": ")[2] for line in lines if line.startswith("SKIPPED [")]
+            stage.said += "".join(f"; {reason}" for reason in dict.fromkeys(reasons))[:200]
         elif stage.status:
             stage.status = 1
     elif stage.kind == "sanitizer":

@@ -19,14 +19,15 @@ from bench.shapes import Case, np_dtype
 from bench.timing import Budget
 from scanlib.errors import NativeError
 
-#: what is tried in place of the value in force
+#: What is tried in place of the value in force. Larger blocks, and longer runs backward, want more shared memory than a
+#: kernel is given.
 KNOBS: dict[str, tuple[int, ...]] = {
     "enough_groups": (128, 256, 512, 4096),
     "bundle": (8, 16, 32),
     "run_bytes": (32, 128),
-    "backward_run_bytes": (16, 64),
-    "row_threads": (64, 256),
-    "column_threads": (128, 512),
+    "backward_run_bytes": (16,),
+    "row_threads": (64,),
+    "column_threads": (128,),
     "many_lanes": (256, 16_384),
     "resident": (384, 512, 768, 1024),
 }

@@ -170,6 +170,16 @@ def test_what_a_stage_says_is_read(
     assert stage.verdict == verdict
 
 
+def test_tests_that_are_all_skipped_say_why(tmp_path: Path) -> None:
+    lines = [
+        *(f"SKIPPED [1] tests/test_it.py:{n}: no GPU for torch" for n in range(2)),
+        "2 skipped",
+    ]
+    stage = Stage("tests", python(f"print({chr(10).join(lines)!r})"), 600, 600, kind="pytest")
+    run(tmp_path, stage)
+    assert (stage.verdict, stage.said) == ("could not run", "2 skipped; no GPU for torch")
+
+
 def test_what_has_no_command_says_why(tmp_path: Path) -> None:
     stage = Stage("memcheck", [], 1, reason="compute-sanitizer was not found")
     run(tmp_path, stage)
