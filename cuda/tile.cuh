@@ -347,26 +347,31 @@ __device__ __forceinline__ void start_part(char *to, const char *first, const Op
       });
 }
 
+template <class Word>
+__device__ __forceinline__ void put_word(const char *part, const Extent &extent, const char *at, int offset, int step,
+                                         int lane) {
+  if (step < extent.high && lane < extent.lanes)
+    *reinterpret_cast<Word *>(const_cast<char *>(at)) = *reinterpret_cast<const Word *>(part + offset);
+}
+
 // Stores the steps from `from` on of each run, kEach of them, from shared memory.
 template <class E, int kEach>
 __device__ __forceinline__ void put_part(const char *part, char *first, const Operand &operand, const Extent &extent,
                                          int from) {
   using P = Part<E, kEach>;
-  auto put = [&](auto word, const char *at, int offset, int step, int lane_) {
-    using Word = decltype(word);
-    if (step < extent.high && lane_ < extent.lanes)
-      *reinterpret_cast<Word *>(const_cast<char *>(at)) = *reinterpret_cast<const Word *>(part + offset);
-  };
   if constexpr (P::kWords) {
     if (in_words<E>(operand, extent)) {
-      P::each_word(first, operand, from,
-                   [&](const char *at, int offset, int step, int lane_) { put(Bytes<16>{}, at, offset, step, lane_); });
+      P::each_word(first, operand, from, [&](const char *at, int offset, int step, int lane_) {
+        put_word<Bytes<16>>(part, extent, at, offset, step, lane_);
+      });
       return;
     }
   }
   P::each_element(
       first, operand, from,
-      [&](int, const char *at, int offset, int step, int lane_) { put(Bytes<sizeof(E)>{}, at, offset, step, lane_); },
+      [&](int, const char *at, int offset, int step, int lane_) {
+        put_word<Bytes<sizeof(E)>>(part, extent, at, offset, step, lane_);
+      },
       [](int, int, int, int) {});
 }
 
