@@ -6,9 +6,7 @@ and each of its calls made, under its own.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from bench import gpu_libraries
@@ -21,19 +19,6 @@ Knobs = Mapping[str, int]
 #: The operands of scanlib.gpu's functions, in their order.
 FORWARD = ("a", "x", "h0", "h", "final")
 BACKWARD = ("a", "h", "h0", "grad_h", "grad_final", "grad_a", "grad_x", "grad_h0")
-
-
-@contextlib.contextmanager
-def tuned(knobs: Knobs) -> Iterator[None]:
-    """Inside, problems are cut by these numbers; `NativeError` where libscanlib refuses one."""
-    library = gpu.library()
-    library.scanlib_cuda_tune.argtypes = [ctypes.c_char_p, ctypes.c_int64]
-    try:
-        for name, value in knobs.items():
-            native.check(library.scanlib_cuda_tune(name.encode(), value))
-        yield
-    finally:
-        native.check(library.scanlib_cuda_tune(None, 0))
 
 
 class Call:
@@ -55,7 +40,7 @@ class Call:
             strides = broadcast_strides(shape, contiguous_strides(shape), case.shape)
             operands[role] = code, strides
         self.knobs, self.library, self.arrays = dict(knobs), library, dict(arrays)
-        with tuned(self.knobs):
+        with gpu.tuned(self.knobs):
             self.problem = native.prepare(case.shape, case.axis, operands, reverse=case.reverse)
             size = gpu.scratch_bytes(self.problem)
             #: What tells one way to cut a problem from another.
@@ -73,7 +58,7 @@ class Call:
         if self._scratch is not None:
             at = self.library.address(self._scratch)
             at += -at % gpu.ALIGNMENT
-        with tuned(self.knobs):
+        with gpu.tuned(self.knobs):
             self._run(self.problem, self.library.stream(), at, *self._addresses)
 
 

@@ -17,6 +17,7 @@ from bench.libraries import Inputs
 from bench.reference import TOLERANCE, WrongResultError
 from bench.shapes import Case, np_dtype
 from bench.timing import Budget
+from scanlib import gpu
 from scanlib.errors import NativeError
 
 #: What is tried in place of the value in force. Larger blocks, and longer runs backward, want more shared memory than a
@@ -59,7 +60,7 @@ def accepted(report: Report) -> dict[str, tuple[int, ...]]:
         taken = []
         for value in values:
             try:
-                with gpu_direct.tuned({knob: value}):
+                with gpu.tuned({knob: value}):
                     taken.append(value)
             except NativeError as error:
                 report.left_out(f"{knob} {value}", f"libscanlib refuses it, {error}")

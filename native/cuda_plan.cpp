@@ -242,11 +242,24 @@ bool launches_walk(const scanlib_problem &p, const Cut &cut) {
   return p.time > 0 || p.operand[cut.backward ? SCANLIB_GRAD_H0 : SCANLIB_FINAL].dtype != SCANLIB_ABSENT;
 }
 
-bool launches_sums(const Parts &parts) { return parts.needed && parts.reduce.outputs > 0; }
+// A problem cut, and what memory that takes; none where nothing is launched.
+struct Work {
+  Cut cut;
+  Parts parts;
+  Room room;
+  bool walks, sums;
 
-bool too_large(const Cut &cut, const Room &room) {
-  return room.bytes >= kMostBytes || (cut.kernel == kLookBack && cut.numbers() > kMostTickets);
-}
+  explicit Work(const scanlib_problem &p)
+      : cut(cut_problem(p)),
+        parts(parts_of(p, cut)),
+        room(room_for(cut, parts)),
+        walks(launches_walk(p, cut)),
+        sums(parts.needed && parts.reduce.outputs > 0) {}
+  bool too_large() const {
+    return room.bytes >= kMostBytes || (cut.kernel == kLookBack && cut.numbers() > kMostTickets);
+  }
+  int64_t scratch_bytes() const { return walks || sums ? room.bytes : 0; }
+};
 
 void write_options(char *to, size_t size, Kernel kernel, const Cut &cut, int32_t a, int32_t x, int32_t h,
                    int32_t grad_a, int32_t grad_x) {
@@ -331,25 +344,22 @@ void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, 
 }  // namespace
 
 int cuda_scratch_bytes(const scanlib_problem &p, int64_t *bytes) {
-  const Cut cut = cut_problem(p);
-  const Parts parts = parts_of(p, cut);
-  const Room room = room_for(cut, parts);
-  if (too_large(cut, room)) return SCANLIB_E_OVERFLOW;
-  *bytes = launches_walk(p, cut) || launches_sums(parts) ? room.bytes : 0;
+  const Work work(p);
+  if (work.too_large()) return SCANLIB_E_OVERFLOW;
+  *bytes = work.scratch_bytes();
   return SCANLIB_OK;
 }
 
 int plan_cuda(const scanlib_problem &p, CudaPlan *plan) {
   if (!plan || p.abi_version != SCANLIB_ABI_VERSION) return SCANLIB_E_ARGUMENT;
   *plan = CudaPlan{};
-  const Cut cut = cut_problem(p);
-  const Parts parts = parts_of(p, cut);
-  const Room room = room_for(cut, parts);
-  if (too_large(cut, room)) return SCANLIB_E_OVERFLOW;
+  const Work work(p);
+  const auto &[cut, parts, room, walks, sums] = work;
+  if (work.too_large()) return SCANLIB_E_OVERFLOW;
   describe(p, cut, parts, plan->summary, sizeof plan->summary);
-  if (launches_walk(p, cut)) {
+  if (walks) {
     CudaLaunch &launch = plan->launch[plan->launches++];
-    auto dtype = [&](int role) { return p.operand[role].dtype; };
+    auto dtype = [&p](int role) { return p.operand[role].dtype; };
     // What a kernel has no use for is given the dtype computed in: one name for one program.
     write_options(launch.options, sizeof launch.options, cut.kernel, cut, dtype(SCANLIB_A),
                   dtype(cut.backward ? SCANLIB_GRAD_H : SCANLIB_X), dtype(SCANLIB_H),
@@ -359,7 +369,7 @@ int plan_cuda(const scanlib_problem &p, CudaPlan *plan) {
     launch.persistent = cut.kernel == kLookBack;
     launch.blocks = uint32_t(std::min(launch.persistent ? cut.numbers() : cut.groups, kMostBlocks));
   }
-  if (launches_sums(parts)) {
+  if (sums) {
     CudaLaunch &launch = plan->launch[plan->launches++];
     Cut reduce{};
     reduce.backward = true;
@@ -380,7 +390,7 @@ int plan_cuda(const scanlib_problem &p, CudaPlan *plan) {
   fill_offsets(p, cut, parts, room, &params);
   std::memcpy(plan->params.bytes, &params, sizeof params);
   plan->down = cut.down;
-  plan->scratch_bytes = plan->launches ? room.bytes : 0;
+  plan->scratch_bytes = work.scratch_bytes();
   plan->zeroed_bytes = plan->launches && cut.kernel == kLookBack ? room.zeroed : 0;
   return SCANLIB_OK;
 }

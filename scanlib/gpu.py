@@ -6,8 +6,10 @@ compiler.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+from collections.abc import Iterator, Mapping
 
 from scanlib import compiler, native
 from scanlib.errors import NativeError
@@ -29,6 +31,7 @@ def library() -> ctypes.CDLL:
         getattr(lib, name).restype = ctypes.c_size_t
     lib.scanlib_cuda_last_error.restype = text
     lib.scanlib_cuda_use_driver.argtypes = [text]
+    lib.scanlib_cuda_tune.argtypes = [text, ctypes.c_int64]
     lib.scanlib_cuda_set_compiler.argtypes = [pointer]
     lib.scanlib_cuda_set_compiler.restype = None
     lib.scanlib_cuda_set_compiler(compiler.answer)
@@ -100,6 +103,20 @@ def describe(problem: native.NativeProblem) -> str:
 def programs(problem: native.NativeProblem) -> list[str]:
     """The definitions of each program `problem` needs, for `compiler.program`. Needs no GPU."""
     return _text("scanlib_cuda_programs", problem).splitlines()
+
+
+@contextlib.contextmanager
+def tuned(numbers: Mapping[str, int]) -> Iterator[None]:
+    """Inside, problems are cut by these numbers of native/cuda_plan.h; `NativeError` where one is refused.
+
+    A problem that was prepared before knows the size of other scratch memory.
+    """
+    try:
+        for name, value in numbers.items():
+            native.check(library().scanlib_cuda_tune(name.encode(), value))
+        yield
+    finally:
+        native.check(library().scanlib_cuda_tune(None, 0))
 
 
 def _text(function: str, problem: native.NativeProblem) -> str:

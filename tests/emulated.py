@@ -147,16 +147,12 @@ SMALL = {
 
 @contextmanager
 def tuned(**numbers: int) -> Iterator[None]:
-    """Problems inside are cut by these numbers of native/cuda_plan.h."""
-    lib = gpu.library()
-    lib.scanlib_cuda_tune.argtypes = [ctypes.c_char_p, ctypes.c_int64]
+    """Problems inside are cut by these numbers of native/cuda_plan.h, those that were kept as well."""
     _forget()
     try:
-        for name, value in numbers.items():
-            native.check(lib.scanlib_cuda_tune(name.encode(), value))
-        yield
+        with gpu.tuned(numbers):
+            yield
     finally:
-        native.check(lib.scanlib_cuda_tune(None, 0))
         _forget()
 
 

@@ -69,11 +69,11 @@ def test_numbers_hold_inside_only() -> None:
         return gpu.programs(problem), gpu.describe(problem)
 
     before = plan()
-    with gpu_direct.tuned({"bundle": 2, "run_bytes": 32}):
+    with gpu.tuned({"bundle": 2, "run_bytes": 32}):
         assert plan()[0] != before[0]
         assert plan()[1] != before[1]
     assert plan() == before
-    with pytest.raises(NativeError), gpu_direct.tuned({"bundle": 2, "no_such_knob": 1}):
+    with pytest.raises(NativeError), gpu.tuned({"bundle": 2, "no_such_knob": 1}):
         pass
     assert plan() == before
 
