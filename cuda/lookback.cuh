@@ -37,10 +37,10 @@ struct Mail {
   };
   unsigned tag;
 
-  static __device__ __forceinline__ Word *place(char *mails, int number) {
+  static __device__ __forceinline__ Word *place(char *mails, unsigned number) {
     return reinterpret_cast<Word *>(mails) + (long long)number * (kWords * kWidth) + lane();
   }
-  __device__ __forceinline__ void send(char *mails, int number) const {
+  __device__ __forceinline__ void send(char *mails, unsigned number) const {
     Word *to = place(mails, number);
 #pragma unroll
     for (int w = 0; w < kWords; ++w) {
@@ -52,7 +52,7 @@ struct Mail {
     }
   }
   // Whether all of it is there.
-  __device__ __forceinline__ bool receive(char *mails, int number) {
+  __device__ __forceinline__ bool receive(char *mails, unsigned number) {
     const Word *from = place(mails, number);
     Word word[kWords];
 #pragma unroll
@@ -71,7 +71,7 @@ struct Mail {
 using RecordMail = Mail<3>;
 using StateMail = Mail<1>;
 
-__device__ __forceinline__ void send_summary(char *records, int number, const Summary<Value> &summary) {
+__device__ __forceinline__ void send_summary(char *records, unsigned number, const Summary<Value> &summary) {
   RecordMail mail;
   mail.value[0] = summary.factor.high;
   mail.value[1] = summary.factor.low;
@@ -84,21 +84,21 @@ __device__ __forceinline__ Summary<Value> opened(const RecordMail &mail) {
   unpack_bounds(mail.tag, summary);
   return summary;
 }
-__device__ __forceinline__ void send_end(const ScanParams &p, int number, Value state) {
+__device__ __forceinline__ void send_end(const ScanParams &p, unsigned number, Value state) {
   StateMail mail;
   mail.value[0] = state;
   mail.tag = 1;
   mail.send(p.ends, number);
 }
-__device__ __forceinline__ Value end_of(const ScanParams &p, int number) {
+__device__ __forceinline__ Value end_of(const ScanParams &p, unsigned number) {
   StateMail mail;
   while (!mail.receive(p.ends, number)) wait_a_little();
   return mail.value[0];
 }
 
 // The ticket of a tile; the plan sees to it that there are fewer than 2^31.
-__device__ __forceinline__ int number_of(const ScanParams &p, const Place &place) {
-  return int(place.tile) * int(p.groups) + int(place.group);
+__device__ __forceinline__ unsigned number_of(const ScanParams &p, const Place &place) {
+  return unsigned(place.tile) * unsigned(p.groups) + unsigned(place.group);
 }
 
 struct LookBackMemory : BlockMemory {
@@ -106,73 +106,88 @@ struct LookBackMemory : BlockMemory {
   unsigned ticket;
   Value from[kWarpLanes], carry[kWarpLanes];
 };
+static_assert(sizeof(LookBackMemory) <= kMostShared, "a block's shared memory");
 
-// Joins the records of `bundles` bundles before number `bundle` and of `tiles` tiles before number `tile`, in this order: for each
-// lane, in the first warp. Every thread of the block takes part; starts with a barrier.
-__device__ __forceinline__ Summary<Value> folded(const ScanParams &p, int group, int bundle, int bundles, int tile,
-                                                 int tiles, LookBackMemory &memory) {
-  constexpr int kMost = 2 * kBundle - 2 > kBundle ? 2 * kBundle - 2 : kBundle;
-  constexpr int kEach = (kMost + kSlices - 1) / kSlices;
+// What look-back joins for a tile: the records of `bundles` bundles before number `bundle`, and then of `tiles` tiles before number
+// `tile`. So many warps take part as have `each` records for each of their slices.
+struct Joint {
+  unsigned bundle, bundles, tile, tiles;
+
+  static constexpr unsigned kMost = 2 * kBundle - 2 > kBundle ? 2 * kBundle - 2 : kBundle;
+  static constexpr unsigned kEach = (kMost + kSlices - 1) / kSlices;
   // Looked at together: what fits 8 registers.
-  constexpr int kAtOnce = kEach > 1 && RecordMail::kWords == 1 ? 2 : 1;
-  const int count = bundles + tiles, warps = (count + kWarpSlices * kEach - 1) / (kWarpSlices * kEach);
-  Summary<Value> mine = nothing<Value>();
-  if (warp() < warps) {
+  static constexpr unsigned kAtOnce = kEach > 1 && RecordMail::kWords == 1 ? 2 : 1;
+
+  __device__ __forceinline__ unsigned count() const { return bundles + tiles; }
+  __device__ __forceinline__ unsigned warps() const {
+    return (count() + kWarpSlices * kEach - 1) / (kWarpSlices * kEach);
+  }
+  // Those of the thread's slice.
+  __device__ __forceinline__ Summary<Value> own(const ScanParams &p, unsigned group) const {
+    Summary<Value> mine = nothing<Value>();
 #pragma unroll 1
-    for (int begin = 0; begin < kEach; begin += kAtOnce) {
-      const int first = slice() * kEach + begin, end = begin + kAtOnce < kEach ? kAtOnce : kEach - begin;
-      RecordMail mail[kAtOnce];
+    for (unsigned begin = 0; begin < kEach; begin += kAtOnce) {
+      const unsigned first = slice() * kEach + begin, end = begin + kAtOnce < kEach ? kAtOnce : kEach - begin;
+      RecordMail mail[kAtOnce] = {};
       bool whole;
       do {
         whole = true;
 #pragma unroll
-        for (int i = 0; i < kAtOnce; ++i) {
-          const int record = first + i;
-          if (i >= end || record >= count) continue;
-          const int number = record < bundles ? bundle - bundles + record : tile - count + record;
-          whole =
-              mail[i].receive(record < bundles ? p.aggregates : p.partials, number * int(p.groups) + group) && whole;
+        for (unsigned i = 0; i < kAtOnce; ++i) {
+          const unsigned record = first + i;
+          if (i >= end || record >= count()) continue;
+          const bool of_bundle = record < bundles;
+          const unsigned number = of_bundle ? bundle - bundles + record : tile - count() + record;
+          whole = mail[i].receive(of_bundle ? p.aggregates : p.partials, number * unsigned(p.groups) + group) && whole;
         }
         if (!whole) wait_a_little();
       } while (!whole);
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i)
-        if (i < end && first + i < count) mine = joined(mine, opened(mail[i]));
+      for (unsigned i = 0; i < kAtOnce; ++i)
+        if (i < end && first + i < count()) mine = joined(mine, opened(mail[i]));
     }
-    __syncwarp();
-    mine = scanned_in_warp(mine);
+    return mine;
   }
-  __syncthreads();
-  if (warp() < warps && own_slice() == kWarpSlices - 1) memory.scan.of_warp[warp()][own_lane()] = mine;
-  __syncthreads();
-  if (warp() > 0 || warps == 0) return nothing<Value>();
-  Summary<Value> all = memory.scan.of_warp[0][own_lane()];
-#pragma unroll 1
-  for (int w = 1; w < warps; ++w) all = joined(all, memory.scan.of_warp[w][own_lane()]);
-  return all;
-}
+};
 
 // The state before a tile, which has published its partial.
 __device__ __forceinline__ Value look_back(const ScanParams &p, const Place &place, LookBackMemory &memory) {
-  const int groups = int(p.groups), group = int(place.group), tile = int(place.tile);
-  const int bundle = tile / kBundle, stack = bundle / kBundle, tiles = tile % kBundle, bundles = bundle % kBundle;
+  const unsigned groups = unsigned(p.groups), group = unsigned(place.group), tile = unsigned(place.tile);
+  const unsigned bundle = tile / kBundle, tiles = tile % kBundle, bundles = bundle % kBundle;
   // The last tile of a bundle publishes its aggregate first.
 #pragma unroll 1
   for (int last = tiles == kBundle - 1; last >= 0; --last) {
-    if (!last && warp() == kWarps - 1 && own_slice() == 0)
+    if (!last && thread() - (kThreads - 32) < kWarpLanes) {
+      const unsigned stack = anew(bundle) / kBundle;
       memory.from[own_lane()] =
           stack > 0 ? end_of(p, (stack * kBundle * kBundle - 1) * groups + group) : load_state(p, kEnters, place);
-    const Summary<Value> since =
-        folded(p, group, bundle, last ? 0 : bundles, last ? tile + 1 : tile, last ? tiles + 1 : tiles, memory);
-    if (warp() > 0 || own_slice() > 0) continue;
+    }
+    const Joint joint{bundle, last ? 0 : bundles, last ? tile + 1 : tile, last ? tiles + 1 : tiles};
+    const bool takes_part = unsigned(warp()) < joint.warps();
+    Summary<Value> mine;
+    if (takes_part) {
+      mine = joint.own(p, group);
+      __syncwarp();
+      mine = scanned_in_warp(mine);
+    }
+    __syncthreads();
+    if (takes_part && own_slice() == kWarpSlices - 1) memory.scan.of_warp.put(warp(), own_lane(), mine);
+    __syncthreads();
+    if (thread() >= kWarpLanes) continue;
+    Summary<Value> since = nothing<Value>();
+#pragma unroll 1
+    for (unsigned w = 0; w < joint.warps(); ++w) {
+      const Summary<Value> next = memory.scan.of_warp.of(w, own_lane());
+      since = w > 0 ? joined(since, next) : next;
+    }
     if (last) {
-      send_summary(p.aggregates, bundle * groups + group, since);
+      send_summary(p.aggregates, anew(bundle) * groups + group, since);
       continue;
     }
     Value carry = memory.from[own_lane()];
     if (tile > 0 && !(safe(since) && safe_carry(carry))) {
-      carry = end_of(p, (tile - 1) * groups + group);
-    } else if (tiles + bundles > 0) {
+      carry = end_of(p, (anew(tile) - 1) * groups + group);
+    } else if (joint.count() > 0) {
       carry = applied(since, carry);
     }
     memory.carry[own_lane()] = carry;
@@ -201,29 +216,35 @@ __device__ __forceinline__ void settle(const ScanParams &p, unsigned ticket, Pla
 __device__ __forceinline__ void walk_tiles(const ScanParams &p) {
   SCANLIB_SHARED(LookBackMemory, memory);
   WarpMemory &own = memory.of_warp[warp()];
+  const unsigned end_of_tiles = unsigned(p.tiles);
   // A turn finishes a tile, begins to load the next one, and draws the one after that. The first two only lead up to it.
   int ahead = 2;
+  Place *here = memory.place, *after = here + 1, *drawn_one = after + 1;
 #pragma unroll 1
-  for (int turn = 1;; turn = turn < 2 ? turn + 1 : 0) {
-    const Place &place = memory.place[turn], &next = memory.place[turn < 2 ? turn + 1 : 0];
-    Place &later = memory.place[turn > 0 ? turn - 1 : 2];
-    if (ahead == 0 && place.tile >= p.tiles) return;
+  for (;;) {
+    const Place &place = *here, &next = *after;
+    Place &later = *drawn_one;
+    drawn_one = here;
+    here = after;
+    after = &later;
+    if (ahead == 0 && unsigned(place.tile) >= end_of_tiles) return;
     const unsigned ticket = drawn(p);
     Run run;
     if (ahead == 0) {
       wait_for_copies();
       __syncwarp();
-      read_tile(p, place, place.tile, own, run);
+      read_tile(p, place, own, run);
       __syncwarp();
     }
-    if (ahead < 2 && next.tile < p.tiles) start_tile(p, next, next.tile, 0, own);
+    if (ahead < 2 && unsigned(next.tile) < end_of_tiles) start_tile(p, next, own);
     Summary<Value> prefix;
     bool doubt = false;
     if (ahead == 0) {
-      const Prefix<Value> both = scanned(summarized(run.a, run.x), &memory.scan);
-      prefix = both.before;
-      doubt = doubtful(both);
-      if (warp() == kWarps - 1 && own_slice() == 0) send_summary(p.partials, number_of(p, place), both.all);
+      prefix = scanned(summarized<Value, kRun>(run), &memory.scan, [&](const Summary<Value> &whole) {
+        doubt = !safe(whole);
+        if (own_slice() == 0) send_summary(p.partials, number_of(p, place), whole);
+      });
+      doubt = doubt || !safe(prefix);
     }
     if (warp() == kWarps - 1) settle(p, ticket, later, memory);
     if (ahead > 0) {
@@ -231,11 +252,12 @@ __device__ __forceinline__ void walk_tiles(const ScanParams &p) {
       __syncthreads();
       continue;
     }
+    run.forget();
     const Value carry = look_back(p, place, memory);
-    const Value before = carried_in(prefix, doubt, carry, run.a, run.x, run.n, &memory.scan, [] {});
+    const Value before = carried_in(prefix, doubt, carry, run, &memory.scan, [] {});
     Sum sum{};
-    const Value end = finish_tile(p, place, place.tile, run, before, sum, own);
-    if (place.tile + 1 < p.tiles && slice() == kSlices - 1) send_end(p, number_of(p, place), end);
+    const Value end = finish_tile(p, place, run, before, sum, own);
+    if (!place.last && slice() == kSlices - 1) send_end(p, number_of(p, place), end);
     if constexpr (kSumSteps) store_sum(p, place, sum, memory);
   }
 }

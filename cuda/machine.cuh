@@ -7,6 +7,8 @@
 
 namespace scanlib {
 
+constexpr int kMostShared = 48 << 10;  // of a block, if nothing is asked of the driver
+
 // Memory that is moved at once.
 template <int kBytes>
 struct alignas(kBytes) Bytes {
@@ -27,7 +29,7 @@ namespace scanlib {
 
 // The same number, of which the compiler knows nothing: what follows from it is computed where it is needed, and takes no
 // registers in between.
-__device__ __forceinline__ int anew(int value) {
+__device__ __forceinline__ unsigned anew(unsigned value) {
   asm volatile("" : "+r"(value));
   return value;
 }

@@ -6,17 +6,42 @@
 
 namespace scanlib {
 
-// What the steps before the thread's slice do to a carry; in the last warp also those of the whole tile.
+template <bool yes, class A, class B>
+struct If {
+  using type = A;
+};
+template <class A, class B>
+struct If<false, A, B> {
+  using type = B;
+};
+
+// A summary for each lane of each warp: most of it in one place, which takes the fewest accesses.
 template <class T>
-struct Prefix {
-  Summary<T> before, all;
+class Summaries {
+  using R = typename RealOf<T>::type;
+  struct alignas(16) Most {
+    Factor<Scalars<T>> factor;
+    T local;
+    R most_product;
+  } most_[kWarps][kWarpLanes];
+  R most_local_[kWarps][kWarpLanes];
+
+ public:
+  __device__ __forceinline__ void put(int warp, int lane, const Summary<T> &s) {
+    most_[warp][lane] = {s.factor, s.local, s.most_product};
+    most_local_[warp][lane] = s.most_local;
+  }
+  __device__ __forceinline__ Summary<T> of(int warp, int lane) const {
+    const Most most = most_[warp][lane];
+    return {most.factor, most.local, most.most_product, most_local_[warp][lane]};
+  }
 };
 
 template <class T>
 struct ScanMemory {
   // One after the other, with a barrier in between.
   union {
-    Summary<T> of_warp[kWarps][kWarpLanes];
+    typename If<(kSlices > 1), Summaries<T>, int>::type of_warp;
     int doubt[kWarps][kWarpLanes];
     typename SumOf<T>::type sums[kWarps][kWarpLanes];
   };
@@ -34,28 +59,30 @@ __device__ __forceinline__ Summary<T> scanned_in_warp(Summary<T> mine) {
   return mine;
 }
 
-// Every thread of the block takes part; starts with a barrier, for the memory may still be read.
-template <class T>
-__device__ __forceinline__ Prefix<T> scanned(Summary<T> mine, ScanMemory<T> *memory) {
+// What the steps before the thread's slice do to a carry. The last warp also calls whole(what the whole tile does). Every thread
+// of the block takes part; starts with a barrier, for the memory may still be read.
+template <class T, class Whole>
+__device__ __forceinline__ Summary<T> scanned(Summary<T> mine, ScanMemory<T> *memory, Whole whole) {
   mine = scanned_in_warp(mine);
+  const int lane_ = own_lane(), warp_ = warp();
   __syncthreads();
-  if (own_slice() == kWarpSlices - 1) memory->of_warp[warp()][own_lane()] = mine;
+  if (own_slice() == kWarpSlices - 1) memory->of_warp.put(warp_, lane_, mine);
   __syncthreads();
-  Prefix<T> prefix{nothing<T>(), nothing<T>()};
+  Summary<T> before = nothing<T>();
   if constexpr (kWarpSlices > 1) {
     const Summary<T> earlier = shuffle_up(mine, kWarpLanes);
-    if (own_slice() > 0) prefix.before = earlier;
+    if (own_slice() > 0) before = earlier;
   }
-  if (warp() > 0) {
-    Summary<T> warps = memory->of_warp[0][own_lane()];
+  if (warp_ > 0) {
+    Summary<T> warps = memory->of_warp.of(0, lane_);
 #pragma unroll 1  // in full, the summaries of all warps would be in registers at once
-    for (int w = 1; w < warp(); ++w) warps = joined(warps, memory->of_warp[w][own_lane()]);
-    if (warp() == kWarps - 1) prefix.all = joined(warps, memory->of_warp[kWarps - 1][own_lane()]);
-    prefix.before = kWarpSlices > 1 ? joined(warps, prefix.before) : warps;
+    for (int w = 1; w < warp_; ++w) warps = joined(warps, memory->of_warp.of(w, lane_));
+    before = kWarpSlices > 1 ? joined(warps, before) : warps;
+    if (warp_ == kWarps - 1) whole(joined(warps, memory->of_warp.of(kWarps - 1, lane_)));
   } else if (kWarps == 1) {
-    prefix.all = memory->of_warp[0][own_lane()];
+    whole(memory->of_warp.of(0, lane_));
   }
-  return prefix;
+  return before;
 }
 
 // Whether any slice of the thread's lane says yes.
@@ -70,32 +97,25 @@ __device__ __forceinline__ bool any_slice(bool yes, ScanMemory<T> *memory) {
   return any;
 }
 
-// Whether a parallel combination cannot be relied on, as far as the thread knows. A prefix is joined in another order than the
-// whole, and may overflow where that does not.
-template <class T>
-__device__ __forceinline__ bool doubtful(const Prefix<T> &prefix) {
-  return !safe(prefix.before) || (warp() == kWarps - 1 && !safe(prefix.all));
-}
-
-// Brings in the carry: the state before the thread's run. In lanes of which a thread doubts a parallel combination, slices are
-// walked one after the other, and leave the state after the tile in memory->state; `joined_ones` is called before that. `n`: the
-// thread's steps.
-template <class T, class JoinedOnes>
-__device__ __forceinline__ T carried_in(const Summary<T> &prefix, bool doubt, T carry, const T (&a)[kRun],
-                                        const T (&x)[kRun], int n, ScanMemory<T> *memory, JoinedOnes joined_ones) {
+// Brings in the carry: the state before the thread's run. In lanes of which a thread doubts a parallel combination, which is then not
+// to be relied on (a prefix is joined in another order than the whole, and may overflow where that does not), slices are
+// walked one after the other, and leave the state after the tile in memory->state; `joined_ones` is called before that.
+template <class T, class Run, class JoinedOnes>
+__device__ __forceinline__ T carried_in(const Summary<T> &prefix, bool doubt, T carry, const Run &run,
+                                        ScanMemory<T> *memory, JoinedOnes joined_ones) {
   doubt = doubt || !safe_carry(carry);
   T before = slice() > 0 ? applied(prefix, carry) : carry;
   const bool any = __syncthreads_or(doubt);
   joined_ones();
   if (any) {
     const bool serial = any_slice(doubt, memory);
+#pragma unroll 1
     for (int s = 0; s < kSlices; ++s) {
       if (serial && slice() == s) {
         if (s > 0) before = memory->state[lane()];
         T end = before;
 #pragma unroll
-        for (int i = 0; i < kRun; ++i)
-          if (i < n) end = mul_add(a[i], end, x[i]);
+        for (int i = 0; i < kRun; ++i) end = run.after(i, run.n, end);
         memory->state[lane()] = end;
       }
       __syncthreads();

@@ -19,7 +19,16 @@
 #include "reduce.cuh"
 #endif
 
-extern "C" __global__ void __launch_bounds__(SCANLIB_THREADS, SCANLIB_RESIDENT / SCANLIB_THREADS)
+// Where a multiprocessor has 64 or 100 KiB of shared memory, that has no room for more than this.
+#if defined(__CUDA_ARCH__) && \
+    (__CUDA_ARCH__ < 800 || __CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200)
+constexpr int kMostResident = 512;
+#else
+constexpr int kMostResident = 2048;
+#endif
+constexpr int kResident = SCANLIB_RESIDENT < kMostResident ? SCANLIB_RESIDENT : kMostResident;
+
+extern "C" __global__ void __launch_bounds__(SCANLIB_THREADS, kResident / SCANLIB_THREADS)
     scanlib_kernel(scanlib::Params const __grid_constant__ params) {
 #if SCANLIB_KERNEL == 0
   scanlib::walk(params.scan);

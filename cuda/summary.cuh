@@ -101,14 +101,14 @@ __device__ __forceinline__ void unpack_bounds(unsigned packed, Summary<T> &s) {
   s.most_local = from_upper_half(packed & 0xffffu, static_cast<R *>(nullptr));
 }
 
-// Of a thread's own steps.
-template <class T, int N>
-__device__ __forceinline__ Summary<T> summarized(const T (&a)[N], const T (&x)[N]) {
+// Of a thread's own steps, a(i) and x(i) of a run.
+template <class T, int kCount, class Run>
+__device__ __forceinline__ Summary<T> summarized(const Run &run) {
   Summary<T> s = nothing<T>();
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    s.local = mul_add(a[i], s.local, x[i]);
-    s.factor = after<Scalars<T>>(a[i], s.factor);
+  for (int i = 0; i < kCount; ++i) {
+    s.local = mul_add(run.a(i), s.local, run.x(i));
+    s.factor = after<Scalars<T>>(run.a(i), s.factor);
     s.most_local = greater(s.most_local, size_of(s.local));
     s.most_product = greater(s.most_product, size_of(s.factor.high));
   }

@@ -16,6 +16,7 @@
 
 namespace scanlib {
 
+constexpr bool kBackward = SCANLIB_BACKWARD;
 constexpr bool kRows = SCANLIB_LAYOUT == 1;
 constexpr bool kDown = SCANLIB_DOWN;  // rows whose later steps lie at lower addresses
 constexpr int kThreads = SCANLIB_THREADS, kWidth = SCANLIB_WIDTH, kRun = SCANLIB_RUN;
@@ -121,16 +122,19 @@ __device__ void store_value(int dtype, char *at, T value) {
 
 // ------------------------------------------------------------------------------------------------------------- places
 
-__device__ __forceinline__ int thread() { return anew(int(threadIdx.x)); }
-__device__ __forceinline__ int warp() { return thread() / 32; }
-__device__ __forceinline__ int slice() { return thread() / kWidth; }
-__device__ __forceinline__ int lane() { return thread() % kWidth; }
+// Divided without a sign, which takes one instruction.
+__device__ __forceinline__ unsigned thread() { return anew(threadIdx.x); }
+__device__ __forceinline__ int warp() { return int(thread() / 32); }
+__device__ __forceinline__ int slice() { return kSlices == 1 ? 0 : int(thread() / kWidth); }
+__device__ __forceinline__ int lane() { return int(thread() % kWidth); }
 
-// The first lane and step of a warp's part of the tile, and the thread's lane and slice in it.
+// The first lane and step of a warp's part of the tile, and the thread's number, lane and slice in it.
 __device__ __forceinline__ int warp_lane() { return kWidth > 32 ? warp() * 32 : 0; }
 __device__ __forceinline__ int warp_step() { return kWidth > 32 ? 0 : warp() * kWarpSteps; }
-__device__ __forceinline__ int own_lane() { return thread() % kWarpLanes; }
-__device__ __forceinline__ int own_slice() { return thread() % 32 / kWarpLanes; }
+// Of which the compiler does not know how small it is: with 8 bits it computes no faster, and has to widen them.
+__device__ __forceinline__ unsigned own_thread() { return anew(thread() % 32); }
+__device__ __forceinline__ int own_lane() { return int(thread() % kWarpLanes); }
+__device__ __forceinline__ int own_slice() { return kWarpSlices == 1 ? 0 : int(own_thread() / kWarpLanes); }
 
 // 64-bit division takes a hundred instructions, and is hardly ever needed.
 __device__ __forceinline__ long long divided(long long &number, long long by) {
@@ -145,19 +149,48 @@ __device__ __forceinline__ long long divided(long long &number, long long by) {
   return remainder;
 }
 
+// Backward wants `a` one step before the tile and h one step behind. Columns have them read so; in rows, where they would no longer
+// be aligned, they are read as they lie, and the elements beside the tile on their own.
+constexpr bool kEdges = kBackward && kRows;
+__device__ constexpr int shift_of(int role) { return !kBackward || kRows ? 0 : role == kA ? -1 : role == kH ? 1 : 0; }
+// Steps that there are after a whole tile, where one is read: in rows as many as fill 16 bytes.
+constexpr int kAfter = !kBackward ? 0 : kRows ? 8 : 1;
+
+// Whether operands of that role are moved as tiles.
+__device__ constexpr bool moves(int role) {
+  return role == kA || role == kH ||
+         (!kBackward ? role == kX : role == kGradH || role == kGradX || (role == kGradA && !SCANLIB_SUM));
+}
+
 // One tile: where its operands lie. Found by one thread for each operand, and kept in shared memory.
 struct Place {
-  char *first[kRoles];  // lane 0, step 0 of the tile
+  char *first[kRoles];  // lane 0, step 0 of the tile; or what is read for it (shift_of)
   long long group, tile;
-  int lanes;  // of the group
+  int lanes, steps;  // that exist
+  bool last;         // whether it has the last step of all
+  // 2 if all of the tile exists, with what is read beside it, and moves in 16-byte words; 1 if all but `a` does so. 0 where that is
+  // not so or not known: in backward's first tile, and towards the end.
+  int words;
 };
+
+// What the tile of a place has; by any one thread.
+__device__ __forceinline__ void measure(const ScanParams &p, Place &place) {
+  const long long left = p.steps - place.tile * kTileSteps;
+  place.steps = int(left < 0 ? 0 : left < kTileSteps ? left : kTileSteps);
+  place.last = left <= kTileSteps;
+  bool words = place.lanes == kWidth && left >= kTileSteps + kAfter && (!kBackward || place.tile > 0);
+#pragma unroll
+  for (int role = 0; role < kRoles; ++role)
+    if (moves(role) && role != kA) words = words && p.operand[role].wide;
+  place.words = words ? 1 + (p.operand[kA].wide != 0) : 0;
+}
 
 // By the first kRoles threads of a warp; `part` is what grad_a's step counts where it is summed over steps.
 template <bool kSumSteps>
 __device__ __forceinline__ void find_place(const ScanParams &p, Place &place, long long group, long long tile,
                                            long long part) {
   static_assert(kRoles <= 32, "a thread for each");
-  const int role = thread() % 32;
+  const int role = int(thread() % 32);
   if (role >= kRoles) return;
   const Operand &operand = p.operand[role];
   long long number = group;
@@ -166,20 +199,86 @@ __device__ __forceinline__ void find_place(const ScanParams &p, Place &place, lo
     place.group = group;
     place.tile = tile;
     place.lanes = int(left < kWidth ? left : kWidth);
+    measure(p, place);
   }
   char *first = operand.first + chunk * operand.chunk;
 #pragma unroll 1
   for (int d = p.rank - 1; d >= 0; --d) first += divided(number, p.extent[d]) * operand.outer[d];
-  const long long step = kSumSteps && role == kGradA ? part : tile * kTileSteps;
+  const long long step = kSumSteps && role == kGradA ? part : tile * kTileSteps + shift_of(role);
   place.first[role] = first + step * operand.step;
 }
 
-// How much of [0, kTileSteps) lies below `end`.
-__device__ __forceinline__ int steps_below(long long end) {
-  return int(end < 0 ? 0 : end < kTileSteps ? end : kTileSteps);
-}
+// -------------------------------------------------------------------------------------------------------------- elements
+
+// Some steps of one lane in registers, as they lie in memory: in rows in memory's order, elements of 16 bits two to a register.
+template <class E, int kCount>
+struct Elements {
+  static constexpr int kSize = sizeof(E);
+  unsigned word[(kCount * kSize + 3) / 4];
+
+  static __device__ constexpr int place(int i) { return kRows && kDown ? kCount - 1 - i : i; }
+  __device__ __forceinline__ E operator[](int i) const {
+    if constexpr (kSize == 2) {
+      return E{(unsigned short)(word[place(i) / 2] >> place(i) % 2 * 16)};
+    } else {
+      union {
+        unsigned word[kSize / 4];
+        E element;
+      } both;
+#pragma unroll
+      for (int w = 0; w < kSize / 4; ++w) both.word[w] = word[place(i) * (kSize / 4) + w];
+      return both.element;
+    }
+  }
+  __device__ __forceinline__ void set(int i, E value) {
+    if constexpr (kSize == 2) {
+      unsigned &pair = word[place(i) / 2];
+      pair = place(i) % 2 ? (pair & 0xffffu) | unsigned(value.bits) << 16 : (pair & 0xffff0000u) | value.bits;
+    } else {
+      union {
+        E element;
+        unsigned word[kSize / 4];
+      } both;
+      both.element = value;
+#pragma unroll
+      for (int w = 0; w < kSize / 4; ++w) word[place(i) * (kSize / 4) + w] = both.word[w];
+    }
+  }
+  // Ends what the compiler knows of them, so that it widens 16 bits again rather than keep what it widened before.
+  __device__ __forceinline__ void forget() {
+    if constexpr (kSize == 2) {
+#pragma unroll
+      for (unsigned &each : word) each = anew(each);
+    }
+  }
+};
 
 // ------------------------------------------------------------------------------------------------------------- moving
+
+// Which elements of a tile there are: low <= step < high, lane < lanes.
+struct Extent {
+  int low, high, lanes;
+};
+
+// A thread that moves its share of its warp's part, which begins at that step and lane of the tile.
+struct Mover {
+  unsigned thread;
+  int step, lane;
+  __device__ __forceinline__ Mover() : thread(own_thread()), step(warp_step()), lane(warp_lane()) {}
+};
+
+// A thread's lane and slice in its warp's part.
+struct Owner {
+  int lane, slice;
+  __device__ __forceinline__ Owner() {
+    const unsigned t = own_thread();
+    lane = int(t % kWarpLanes);
+    slice = kWarpSlices == 1 ? 0 : int(t / kWarpLanes);
+  }
+  __device__ __forceinline__ Owner(int lane, int slice) : lane(lane), slice(slice) {}
+  __device__ __forceinline__ Owner earlier() const { return {lane, slice - 1}; }
+  __device__ __forceinline__ Owner later() const { return {lane, slice + 1}; }
+};
 
 // A warp's part of a tile in shared memory, of kEach steps a thread: an array of bytes and where each element lies in it.
 //
@@ -187,192 +286,214 @@ __device__ __forceinline__ int steps_below(long long end) {
 // word of their runs meet all banks. Columns: the lanes of one step, then the next step's, with a gap between slices.
 template <class E, int kEach>
 struct Part {
+  using Element = E;
   static constexpr int kSize = sizeof(E), kRunBytes = kEach * kSize, kStepBytes = kWarpLanes * kSize;
   static constexpr int kStride = kRunBytes % 16 ? kRunBytes + kSize : (kRunBytes / 16 | 1) * 16;
   static constexpr int kSliceBytes = kEach * kStepBytes + (kWarpSlices > 1 ? kStepBytes : 0);
   static constexpr int kBytes = ((kRows ? 32 * kStride : kWarpSlices * kSliceBytes) + 15) / 16 * 16;
   // Whether it consists of 16-byte words that lie in memory as they do here.
   static constexpr bool kWords = (kRows ? kRunBytes : kStepBytes) % 16 == 0;
+  static constexpr bool kWordRuns = kRows && kRunBytes % 16 == 0;
 
-  static __device__ __forceinline__ int at(int lane_, int slice_, int i) {
+  static __device__ __forceinline__ int at(const Owner &owner, int i) {
     if constexpr (kRows) {
-      const int run = lane_ * kWarpSlices + (kDown ? kWarpSlices - 1 - slice_ : slice_);
+      const int run = owner.lane * kWarpSlices + (kDown ? kWarpSlices - 1 - owner.slice : owner.slice);
       return run * kStride + (kDown ? kEach - 1 - i : i) * kSize;
     } else {
-      return slice_ * kSliceBytes + i * kStepBytes + lane_ * kSize;
+      return owner.slice * kSliceBytes + i * kStepBytes + owner.lane * kSize;
     }
   }
 
-  // The thread's own run.
-  static __device__ __forceinline__ void read(E (&to)[kEach], const char *part) {
-    own<true>(to, const_cast<char *>(part));
+  // A run.
+  static __device__ __forceinline__ void read(Elements<E, kEach> &to, const char *part, const Owner &owner) {
+    const char *own = part + at(owner, kDown ? kEach - 1 : 0);
+    if constexpr (kWordRuns) {
+#pragma unroll
+      for (int w = 0; w < kRunBytes / 16; ++w) {
+        const Bytes<16> word = reinterpret_cast<const Bytes<16> *>(own)[w];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) to.word[4 * w + i] = word.word[i];
+      }
+    } else {
+      to = {};
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) to.set(i, load_element<E>(own + distance(i)));
+    }
   }
-  static __device__ __forceinline__ void write(E (&from)[kEach], char *part) { own<false>(from, part); }
+  static __device__ __forceinline__ void write(const Elements<E, kEach> &from, char *part, const Owner &owner) {
+    char *own = part + at(owner, kDown ? kEach - 1 : 0);
+    if constexpr (kWordRuns) {
+#pragma unroll
+      for (int w = 0; w < kRunBytes / 16; ++w)
+        reinterpret_cast<Bytes<16> *>(own)[w] = {
+            {from.word[4 * w], from.word[4 * w + 1], from.word[4 * w + 2], from.word[4 * w + 3]}};
+    } else {
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) store_element(own + distance(i), from[i]);
+    }
+  }
 
-  // Calls use(address, offset, step, lane) for each 16-byte word that a thread moves between an operand whose step 0 is at `first`
-  // and the part; `step` and `lane` are those of its first element. The part has the steps from `from` on of each run. One address
-  // is stepped along, which takes the fewest registers.
+  // The first 16-byte word that a thread moves between an operand, whose tile begins at `first`, and the part.
+  static __device__ __forceinline__ char *first_word(char *first, const Operand &operand, const Mover &mover) {
+    return address<16 / kSize>(first, mover, mover.thread, 0, kRows ? (kDown ? -kSize : kSize) : operand.step,
+                               kRows ? operand.lane : kSize);
+  }
+  // Its share of moving all of the part so: calls use(address, offset in the part) for each word, of which `at` is the first. The part
+  // has the steps from `from` on of each run.
   template <class Use>
-  static __device__ __forceinline__ void each_word(const char *first, const Operand &operand, int from, Use use) {
+  static __device__ __forceinline__ void each_word(char *at, const Operand &operand, int from, const Mover &mover,
+                                                   Use use) {
     constexpr int kPer = 16 / kSize, kCount = 32 * kEach / kPer;
-    const long long by_step = kRows ? (kDown ? -kSize : kSize) : operand.step;
-    const long long by_lane = kRows ? operand.lane : kSize;
-    const int t = thread() % 32;
-    const int step0 = step_of<kPer>(t, from), lane0 = lane_of<kPer>(t);
-    const char *at = first + step0 * by_step + lane0 * by_lane;
+    const long long by_step = kRows ? (kDown ? -kSize : kSize) : operand.step, by_lane = kRows ? operand.lane : kSize;
+    const int offset = offset_of<kPer>(mover.thread);
+    if (kCount < 32 && mover.thread >= kCount) return;
+    at += from * by_step;
 #pragma unroll
     for (int r = 0; r < (kCount + 31) / 32; ++r) {
-      const int step = step0 + step_of<kPer>(32 * r, 0) - step_of<kPer>(0, 0), lane_ = lane0 + lane_of<kPer>(32 * r);
-      if (kCount >= 32 || t < kCount) use(at, offset_of<kPer>(t) + offset_of<kPer>(32 * r), step, lane_);
-      at += (step_of<kPer>(32 * r + 32, 0) - step_of<kPer>(32 * r, 0)) * by_step +
-            (lane_of<kPer>(32 * r + 32) - lane_of<kPer>(32 * r)) * by_lane;
+      use(at, offset + offset_of<kPer>(32 * r));
+      at += int(step_of<kPer>(32 * r + 32) - step_of<kPer>(32 * r)) * by_step +
+            int(lane_of<kPer>(32 * r + 32) - lane_of<kPer>(32 * r)) * by_lane;
     }
   }
 
-  // The same element by element, a few at a time: first load(i, ...) for each of them, then store(i, ...).
-  static constexpr int kFew = kEach < 4 ? kEach : 4;
-  template <class Load, class Store>
-  static __device__ __forceinline__ void each_element(const char *first, const Operand &operand, int from, Load load,
-                                                      Store store) {
-    const int t = thread() % 32;
+  // The same for what exists of a part, in pieces of kPer elements, kFew at a time: first load(i, ...) for each of them, then
+  // store(i, ...).
+  template <int kPer, int kFew, class Load, class Store>
+  static __device__ __forceinline__ void each_piece(char *first, const Operand &operand, int from, const Mover &mover,
+                                                    const Extent &extent, Load load, Store store) {
+    constexpr unsigned kCount = 32 * kEach / kPer;
 #pragma unroll 1
-    for (int begin = t; begin < 32 * kEach; begin += 32 * kFew) {
+    for (unsigned begin = mover.thread; begin < kCount; begin += 32 * kFew) {
+      bool exists[kFew];
 #pragma unroll
       for (int i = 0; i < kFew; ++i) {
-        const int piece = begin + 32 * i, step = step_of<1>(piece, from), lane_ = lane_of<1>(piece);
-        load(i, first + step * operand.step + lane_ * operand.lane, offset_of<1>(piece), step, lane_);
+        const unsigned piece = begin + 32 * i;
+        const int step = mover.step + from + step_of<kPer>(piece), lane_ = mover.lane + lane_of<kPer>(piece);
+        exists[i] = piece < kCount && step >= extent.low && step < extent.high && lane_ < extent.lanes;
+        if (exists[i])
+          load(i, address<kPer>(first, mover, piece, from, operand.step, operand.lane), offset_of<kPer>(piece));
       }
 #pragma unroll
-      for (int i = 0; i < kFew; ++i) {
-        const int piece = begin + 32 * i;
-        store(i, offset_of<1>(piece), step_of<1>(piece, from), lane_of<1>(piece));
-      }
+      for (int i = 0; i < kFew; ++i)
+        if (exists[i]) store(i, offset_of<kPer>(begin + 32 * i));
     }
   }
 
  private:
+  // In bytes, of step i of a run from the first in memory's order ...
+  static __device__ constexpr int distance(int i) {
+    return kRows ? Elements<E, kEach>::place(i) * kSize : i * kStepBytes;
+  }
   // Of the piece of that number: sums over the bits of the number, so that a thread's own and a round's are added up.
   template <int kPer>
-  static __device__ constexpr int lane_of(int piece) {
-    return kRows ? piece / (kWarpSlices * kEach / kPer) : piece % (kWarpLanes / kPer) * kPer;
+  static __device__ constexpr unsigned lane_of(unsigned piece) {
+    if (kRows) return kWarpLanes == 1 ? 0 : piece / (kWarpSlices * kEach / kPer);
+    return piece % (kWarpLanes / kPer) * kPer;
   }
   template <int kPer>
-  static __device__ constexpr int place_of(int piece) {  // its step in the part; in rows counted in memory's order
-    return kRows ? piece % (kWarpSlices * kEach / kPer) * kPer : piece / (kWarpLanes / kPer);
+  static __device__ constexpr unsigned place_of(unsigned piece) {  // its step in the part; in rows in memory's order
+    if (!kRows) return piece / (kWarpLanes / kPer);
+    return (kWarpLanes == 1 ? piece : piece % (kWarpSlices * kEach / kPer)) * kPer;
   }
   template <int kPer>
-  static __device__ constexpr int step_of(int piece, int from) {
-    const int place = place_of<kPer>(piece);
-    return kRows ? (kDown ? kWarpSteps - 1 - place : place) : place / kEach * kRun + place % kEach + from;
+  static __device__ constexpr unsigned step_of(unsigned piece) {
+    const unsigned place = place_of<kPer>(piece);
+    if (kRows) return kDown ? kWarpSteps - 1 - place : place;
+    return kWarpSlices == 1 ? place : place / kEach * kRun + place % kEach;
   }
   template <int kPer>
-  static __device__ constexpr int offset_of(int piece) {
-    const int place = place_of<kPer>(piece), slice_ = place / kEach, i = place % kEach, lane_ = lane_of<kPer>(piece);
+  static __device__ constexpr unsigned offset_of(unsigned piece) {
+    const unsigned place = place_of<kPer>(piece), lane_ = lane_of<kPer>(piece);
+    const unsigned slice_ = !kRows && kWarpSlices == 1 ? 0 : place / kEach, i = place - slice_ * kEach;
     return kRows ? (lane_ * kWarpSlices + slice_) * kStride + i * kSize
                  : slice_ * kSliceBytes + i * kStepBytes + lane_ * kSize;
   }
-
-  template <bool kRead>
-  static __device__ __forceinline__ void own(E (&values)[kEach], char *part) {
-    if constexpr (kRows && kRunBytes % 16 == 0) {
-      constexpr int kPer = 16 / kSize;
-      const int last = kDown ? kEach - 1 : 0;
-      char *run = part + at(own_lane(), own_slice(), last);
-#pragma unroll
-      for (int w = 0; w < kEach / kPer; ++w) {
-        union {
-          Bytes<16> word;
-          E element[kPer];
-        } both;
-        if (kRead) both.word = reinterpret_cast<const Bytes<16> *>(run)[w];
-#pragma unroll
-        for (int e = 0; e < kPer; ++e) {
-          E &value = values[kDown ? kEach - 1 - (w * kPer + e) : w * kPer + e];
-          if (kRead)
-            value = both.element[e];
-          else
-            both.element[e] = value;
-        }
-        if (!kRead) reinterpret_cast<Bytes<16> *>(run)[w] = both.word;
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < kEach; ++i) {
-        char *at_i = part + at(own_lane(), own_slice(), i);
-        if (kRead)
-          values[i] = load_element<E>(at_i);
-        else
-          store_element(at_i, values[i]);
-      }
-    }
+  template <int kPer>
+  static __device__ __forceinline__ char *address(char *first, const Mover &mover, unsigned piece, int from,
+                                                  long long by_step, long long by_lane) {
+    const unsigned step = mover.step + from + step_of<kPer>(piece), lane_ = mover.lane + lane_of<kPer>(piece);
+    return first + step * by_step + lane_ * by_lane;
   }
 };
 
-// Which elements of a warp's part there are: low <= step < high, lane < lanes, counted from the part's first.
-struct Extent {
-  int low, high, lanes;
-};
-
-// Whether this tile's share of an operand is moved in 16-byte words: in rows the last may end inside of one.
-template <class E>
-__device__ __forceinline__ bool in_words(const Operand &operand, const Extent &extent) {
-  return operand.wide && (!kRows || extent.high % (16 / int(sizeof(E))) == 0);
+// Which elements exist of an operand, of those that are read for a tile.
+__device__ __forceinline__ Extent extent_of(const Place &place, int role) {
+  const int shift = shift_of(role);
+  const int high = shift > 0 ? (place.last ? place.steps - 1 : kTileSteps) : place.steps - shift;
+  return {shift < 0 && place.tile == 0, high < kTileSteps ? high : kTileSteps, place.lanes};
 }
 
-// Starts copies of a warp's part of an operand, whose first element is at `first`.
-template <class E>
-__device__ __forceinline__ void start_part(char *to, const char *first, const Operand &operand, const Extent &extent) {
-  using P = Part<E, kRun>;
-  auto exists = [&](int step, int lane_) { return step >= extent.low && step < extent.high && lane_ < extent.lanes; };
+// Moves what exists of a warp's part of an operand, `word(address, offset)` 16 bytes where strides and addresses allow that, otherwise
+// element by element, by `load` and `store` as each_piece() calls them.
+template <class P, class Word, class Load, class Store>
+__device__ __forceinline__ void move_part(const ScanParams &p, const Place &place, int role, int from,
+                                          const Mover &mover, Word word, Load load, Store store) {
+  constexpr int kPer = 16 / P::kSize;
+  constexpr int kFew = P::kSize < 4 ? 4 : 1;  // small elements have no copies behind a thread's back
+  const Operand &operand = p.operand[role];
+  char *first = global(place.first[role]);
+  const Extent extent = extent_of(place, role);
   if constexpr (P::kWords) {
-    if (in_words<E>(operand, extent)) {
-      P::each_word(first, operand, 0, [&](const char *at, int offset, int step, int lane_) {
-        if (exists(step, lane_)) start_copy<16>(to + offset, at);
-      });
-      return;
-    }
+    // In rows the last may end inside of a word.
+    if (operand.wide && (!kRows || extent.high % kPer == 0))
+      return P::template each_piece<kPer, 1>(
+          first, operand, from, mover, extent, [&](int, char *at, int offset) { word(at, offset); }, [](int, int) {});
   }
-  E held[P::kFew];  // too small for copies of their own
-  P::each_element(
-      first, operand, 0,
-      [&](int i, const char *at, int offset, int step, int lane_) {
-        if (!exists(step, lane_)) return;
+  P::template each_piece<1, kFew>(first, operand, from, mover, extent, load, store);
+}
+
+// Starts copies of a warp's part of an operand of a tile; kWhole: one of Place::words.
+template <class E, bool kWhole>
+__device__ __forceinline__ void start_part(const ScanParams &p, const Place &place, int role, const Mover &mover,
+                                           char *to) {
+  using P = Part<E, kRun>;
+  auto word = [&](const char *at, int offset) { start_copy<16>(to + offset, at); };
+  if constexpr (kWhole) {
+    const Operand &operand = p.operand[role];
+    return P::each_word(P::first_word(global(place.first[role]), operand, mover), operand, 0, mover, word);
+  }
+  E held[4] = {};  // not what an earlier tile left, which would take registers in between
+  move_part<P>(
+      p, place, role, 0, mover, word,
+      [&](int i, const char *at, int offset) {
         if constexpr (sizeof(E) < 4)
           held[i] = load_element<E>(at);
         else
           start_copy<sizeof(E)>(to + offset, at);
       },
-      [&](int i, int offset, int step, int lane_) {
-        if (sizeof(E) < 4 && exists(step, lane_)) store_element(to + offset, held[i]);
+      [&](int i, int offset) {
+        if constexpr (sizeof(E) < 4) store_element(to + offset, held[i]);
       });
 }
 
-template <class Word>
-__device__ __forceinline__ void put_word(const char *part, const Extent &extent, const char *at, int offset, int step,
-                                         int lane) {
-  if (step < extent.high && lane < extent.lanes)
-    *reinterpret_cast<Word *>(const_cast<char *>(at)) = *reinterpret_cast<const Word *>(part + offset);
-}
+// Stores steps of each run of an operand from shared memory: those from `from` on. kWhole as above.
+template <class P, bool kWhole>
+struct PartWriter {
+  const ScanParams &p;
+  const Place &place;
+  const int role;
+  const Mover &mover;
+  const char *const part;
+  char *at;
 
-// Stores the steps from `from` on of each run, kEach of them, from shared memory.
-template <class E, int kEach>
-__device__ __forceinline__ void put_part(const char *part, char *first, const Operand &operand, const Extent &extent,
-                                         int from) {
-  using P = Part<E, kEach>;
-  if constexpr (P::kWords) {
-    if (in_words<E>(operand, extent)) {
-      P::each_word(first, operand, from, [&](const char *at, int offset, int step, int lane_) {
-        put_word<Bytes<16>>(part, extent, at, offset, step, lane_);
-      });
-      return;
-    }
+  __device__ __forceinline__ PartWriter(const ScanParams &p, const Place &place, int role, const Mover &mover,
+                                        const char *part)
+      : p(p), place(place), role(role), mover(mover), part(part) {
+    if constexpr (kWhole) at = P::first_word(global(place.first[role]), p.operand[role], mover);
   }
-  P::each_element(
-      first, operand, from,
-      [&](int, const char *at, int offset, int step, int lane_) {
-        put_word<Bytes<sizeof(E)>>(part, extent, at, offset, step, lane_);
-      },
-      [](int, int, int, int) {});
-}
+  __device__ __forceinline__ void operator()(int from) const {
+    const char *part_ = part;
+    auto word = [=](char *to, int offset) {
+      *reinterpret_cast<Bytes<16> *>(to) = *reinterpret_cast<const Bytes<16> *>(part_ + offset);
+    };
+    if constexpr (kWhole)
+      P::each_word(at, p.operand[role], from, mover, word);
+    else
+      move_part<P>(
+          p, place, role, from, mover, word,
+          [=](int, char *to, int offset) { store_element(to, load_element<typename P::Element>(part_ + offset)); },
+          [](int, int) {});
+  }
+};
 
 }  // namespace scanlib

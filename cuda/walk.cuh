@@ -11,7 +11,6 @@
 
 namespace scanlib {
 
-constexpr bool kBackward = SCANLIB_BACKWARD;
 // What is summed of grad_a inside a tile, where `a` was broadcast.
 constexpr bool kSumSteps = SCANLIB_SUM & 1, kSumLanes = SCANLIB_SUM & 2;
 
@@ -21,12 +20,14 @@ using ElementA = ElementOf<SCANLIB_A>::type;
 using ElementX = ElementOf<SCANLIB_X>::type;  // x, or grad_h
 using ElementH = ElementOf<SCANLIB_H>::type;
 using ElementGradA = ElementOf<SCANLIB_GRAD_A>::type;
-using ElementGradX = ElementOf<SCANLIB_GRAD_X>::type;
+// The result that comes first: h, or grad_x.
+using First = ElementOf<kBackward ? SCANLIB_GRAD_X : SCANLIB_H>::type;
+constexpr bool kComplex = sizeof(Value) > sizeof(RealOf<Value>::type);
+constexpr bool kStoresGradA = kBackward && !kSumSteps && !kSumLanes;
 
 // Steps of each run that are stored at a time: 16-byte words of the largest result fill a warp.
-constexpr int kLargest = !kBackward                                    ? int(sizeof(ElementH))
-                         : sizeof(ElementGradX) > sizeof(ElementGradA) ? int(sizeof(ElementGradX))
-                                                                       : int(sizeof(ElementGradA));
+constexpr int kLargest =
+    int(kStoresGradA && sizeof(ElementGradA) > sizeof(First) ? sizeof(ElementGradA) : sizeof(First));
 constexpr int kPiece = kRows || kRun < 16 / kLargest ? kRun : 16 / kLargest;
 
 template <class E>
@@ -34,10 +35,10 @@ using Fetched = Part<E, kRun>;
 template <class E>
 using Result = Part<E, kPiece>;
 
+constexpr bool kAllWords = Fetched<ElementA>::kWords && Fetched<ElementX>::kWords && Result<First>::kWords &&
+                           (!kBackward || Fetched<ElementH>::kWords) && (!kStoresGradA || Result<ElementGradA>::kWords);
+
 // What a warp has in shared memory: the tile on its way to registers, and results on their way out. In backward x is grad_h.
-// There, `a` is wanted one step before the tile and h one step behind. Columns have them moved so; in rows, which would no longer
-// be aligned, the tile is moved as it lies, and the elements beside it on their own.
-constexpr bool kEdges = kBackward && kRows;
 template <int kBytes>
 struct Buffer {
   alignas(16) char of[kBytes];
@@ -49,10 +50,10 @@ struct Buffer<0> {
 struct alignas(16) WarpMemory {
   Buffer<Fetched<ElementA>::kBytes> a;
   Buffer<Fetched<ElementX>::kBytes> x;
-  Buffer<kBackward ? Result<ElementGradX>::kBytes : Result<ElementH>::kBytes> first;  // h, or grad_x
+  Buffer<Result<First>::kBytes> first;
   Buffer<kBackward ? Fetched<ElementH>::kBytes : 0> h;
-  Buffer<kBackward && !kSumSteps && !kSumLanes ? Result<ElementGradA>::kBytes : 0> second;  // grad_a
-  Buffer<kEdges ? 16 * kWarpLanes : 0> a_before, h_behind;                                  // of each lane
+  Buffer<kStoresGradA ? Result<ElementGradA>::kBytes : 0> second;
+  Buffer<kEdges ? 16 * kWarpLanes : 0> a_before, h_behind;  // of each lane
 };
 
 struct BlockMemory {
@@ -77,192 +78,221 @@ constexpr int kEnters = kBackward ? kGradFinal : kH0, kLeaves = kBackward ? kGra
 
 // ----------------------------------------------------------------------------------------------------------------- tiles
 
-// A thread's run. In backward `a` is the decay one step before, x is grad_h, h the state one step before in time.
+// `one` or `other`, both of which are in registers.
+__device__ __forceinline__ float chosen(bool yes, float one, float other) { return yes ? one : other; }
+__device__ __forceinline__ double chosen(bool yes, double one, double other) { return yes ? one : other; }
+template <class R>
+__device__ __forceinline__ Complex<R> chosen(bool yes, Complex<R> one, Complex<R> other) {
+  return {chosen(yes, one.re, other.re), chosen(yes, one.im, other.im)};
+}
+__device__ __forceinline__ Value conjugated_if(bool yes, Value value) { return yes ? conjugated(value) : value; }
+
+// A thread's run: its steps, and what each does to a state. In backward x is grad_h, a the decay one step before, and h the state one
+// step before in time. Where there is no step is one that changes nothing.
 struct Run {
-  Value a[kRun], x[kRun], h[kBackward ? kRun : 1];
-  int n;  // steps that exist
+  Elements<ElementA, kRun> element_a;
+  Elements<ElementX, kRun> element_x;
+  Elements<ElementH, kRun> element_h;
+  Value a_before, h_behind;  // beside it (kEdges)
+  int n;                     // steps that exist
+
+  __device__ __forceinline__ Value a(int i) const {
+    if (kEdges && i == 0) return a_before;
+    return widened<Value>(element_a[kEdges ? i - 1 : i]);
+  }
+  __device__ __forceinline__ Value x(int i) const { return widened<Value>(element_x[i]); }
+  __device__ __forceinline__ Value h(int i) const {
+    if (kEdges && i == kRun - 1) return h_behind;
+    return widened<Value>(element_h[kEdges ? i + 1 : i]);
+  }
+  // The state after step i, of `count` that exist.
+  __device__ __forceinline__ Value after(int i, int count, Value state) const {
+    if (kComplex && i >= count) return state;  // 1 * state - 0 is not `state` where a part of it is infinite
+    return mul_add(a(i), state, x(i));
+  }
+  __device__ __forceinline__ void forget() {
+    element_a.forget();
+    element_x.forget();
+    if (kBackward) element_h.forget();
+  }
+  // Leaves step i without effect: of 1 and -0, which changes no state, not even -0.
+  __device__ __forceinline__ void skip(int i) {
+    const Value one = unit(static_cast<Value *>(nullptr));
+    if (!kEdges || i > 0)
+      element_a.set(kEdges ? i - 1 : i, narrowed<ElementA>(one));
+    else
+      a_before = one;
+    element_x.set(i, narrowed<ElementX>(-0.0f));
+  }
 };
 
-// Which elements of the warp's part exist in an operand that is read `shift` steps behind the tile's.
-__device__ __forceinline__ Extent extent_of(const ScanParams &p, const Place &place, long long tile, int shift) {
-  const long long k0 = tile * kTileSteps + shift;
-  return {(k0 < 0 ? 1 : 0) - warp_step(), steps_below(p.steps - k0) - warp_step(), place.lanes - warp_lane()};
-}
-// The warp's part of an operand, `steps` after those of `place`, in memory.
-__device__ __forceinline__ char *part_of(const ScanParams &p, int role, const Place &place, long long steps) {
-  const Operand &operand = p.operand[role];
-  return global(place.first[role]) + (steps + warp_step()) * operand.step + warp_lane() * operand.lane;
+template <class E>
+__device__ __forceinline__ void conjugate(Elements<E, kRun> &elements) {
+#pragma unroll
+  for (int i = 0; i < kRun; ++i) elements.set(i, conjugated(elements[i]));
 }
 
 // In rows: the element next to the thread's lane of the warp's part, at the far end of a 16-byte word of which it is an end itself, so
-// that it can be copied like the others. `count`: how many there are from it on, away from the part.
+// that it can be copied like the others.
 template <class E, bool kBefore>
 __device__ __forceinline__ char *edge_of(char *edges, int lane_) {
   return edges + 16 * lane_ + (kBefore == kDown ? 0 : 16 - int(sizeof(E)));
 }
-template <class E, bool kBefore>
-__device__ __forceinline__ void start_edge(char *edges, const char *at, const Operand &operand, const Extent &extent,
-                                           long long count) {
-  const int t = thread() % 32;
-  at += t * operand.lane;
-  if (Fetched<E>::kWords && in_words<E>(operand, extent) && count >= 16 / int(sizeof(E))) {
-    start_copy<16>(edges + 16 * t, kBefore == kDown ? at : at - 16 + sizeof(E));
+// `step`: its step in the tile.
+template <class E, bool kBefore, bool kWhole>
+__device__ __forceinline__ void start_edge(const ScanParams &p, const Place &place, int role, int step,
+                                           const Mover &mover, char *edges) {
+  const Operand &operand = p.operand[role];
+  const char *at = global(place.first[role]) + step * operand.step + (mover.lane + int(mover.thread)) * operand.lane;
+  // Inside of a tile that moves in words, or beside it, there are as many elements as fill one.
+  if constexpr (kWhole) {
+    start_copy<16>(edges + 16 * mover.thread, kBefore == kDown ? at : at - 16 + sizeof(E));
   } else {
-    start_copy<sizeof(E)>(edge_of<E, kBefore>(edges, t), at);
+    start_copy<sizeof(E)>(edge_of<E, kBefore>(edges, mover.thread), at);
   }
 }
 
-// Starts copies of the warp's part of tile number `tile` of a group, `ahead` tiles after `place`.
-__device__ __forceinline__ void start_tile(const ScanParams &p, const Place &place, long long tile, int ahead,
-                                           WarpMemory &memory) {
-  const int steps = ahead * kTileSteps, kX_ = kBackward ? kGradH : kX;
-  const Extent extent = extent_of(p, place, tile, 0);
-  constexpr int before = kBackward && !kRows ? -1 : 0, behind = kBackward && !kRows ? 1 : 0;
-  start_part<ElementA>(memory.a.of, part_of(p, kA, place, steps + before), p.operand[kA],
-                       extent_of(p, place, tile, before));
-  start_part<ElementX>(memory.x.of, part_of(p, kX_, place, steps), p.operand[kX_], extent);
-  if constexpr (kBackward)
-    start_part<ElementH>(memory.h.of, part_of(p, kH, place, steps + behind), p.operand[kH],
-                         extent_of(p, place, tile, behind));
+// Starts copies of the warp's part of a tile. kWhole: of Place::words; kWholeA: with `a`.
+template <bool kWhole, bool kWholeA>
+__device__ __forceinline__ void start_tile(const ScanParams &p, const Place &place, WarpMemory &memory) {
+  const Mover mover;
+  start_part<ElementA, kWholeA>(p, place, kA, mover, memory.a.of);
+  start_part<ElementX, kWhole>(p, place, kBackward ? kGradH : kX, mover, memory.x.of);
+  if constexpr (kBackward) start_part<ElementH, kWhole>(p, place, kH, mover, memory.h.of);
   if constexpr (kEdges) {
-    const int t = thread() % 32;
-    const long long k0 = tile * kTileSteps + warp_step(), behind_it = p.steps - k0 - kWarpSteps;
-    if (t < kWarpLanes && t < extent.lanes) {
-      if (k0 > 0 && behind_it > -kWarpSteps)
-        start_edge<ElementA, true>(memory.a_before.of, part_of(p, kA, place, steps - 1), p.operand[kA], extent, k0);
-      if (behind_it > 0)
-        start_edge<ElementH, false>(memory.h_behind.of, part_of(p, kH, place, steps + kWarpSteps), p.operand[kH],
-                                    extent, behind_it);
+    const int before = mover.step - 1, behind = mover.step + kWarpSteps;
+    if (mover.thread < kWarpLanes && (kWhole || mover.lane + int(mover.thread) < place.lanes)) {
+      if (kWhole || ((before >= 0 || place.tile > 0) && before < place.steps))
+        start_edge<ElementA, true, kWholeA>(p, place, kA, before, mover, memory.a_before.of);
+      if (kWhole || behind < place.steps || !place.last)
+        start_edge<ElementH, false, kWhole>(p, place, kH, behind, mover, memory.h_behind.of);
     }
   }
 }
-
-__device__ __forceinline__ Value conjugated_if(bool yes, Value value) { return yes ? conjugated(value) : value; }
-
-template <class E>
-__device__ __forceinline__ void read_part(Value (&to)[kRun], const char *part) {
-  E elements[kRun];
-  Fetched<E>::read(elements, part);
-#pragma unroll
-  for (int i = 0; i < kRun; ++i) to[i] = widened<Value>(elements[i]);
+__device__ __forceinline__ void start_tile(const ScanParams &p, const Place &place, WarpMemory &memory) {
+  if (kAllWords && place.words == 2)
+    start_tile<kAllWords, kAllWords>(p, place, memory);
+  else if (kAllWords && place.words == 1)
+    start_tile<kAllWords, false>(p, place, memory);
+  else
+    start_tile<false, false>(p, place, memory);
 }
 
-// The thread's run of a tile whose copies have arrived. Where there is no step, one that changes nothing.
-__device__ __forceinline__ void read_tile(const ScanParams &p, const Place &place, long long tile, WarpMemory &memory,
-                                          Run &run) {
-  const int left = lane() < place.lanes ? steps_below(p.steps - tile * kTileSteps) - slice() * kRun : 0;
+// The thread's run of a tile whose copies have arrived.
+__device__ __forceinline__ void read_tile(const ScanParams &p, const Place &place, WarpMemory &memory, Run &run) {
+  const int left = lane() < place.lanes ? place.steps - slice() * kRun : 0;
   run.n = left < 0 ? 0 : left < kRun ? left : kRun;
-  read_part<ElementX>(run.x, memory.x.of);
-  if constexpr (!kBackward) {
-    read_part<ElementA>(run.a, memory.a.of);
-  } else {
-    Value a[kRun], h[kRun];
-    read_part<ElementA>(a, memory.a.of);
-    read_part<ElementH>(h, memory.h.of);
-    Value a_before = a[0], h_behind = h[0];
-    if constexpr (kEdges) {
-      const char *before = own_slice() > 0 ? memory.a.of + Fetched<ElementA>::at(own_lane(), own_slice() - 1, kRun - 1)
-                                           : edge_of<ElementA, true>(memory.a_before.of, own_lane());
-      const char *behind = own_slice() < kWarpSlices - 1
-                               ? memory.h.of + Fetched<ElementH>::at(own_lane(), own_slice() + 1, 0)
-                               : edge_of<ElementH, false>(memory.h_behind.of, own_lane());
-      a_before = widened<Value>(load_element<ElementA>(before));
-      h_behind = widened<Value>(load_element<ElementH>(behind));
-    }
-    if (slice() == 0 && tile == 0) a_before = unit(static_cast<Value *>(nullptr));
-#pragma unroll
-    for (int i = 0; i < kRun; ++i) {
-      run.a[i] = conjugated_if(p.conjugate, !kEdges ? (i > 0 ? a[i] : a_before) : i > 0 ? a[i - 1] : a_before);
-      run.h[i] = conjugated_if(p.conjugate, !kEdges ? h[i] : i < kRun - 1 ? h[i + 1] : h_behind);
-    }
+  const Owner owner;
+  Fetched<ElementX>::read(run.element_x, memory.x.of, owner);
+  Fetched<ElementA>::read(run.element_a, memory.a.of, owner);
+  if constexpr (kBackward) Fetched<ElementH>::read(run.element_h, memory.h.of, owner);
+  const bool first = kBackward && slice() == 0 && place.tile == 0;  // before which there is no step
+  if constexpr (kEdges) {
+    const char *before = owner.slice > 0 ? memory.a.of + Fetched<ElementA>::at(owner.earlier(), kRun - 1)
+                                         : edge_of<ElementA, true>(memory.a_before.of, owner.lane);
+    const char *behind = owner.slice < kWarpSlices - 1 ? memory.h.of + Fetched<ElementH>::at(owner.later(), 0)
+                                                       : edge_of<ElementH, false>(memory.h_behind.of, owner.lane);
+    run.a_before = conjugated_if(p.conjugate, widened<Value>(load_element<ElementA>(before)));
+    run.h_behind = conjugated_if(p.conjugate, widened<Value>(load_element<ElementH>(behind)));
+  }
+  if (kBackward && kComplex && p.conjugate) {
+    conjugate(run.element_a);
+    conjugate(run.element_h);
+  }
+  if (first) {
+    const Value one = unit(static_cast<Value *>(nullptr));
+    if (kEdges)
+      run.a_before = one;
+    else
+      run.element_a.set(0, narrowed<ElementA>(one));
   }
   if (run.n < kRun) {
 #pragma unroll
-    for (int i = 0; i < kRun; ++i) {
-      if (i < run.n) continue;
-      run.a[i] = unit(static_cast<Value *>(nullptr));
-      run.x[i] = Value{};
-    }
+    for (int i = 0; i < kRun; ++i)
+      if (i >= run.n) run.skip(i);
+  }
+  run.forget();
+}
+
+// grad_a of some steps of a run of n, from `from` on: summed over lanes and stored.
+__device__ __forceinline__ void put_lane_sums(const ScanParams &p, const Place &place, int from, int n,
+                                              const Value (&products)[kPiece]) {
+  const Operand &grad_a = p.operand[kGradA];
+  char *first = global(place.first[kGradA]) + warp_lane() * grad_a.lane;
+#pragma unroll
+  for (int i = 0; i < kPiece; ++i) {
+    Value over_lanes = lane() < place.lanes ? products[i] : Value{};
+#pragma unroll
+    for (int bits = 1; bits < kWarpLanes; bits *= 2) over_lanes = plus(over_lanes, shuffle_xor(over_lanes, bits));
+    if (lane() == 0 && from + i < n) store_element(first + (slice() * kRun + from + i) * grad_a.step, over_lanes);
   }
 }
 
 // Walks a thread's run from the true state before it, stores the results, and returns the state after it. Sums of grad_a over
-// the run are added to `sum`.
-__device__ __forceinline__ Value finish_tile(const ScanParams &p, const Place &place, long long tile, Run &run,
-                                             Value state, Sum &sum, WarpMemory &memory) {
-  const Extent extent = extent_of(p, place, tile, 0);
-  const bool owns_last = run.n > 0 && tile * kTileSteps + slice() * kRun + run.n == p.steps;
-  Value edge{};
+// the run are added to `sum`. kWhole: a tile of Place::words.
+template <bool kWhole>
+__device__ __forceinline__ Value finish_tile(const ScanParams &p, const Place &place, const Run &run, Value state,
+                                             Sum &sum, WarpMemory &memory) {
+  const Mover mover;
+  const Owner owner;
+  PartWriter<Result<First>, kWhole> write_first(p, place, kBackward ? kGradX : kH, mover, memory.first.of);
+  PartWriter<Result<ElementGradA>, kWhole && kStoresGradA> write_grad_a(p, place, kGradA, mover, memory.second.of);
+  const int n = kWhole ? kRun : run.n;
+  // Backward's last tile is not whole.
+  const bool owns_last = !(kWhole && kBackward) && place.last && n > 0 && slice() * kRun + n == place.steps;
+  Value edge{}, over_run{};
   if (kBackward && owns_last) edge = conjugated_if(p.conjugate, load_state(p, kH0, place));
 #pragma unroll
   for (int from = 0; from < kRun; from += kPiece) {
-    if constexpr (!kBackward) {
-      ElementH h[kPiece];
+    Elements<First, kPiece> first{};
+    Value products[kPiece];
 #pragma unroll
-      for (int i = 0; i < kPiece; ++i) {
-        if (from + i < run.n) state = mul_add(run.a[from + i], state, run.x[from + i]);
-        h[i] = narrowed<ElementH>(state);
-      }
-      Result<ElementH>::write(h, memory.first.of);
-      __syncwarp();
-      put_part<ElementH, kPiece>(memory.first.of, part_of(p, kH, place, 0), p.operand[kH], extent, from);
-      __syncwarp();
-    } else {
-      ElementGradX grad_x[kPiece];
-      Value products[kPiece];
-#pragma unroll
-      for (int i = 0; i < kPiece; ++i) {
-        const int k = from + i;
-        if (k < run.n) state = mul_add(run.a[k], state, run.x[k]);
-        grad_x[i] = narrowed<ElementGradX>(state);
-        products[i] = mul(state, owns_last && k == run.n - 1 ? edge : run.h[k]);
-      }
-      Result<ElementGradX>::write(grad_x, memory.first.of);
-      if constexpr (!kSumSteps && !kSumLanes) {
-        ElementGradA grad_a[kPiece];
-#pragma unroll
-        for (int i = 0; i < kPiece; ++i) grad_a[i] = narrowed<ElementGradA>(products[i]);
-        Result<ElementGradA>::write(grad_a, memory.second.of);
-      } else if constexpr (kSumSteps) {
-#pragma unroll
-        for (int i = 0; i < kPiece; ++i) run.h[from + i] = products[i];
-      } else {
-        const Operand &grad_a = p.operand[kGradA];
-        char *first = part_of(p, kGradA, place, 0);
-#pragma unroll
-        for (int i = 0; i < kPiece; ++i) {
-          Value over_lanes = lane() < place.lanes ? products[i] : Value{};
-#pragma unroll
-          for (int bits = 1; bits < kWarpLanes; bits *= 2) over_lanes = plus(over_lanes, shuffle_xor(over_lanes, bits));
-          if (lane() == 0 && from + i < run.n)
-            store_element(first + (own_slice() * kRun + from + i) * grad_a.step, over_lanes);
-        }
-      }
-      __syncwarp();
-      put_part<ElementGradX, kPiece>(memory.first.of, part_of(p, kGradX, place, 0), p.operand[kGradX], extent, from);
-      if constexpr (!kSumSteps && !kSumLanes)
-        put_part<ElementGradA, kPiece>(memory.second.of, part_of(p, kGradA, place, 0), p.operand[kGradA], extent, from);
-      __syncwarp();
+    for (int i = 0; i < kPiece; ++i) {
+      const int k = from + i;
+      state = run.after(k, n, state);
+      first.set(i, narrowed<First>(state));
+      if (kBackward) products[i] = mul(state, run.h(k));
     }
+    // Past the last step the state is still that of the last.
+    if (kBackward && owns_last) {
+      const Value last = mul(state, edge);
+#pragma unroll
+      for (int i = 0; i < kPiece; ++i) products[i] = chosen(from + i == n - 1, last, products[i]);
+    }
+    Result<First>::write(first, memory.first.of, owner);
+    if constexpr (kStoresGradA) {
+      Elements<ElementGradA, kPiece> grad_a{};
+#pragma unroll
+      for (int i = 0; i < kPiece; ++i) grad_a.set(i, narrowed<ElementGradA>(products[i]));
+      Result<ElementGradA>::write(grad_a, memory.second.of, owner);
+    } else if constexpr (kBackward && kSumSteps) {
+#pragma unroll
+      for (int i = 0; i < kPiece; ++i)
+        if (from + i < n) over_run = plus(over_run, products[i]);
+    } else if constexpr (kBackward) {
+      put_lane_sums(p, place, from, n, products);
+    }
+    __syncwarp();
+    write_first(from);
+    if constexpr (kStoresGradA) write_grad_a(from);
+    __syncwarp();
   }
-  if constexpr (!kBackward) {
-    if (owns_last) store_state(p, kFinal, place, state);
-  } else {
-    if constexpr (kSumSteps) {
-      Value over_run{};
-#pragma unroll
-      for (int i = 0; i < kRun; ++i)
-        if (i < run.n) over_run = plus(over_run, run.h[i]);
-      add(sum, widened<Sum>(over_run));
-    }
-    if (owns_last) {
+  if constexpr (kBackward && kSumSteps) add(sum, widened<Sum>(over_run));
+  if (owns_last) {
+    Value leaves = state;
+    if constexpr (kBackward) {
       const Operand &a = p.operand[kA];
-      const char *last = global(place.first[kA]) + (p.steps - 1 - tile * kTileSteps) * a.step + lane() * a.lane;
-      const Value factor = conjugated_if(p.conjugate, widened<Value>(load_element<ElementA>(last)));
-      store_state(p, kGradH0, place, mul(factor, state));
+      const char *last = global(place.first[kA]) + (place.steps - 1 - shift_of(kA)) * a.step + lane() * a.lane;
+      leaves = mul(conjugated_if(p.conjugate, widened<Value>(load_element<ElementA>(last))), state);
     }
+    store_state(p, kLeaves, place, leaves);
   }
   return state;
+}
+__device__ __forceinline__ Value finish_tile(const ScanParams &p, const Place &place, const Run &run, Value state,
+                                             Sum &sum, WarpMemory &memory) {
+  return kAllWords && place.words ? finish_tile<kAllWords>(p, place, run, state, sum, memory)
+                                  : finish_tile<false>(p, place, run, state, sum, memory);
 }
 
 // The sum of grad_a over the steps that the block has walked of a group since, and perhaps over its lanes.
@@ -288,50 +318,78 @@ __device__ __forceinline__ void store_sum(const ScanParams &p, const Place &plac
 
 // ------------------------------------------------------------------------------------------------------------------ walk
 
-// To the next tile, by the warp whose place it is.
-__device__ __forceinline__ void advance(const ScanParams &p, Place &place) {
-  const int role = thread() % 32;
-  if (role < kRoles && !(kSumSteps && role == kGradA)) place.first[role] += kTileSteps * p.operand[role].step;
+// The tile after `place`'s, by the warp whose place it is.
+__device__ __forceinline__ void advance(const ScanParams &p, const Place &place, Place &next) {
+  const int role = int(thread() % 32);
+  if (role >= kRoles) return;
+  next.first[role] = place.first[role] + (kSumSteps && role == kGradA ? 0 : kTileSteps * p.operand[role].step);
+  if (role > 0) return;
+  next.group = place.group;
+  next.tile = place.tile + 1;
+  next.lanes = place.lanes;
+  measure(p, next);
 }
 
-// Each warp finds its own way: where nothing is scanned, warps never wait for one another.
+// Where nothing is scanned, each warp finds its own way, and warps never wait for one another. Otherwise the last one finds it for
+// all of them: the places that it writes are read after barriers of the scan.
+constexpr bool kAlone = kSlices == 1;
+__device__ __forceinline__ void meet() {
+  if constexpr (kAlone)
+    __syncwarp();
+  else
+    __syncthreads();
+}
+
+struct WalkMemory : BlockMemory {
+  Place place[kAlone ? kWarps : 1][3];  // of this tile, the next and the one after it
+};
+static_assert(sizeof(WalkMemory) <= kMostShared, "a block's shared memory");
+
 __device__ __forceinline__ void walk(const ScanParams &p) {
-  struct Memory : BlockMemory {
-    Place place[kWarps];
-  };
-  SCANLIB_SHARED(Memory, memory);
-  Place &place = memory.place[warp()];
+  SCANLIB_SHARED(WalkMemory, memory);
   WarpMemory &own = memory.of_warp[warp()];
+  const bool finds = kAlone || warp() == kWarps - 1;
   for (long long number = blockIdx.x; number < p.groups; number += gridDim.x) {
-    __syncwarp();
-    find_place<kSumSteps>(p, place, number, 0, 0);
-    __syncwarp();
-    Value carry = load_state(p, kEnters, place);
-    if (p.steps == 0 && slice() == 0) store_state(p, kLeaves, place, carry);
+    Place *place = memory.place[kAlone ? warp() : 0], *next = place + 1, *later = next + 1;
+    meet();
+    if (finds) {
+      find_place<kSumSteps>(p, *place, number, 0, 0);
+      __syncwarp();
+      advance(p, *place, *next);
+    }
+    meet();
+    Value carry = load_state(p, kEnters, *place);
+    if (p.steps == 0 && slice() == 0) store_state(p, kLeaves, *place, carry);
     Sum sum{};
-    if (p.tiles > 0) start_tile(p, place, 0, 0, own);
+    if (p.tiles > 0) start_tile(p, *place, own);
     for (long long tile = 0; tile < p.tiles; ++tile) {
       Run run;
       wait_for_copies();
       __syncwarp();
-      read_tile(p, place, tile, own, run);
+      read_tile(p, *place, own, run);
       __syncwarp();
-      if (tile + 1 < p.tiles) start_tile(p, place, tile + 1, 1, own);
-      if constexpr (kSlices == 1) {
-        carry = finish_tile(p, place, tile, run, carry, sum, own);
+      if (tile + 1 < p.tiles) start_tile(p, *next, own);
+      if constexpr (kAlone) {
+        advance(p, *next, *later);
+        carry = finish_tile(p, *place, run, carry, sum, own);
       } else {
-        const Prefix<Value> prefix = scanned(summarized(run.a, run.x), &memory.scan);
+        Summary<Value> all = nothing<Value>();  // of the tile, in the last warp
+        const Summary<Value> prefix =
+            scanned(summarized<Value, kRun>(run), &memory.scan, [&](const Summary<Value> &whole) { all = whole; });
+        run.forget();
+        if (finds) advance(p, *next, *later);
         if (tile > 0) carry = memory.scan.state[own_lane()];
-        const Value before = carried_in(prefix.before, doubtful(prefix), carry, run.a, run.x, run.n, &memory.scan, [&] {
-          if (warp() == kWarps - 1 && own_slice() == 0) memory.scan.state[own_lane()] = applied(prefix.all, carry);
+        const Value before = carried_in(prefix, !safe(prefix) || !safe(all), carry, run, &memory.scan, [&] {
+          if (warp() == kWarps - 1 && own_slice() == 0) memory.scan.state[own_lane()] = applied(all, carry);
         });
-        finish_tile(p, place, tile, run, before, sum, own);
+        finish_tile(p, *place, run, before, sum, own);
       }
-      __syncwarp();
-      advance(p, place);
-      __syncwarp();
+      Place *done = place;
+      place = next;
+      next = later;
+      later = done;
     }
-    if constexpr (kSumSteps) store_sum(p, place, sum, memory);
+    if constexpr (kSumSteps) store_sum(p, *place, sum, memory);
   }
 }
 

@@ -38,7 +38,7 @@ enum Layout { kColumns = 0, kRows = 1 };
 enum : int { kSumSteps = 1, kSumLanes = 2 };  // of grad_a, inside a tile
 
 constexpr int kWarp = 32;
-constexpr int kMostRun = 16;
+constexpr int kMostRun = 32;
 constexpr int kWide = 128;  // lanes of a tile that has one slice only
 constexpr int kReduceThreads = 256, kReduceTerms = 8;
 constexpr int64_t kMostTickets = int64_t(1) << 30;  // of 2^31, since blocks draw some more
@@ -129,7 +129,8 @@ int bundle_for(const scanlib_problem &p, const Cut &cut) {
 int resident_threads(const Cut &cut) {
   if (g_tuning.resident) return std::max(g_tuning.resident, cut.threads);
   if (cut.value == SCANLIB_C128) return 384;
-  return cut.value == SCANLIB_F32 && cut.backward && cut.run <= 8 && cut.bundle <= 8 ? 768 : 512;
+  // The longest runs, and sums in double precision, need the registers.
+  return cut.value == SCANLIB_F32 && cut.run < kMostRun && !cut.sum ? 768 : 512;
 }
 
 Cut cut_problem(const scanlib_problem &p) {

@@ -45,7 +45,7 @@ struct CudaPlan {
 // scanlib_cuda_tune(), so that small problems are cut like large ones.
 struct CudaTuning {
   int row_threads = 128, column_threads = 256;  // of a block: 32 times a power of two
-  int run_bytes = 64, backward_run_bytes = 32;  // of one operand that a thread has to itself; 16 elements at most
+  int run_bytes = 64, backward_run_bytes = 32;  // of one operand that a thread has to itself; 32 elements at most
   int bundle = 0;    // tiles, and bundles, that look-back joins at a time; 0: as many as the problem wants
   int resident = 0;  // threads that a multiprocessor is to hold, which bounds their registers; 0: as the kernel wants
   int64_t enough_groups = 1024;  // with so many groups of sequences time is not split

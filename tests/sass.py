@@ -389,6 +389,15 @@ def _forward(blocks: list[Block], loop: Loop, back: set[tuple[int, int]]) -> lis
     return order[::-1]
 
 
+def first_of(
+    blocks: list[Block], loop: Loop, inner: list[Loop], numbers: Iterable[int]
+) -> int | None:
+    """Of these blocks of a loop, the one that comes before the others on the way around it."""
+    back = {(latch, each.header) for each in [loop, *inner] for latch in each.latches}
+    wanted = set(numbers)
+    return next((number for number in _forward(blocks, loop, back) if number in wanted), None)
+
+
 def expanded(
     blocks: list[Block],
     path: list[int],

@@ -7,9 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 import cuda_sass
+import gpu_model
 import pytest
 import sass
-from cuda_sass import KERNEL, Program
+from cuda_sass import KERNEL
+from gpu_model import Program
 
 from bench.shapes import Case
 from scanlib import compiler
@@ -25,7 +27,7 @@ needs_code = pytest.mark.skipif(
 @needs_code
 @pytest.mark.parametrize(
     "architecture",
-    [90, *(pytest.param(sm, marks=pytest.mark.slow) for sm in cuda_sass.MACHINES if sm != 90)],
+    [90, *(pytest.param(sm, marks=pytest.mark.slow) for sm in gpu_model.MACHINES if sm != 90)],
 )
 def test_the_table_is_current(architecture: int) -> None:
     kept = json.loads(cuda_sass.RECORD.read_text())["programs"]
@@ -100,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(128) scanlib_kernel(const Word *a, 
 
 
 @needs_code
-@pytest.mark.parametrize("architecture", cuda_sass.MACHINES)
+@pytest.mark.parametrize("architecture", gpu_model.MACHINES)
 def test_a_lost_vector_load_would_be_seen(
     architecture: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +117,7 @@ def test_a_lost_vector_load_would_be_seen(
     assert (narrow.loads, narrow.stores) == ({"4": 8}, {"4": 4})
     assert wide.instructions < narrow.instructions
     assert wide.in_flight == narrow.in_flight == 16 * 128 * 2 * 16
-    assert wide.cycles > cuda_sass.MEMORY + 2 * cuda_sass.BARRIER
+    assert wide.cycles > gpu_model.MEMORY + 2 * gpu_model.BARRIER
 
 
 @needs_code
@@ -123,7 +125,7 @@ def test_registers_and_shared_memory_are_those_of_the_compilers_report() -> None
     import cuda_gate
 
     definitions = min(cuda_gate.programs(), key=lambda text: ("SCANLIB_KERNEL=2" not in text, text))
-    for architecture, machine in cuda_sass.MACHINES.items():
+    for architecture, machine in gpu_model.MACHINES.items():
         use = cuda_gate.use(definitions, architecture)
         cubin = compiler.program(definitions, architecture)
         assert sass.registers(cubin) == use.registers
@@ -146,8 +148,8 @@ def blocks_of(text: str) -> list[sass.Block]:
     return sass.parse("\n".join(lines), KERNEL)
 
 
-def path_of(text: str, **how: int) -> cuda_sass.HotPath:
-    return cuda_sass.hot_path(blocks_of(text), toy(**how))
+def path_of(text: str, **how: int) -> gpu_model.HotPath:
+    return gpu_model.hot_path(blocks_of(text), toy(**how))
 
 
 def names(code: list[sass.Instruction]) -> list[str]:
@@ -188,21 +190,61 @@ def test_an_access_is_not_waited_for_whose_predicate_is_that_of_the_other_way() 
     either = path_of(LOOP.format(load=load, middle="NOP"))
     both = path_of(LOOP.format(load=load.replace("@!P2", "@!P3"), middle="NOP"))
     assert len(either.elsewhere) == 1
-    more = cuda_sass.timed(both, 4).period - cuda_sass.timed(either, 4).period
-    assert cuda_sass.MEMORY - 50 < more < cuda_sass.MEMORY
+    more = gpu_model.timed(both, 4).period - gpu_model.timed(either, 4).period
+    assert gpu_model.MEMORY - 50 < more < gpu_model.MEMORY
 
 
 def test_inner_loops_count_as_often_as_they_run() -> None:
     middle = """
   MOV R9, RZ
 .L_x_1:
+  {read}
   FADD R4, R4, R9
   IADD3 R9, R9, 0x2, RZ
   ISETP.NE.AND P0, PT, R9, {bound}, PT
   @P0 BRA `(.L_x_1)"""
-    for bound, rounds in (("0x6", 3), ("R20", 2)):  # half of four warps
-        path = path_of(LOOP.format(load=LOAD, middle=middle.format(bound=bound)))
+    # What other warps have left: of eight, a warp has three before it.
+    for bound, read, rounds in (("0x6", "NOP", 3), ("R20", "LDS R9, [R21]", 3), ("R20", "NOP", 1)):
+        text = LOOP.format(load=LOAD, middle=middle.format(bound=bound, read=read))
+        path = path_of(text, threads=256)
         assert names(path.usual).count("FADD") == rounds + 1
+
+
+def test_what_all_warps_but_the_first_do_counts_and_what_one_does_does_not() -> None:
+    join = """
+  @P{0} BRA `(.L_x_{0}2)
+.L_x_{0}1:
+  LDS R9, [R21]
+  FADD R{0}, R4, R9
+  ISETP.NE.AND P0, PT, R9, R20, PT
+  @P0 BRA `(.L_x_{0}1)
+.L_x_{0}2:
+  BAR.SYNC.DEFER_BLOCKING 0x0"""
+    path = path_of(LOOP.format(load=LOAD, middle=join.format(5) + join.format(6)), threads=256)
+    adds = [one.operands[0] for one in path.usual if one.name == "FADD"]
+    assert (adds.count("R5"), adds.count("R6")) == (3, 0)
+
+
+def test_copies_that_are_started_are_waited_for() -> None:
+    """Also where the shorter way is around the wait, which only the first rounds go."""
+    wait = "@P4 BRA `(.L_x_7)\n  LDGDEPBAR\n  DEPBAR.LE SB0, 0x0\n  LDS.128 R4, [R10]\n.L_x_7:"
+    start = "LDGSTS.E.BYPASS.128 [R10], desc[UR4][R2.64]"
+    assert "LDGDEPBAR" in names(path_of(LOOP.format(load=wait, middle=start)).usual)
+
+
+def test_straight_code_is_preferred_to_a_loop_with_the_same_accesses() -> None:
+    load = f"""
+  @P0 BRA `(.L_x_1)
+  {LOAD}
+  FADD R20, R20, R20
+  FADD R20, R20, R20
+  FADD R20, R20, R20
+  BRA `(.L_x_2)
+.L_x_1:
+  {LOAD}
+  @P2 BRA `(.L_x_1)
+.L_x_2:"""
+    assert names(path_of(LOOP.format(load=load, middle="NOP")).usual).count("FADD") == 4
 
 
 POLL = """
@@ -236,25 +278,25 @@ def test_what_other_blocks_publish_is_waited_for_once(poll: str) -> None:
     assert "NANOSLEEP" not in names(one.longest)
     if poll == FIRST:
         assert "LDG.E.128.STRONG.GPU" not in names(one.usual)
-    more = cuda_sass.timed(one, 4).period - cuda_sass.timed(alone, 4).period
-    assert cuda_sass.L2 <= more < cuda_sass.L2 + 20
+    more = gpu_model.timed(one, 4).period - gpu_model.timed(alone, 4).period
+    assert gpu_model.L2 <= more < gpu_model.L2 + 20
 
 
 @pytest.mark.parametrize("between", ["NOP", "BAR.SYNC.DEFER_BLOCKING 0x0"])
 def test_waits_of_different_warps_overlap_up_to_a_barrier(between: str) -> None:
     middle = f"{FIRST}\n  {between}{SECOND}\n  BAR.SYNC.DEFER_BLOCKING 0x0"
     path = path_of(LOOP.format(load=LOAD, middle=middle))
-    period = cuda_sass.timed(path, 4).period
+    period = gpu_model.timed(path, 4).period
     trips = 1 if between == "NOP" else 2
     assert len(path.elsewhere) == 2 - trips
-    assert trips * cuda_sass.L2 < period - cuda_sass.MEMORY < (trips + 0.5) * cuda_sass.L2
+    assert trips * gpu_model.L2 < period - gpu_model.MEMORY < (trips + 0.5) * gpu_model.L2
 
 
 def test_of_two_waits_that_no_warp_can_part_one_follows_the_other() -> None:
     flag = FIRST.replace("@P2 BRA `(.L_x_2)", "NOP")
     middle = f"{flag}\n  LDG.E.STRONG.GPU R20, desc[UR4][R32.64]\n  FADD R21, R20, R20"
-    period = cuda_sass.timed(path_of(LOOP.format(load=LOAD, middle=middle)), 4).period
-    assert period - cuda_sass.MEMORY > 2 * cuda_sass.L2
+    period = gpu_model.timed(path_of(LOOP.format(load=LOAD, middle=middle)), 4).period
+    assert period - gpu_model.MEMORY > 2 * gpu_model.L2
 
 
 def test_serial_walks_and_dtype_switches_are_not_hot() -> None:
@@ -316,28 +358,28 @@ def test_where_a_block_goes_on(jump: str, after: list[int]) -> None:
     ],
 )
 def test_resident_blocks(registers: int, shared: int, threads: int, blocks: int) -> None:
-    assert cuda_sass.resident(registers, shared, threads, cuda_sass.MACHINES[90]) == blocks
+    assert gpu_model.resident(registers, shared, threads, gpu_model.MACHINES[90]) == blocks
 
 
 def test_loads_ahead_hide_their_latency() -> None:
     """The same additions between two tiles, behind which loads are hidden that were started before them."""
-    additions, latency = 300, cuda_sass.MEMORY
+    additions, latency = 300, gpu_model.MEMORY
     work = "  FADD R4, R4, R6\n" * additions
     late = path_of(LOOP.format(load=LOAD, middle=work))
     wait = "LDGDEPBAR\n  DEPBAR.LE SB0, 0x0\n  LDS.128 R4, [R10]"
     start = "LDGSTS.E.BYPASS.128 [R10], desc[UR4][R2.64]\n"
     ahead = path_of(LOOP.format(load=wait, middle=start + work))
     soon = path_of(LOOP.format(load=wait, middle=start))
-    busy = additions * cuda_sass.ALU
+    busy = additions * gpu_model.ALU
     assert busy > latency
-    assert cuda_sass.timed(late, 4).period > busy + latency
-    assert busy < cuda_sass.timed(ahead, 4).period < busy + latency / 5
-    assert latency < cuda_sass.timed(soon, 4).period < latency + 150
+    assert gpu_model.timed(late, 4).period > busy + latency
+    assert busy < gpu_model.timed(ahead, 4).period < busy + latency / 5
+    assert latency < gpu_model.timed(soon, 4).period < latency + 150
 
 
 def test_bounds_of_a_program() -> None:
-    machine = cuda_sass.MACHINES[90]
-    bounds = cuda_sass.predicted(toy(), machine, 8, machine.needed / 2, 1.0, 1e4, 0.0)
+    machine = gpu_model.MACHINES[90]
+    bounds = gpu_model.predicted(toy(), machine, 8, machine.needed / 2, 1.0, 1e4, 0.0)
     assert bounds["in flight"] == 0.5
     assert bounds["issue"] == bounds["copy"] == 1
     assert 0 < bounds["latency"] < 0.1

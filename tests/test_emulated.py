@@ -126,7 +126,7 @@ def test_many_small_stacks(shape: tuple[int, ...], axis: int, member: Member) ->
 def test_words_and_elements_give_the_same_bits(
     shape: tuple[int, ...], axis: int, dtype_name: str, member: Member
 ) -> None:
-    """Operands that can be moved 16 bytes at a time, and the same ones that cannot: too far in, or strided."""
+    """Operands that can be moved 16 bytes at a time, and those that cannot: too far in, or strided, or only `a`."""
     a, x, h0 = arrays(shape, axis, dtype_name)
 
     def moved(array: Any) -> Any:
@@ -149,8 +149,14 @@ def test_words_and_elements_give_the_same_bits(
 
     found: list[Any] = []
     with emulated.tuned(**SMALL, many_lanes=100):
-        for way in (aligned, moved, strided):
-            given = [member.array(h0), *(way(v).view(emulated.EmulatedArray) for v in (a, x, x))]
+        for way_of_a, way in (
+            (aligned, aligned),
+            (moved, moved),
+            (strided, strided),
+            (strided, aligned),
+        ):
+            ways = (way_of_a(a), way(x), way(x))
+            given = [member.array(h0), *(each.view(emulated.EmulatedArray) for each in ways)]
             for reverse in (False, True):
                 out = way(np.zeros_like(x)).view(emulated.EmulatedArray)
                 options = {"axis": axis, "reverse": reverse}
@@ -159,6 +165,31 @@ def test_words_and_elements_give_the_same_bits(
                 found.append([np.ascontiguousarray(v) for v in (out, *grads)])
     for number, other in enumerate(found[2:]):
         assert all(map(same_bits, other, found[number % 2]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((3, 301), 1), ((301, 8), 0), ((200, 3), 1), ((3, 200), 0)]
+)
+@pytest.mark.parametrize(("dtype", "number"), [("f4", -0.0), ("c8", complex(np.inf, -0.0))])
+def test_steps_that_fill_up_a_tile_change_no_state(
+    shape: tuple[int, ...], axis: int, dtype: str, number: complex, member: Member
+) -> None:
+    """The last tile ends before its threads' runs do; what is left of them leaves zeros and infinities as they are."""
+    state = tuple(n for d, n in enumerate(shape) if d != axis)
+    h0 = np.full(state, number, dtype)
+    a, x = np.ones(shape, dtype), np.full(shape, -0.0, dtype)
+    if dtype == "c8":
+        a.imag = x.imag = -0.0
+    with emulated.tuned(**SMALL):
+        h, final = scanlib.linear_recurrence(
+            *(member.array(v) for v in (a, x, h0)), axis=axis, return_final=True
+        )
+    last = np.ascontiguousarray(np.take(h, -1, axis=axis))
+    assert same_bits(np.ascontiguousarray(final), last)
+    # Of one thread's run; where runs are joined, -0 may become 0.
+    if dtype == "f4" and shape[axis] == 3:
+        assert np.all(np.signbit(final))
+        assert not np.any(final)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +206,22 @@ def test_operands_narrower_than_what_is_computed_in(
     found = scanlib.linear_recurrence_vjp(*given, axis=1)[:2]
     expected = scanlib.linear_recurrence_vjp(g, a[:, :1], h, axis=1)[:2]
     for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        assert np.allclose(one, other, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(("a_dtype", "dtype"), [("f2", "c16"), ("c16", "f2")])
+def test_results_of_2_and_of_16_bytes(axis: int, a_dtype: str, dtype: str, member: Member) -> None:
+    """What is stored at a time fills a word of the larger ones, and less than a register of the others."""
+    rng = rng_for((40, 16, axis))
+    a = (0.5 + 0.5 * rng.random((40, 16))).astype(a_dtype)
+    g, h = (rng.standard_normal((40, 16)).astype(dtype) for _ in range(2))
+    with emulated.tuned(**SMALL):
+        found = scanlib.linear_recurrence_vjp(*map(member.array, (g, a, h)), axis=axis)[:2]
+    for one, other in zip(
+        found, scanlib.linear_recurrence_vjp(g, a, h, axis=axis)[:2], strict=True
+    ):
         assert one.dtype == other.dtype
         assert np.allclose(one, other, rtol=0.01, atol=0.01)
 

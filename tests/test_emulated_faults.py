@@ -90,7 +90,7 @@ TORN = """{
 DRAW = "memory.ticket = ticket;"
 LATER = """memory.ticket =
       ticket < p.tiles * p.groups ? unsigned(p.tiles * p.groups) - 1 - ticket : ticket;"""
-READ = "read_tile(p, place, place.tile, own, run);\n"
+READ = "read_tile(p, place, own, run);\n"
 
 #: what is wrong -> (file, lines, the lines instead)
 WRONG = {
@@ -153,13 +153,18 @@ def test_a_broken_kernel_fails(fault: str, tmp_path: Path, member: Member) -> No
 UNORDERED = {
     "a barrier too few": (
         "scan.cuh",
-        "memory->of_warp[warp()][own_lane()] = mine;\n  __syncthreads();",
-        "memory->of_warp[warp()][own_lane()] = mine;",
+        "memory->of_warp.put(warp_, lane_, mine);\n  __syncthreads();",
+        "memory->of_warp.put(warp_, lane_, mine);",
     ),
     "results stored before they are there": (
         "walk.cuh",
-        "__syncwarp();\n      put_part<ElementH",
-        "put_part<ElementH",
+        "__syncwarp();\n    write_first(from);",
+        "write_first(from);",
+    ),
+    "a place found anew that others still read": (
+        "walk.cuh",
+        "if (tile + 1 < p.tiles) start_tile(p, *next, own);",
+        "if (finds) advance(p, *next, *later);\n      if (tile + 1 < p.tiles) start_tile(p, *next, own);",
     ),
     "mail that others may write meanwhile": (
         "emulator.h",
@@ -172,7 +177,8 @@ UNORDERED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", UNORDERED)
 def test_a_race_is_found(fault: str, tmp_path: Path) -> None:
-    status, output = sanitized(tmp_path, "thread", broken(tmp_path, *UNORDERED[fault]), 1)
+    problems = 4 if "a place" in fault else 1  # of which the fourth is walked
+    status, output = sanitized(tmp_path, "thread", broken(tmp_path, *UNORDERED[fault]), problems)
     assert status != 0
     assert "ThreadSanitizer: data race" in output, output[-4000:]
 

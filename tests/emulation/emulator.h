@@ -75,7 +75,7 @@ namespace scanlib {
 #define SCANLIB_SHARED(type, name) type &name = *static_cast<type *>(emulated_shared(sizeof(type)))
 
 inline char *global(char *at) { return at; }
-inline int anew(int value) { return value; }
+inline unsigned anew(unsigned value) { return value; }
 
 template <class V>
 V shuffle_up(V value, int distance) {
