@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(
     bool(compiler.unavailable()), reason=compiler.unavailable() or "the compiler is here"
 )
 ELF = b"\x7fELF"
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def smallest() -> str:
@@ -51,6 +52,28 @@ def test_no_program_spills(architecture: int, half: int) -> None:
         if found.spilled:
             spilling.append(f"{found}: {definitions}")
     assert not spilling, "\n".join(spilling)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["13.0.88", "12.4.127"])
+def test_older_compilers_take_the_source(version: str, tmp_path: Path) -> None:
+    """Of every twelfth kind of program one: what a newer NVRTC takes, an older one may refuse."""
+    from bench import gpu_prepare
+
+    with Path(os.devnull).open("w") as log:
+        nvrtc = gpu_prepare.nvrtc(version, tmp_path, log)
+    kinds = list(cuda_gate.kinds(cuda_gate.programs()).values())
+    wanted = [alike[index % len(alike)] for index, alike in list(enumerate(kinds))[3::12]]
+    (tmp_path / "programs").write_text("\n".join(wanted))
+    command = [sys.executable, "-m", "bench.gpu_programs", str(tmp_path / "programs")]
+    command += ["--nvrtc", str(nvrtc), "--output", str(tmp_path)]
+    environment = {**os.environ, "SCANLIB_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    release = ".".join(version.split(".")[:2])
+    assert f"{len(wanted)} programs for sm_90 by NVRTC {release}" in done.stdout
 
 
 def test_a_spill_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
