@@ -350,7 +350,7 @@ def best_path(
     blocks: list[Block], loop: Loop, inner: list[Loop], weigh: Callable[[Block], Weight]
 ) -> tuple[Weight, list[int]]:
     """Once around a loop, each inner loop passed once: the path of the greatest weight, compared number by number."""
-    back = {(latch, each.header) for each in [loop, *inner] for latch in each.latches}
+    back = _back(loop, inner)
     order = _forward(blocks, loop, back)
     best: dict[int, tuple[Weight, list[int]]] = {
         loop.header: (weigh(blocks[loop.header]), [loop.header])
@@ -366,6 +366,11 @@ def best_path(
                 if after not in best or total > best[after][0]:
                     best[after] = total, [*path, after]
     return max((best[latch] for latch in loop.latches if latch in best), key=lambda found: found[0])
+
+
+def _back(loop: Loop, inner: list[Loop]) -> set[tuple[int, int]]:
+    """The edges that begin a round of these loops again."""
+    return {(latch, each.header) for each in [loop, *inner] for latch in each.latches}
 
 
 def _forward(blocks: list[Block], loop: Loop, back: set[tuple[int, int]]) -> list[int]:
@@ -393,9 +398,9 @@ def first_of(
     blocks: list[Block], loop: Loop, inner: list[Loop], numbers: Iterable[int]
 ) -> int | None:
     """Of these blocks of a loop, the one that comes before the others on the way around it."""
-    back = {(latch, each.header) for each in [loop, *inner] for latch in each.latches}
     wanted = set(numbers)
-    return next((number for number in _forward(blocks, loop, back) if number in wanted), None)
+    order = _forward(blocks, loop, _back(loop, inner))
+    return next((number for number in order if number in wanted), None)
 
 
 def expanded(
