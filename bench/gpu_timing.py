@@ -1,7 +1,8 @@
 """Timing on a GPU: candidates in turn, by events on the stream, each after the cache was filled with something else.
 
-Filling the cache also takes longer than a call needs on the host, so what is timed is queued before the GPU gets to it
-and the host's share does not show. JAX has no events; its calls are queued many at a time and the whole is timed.
+It is filled by reading: lines that were written would go to memory while a call is timed, and make every call slower by
+as much. Filling it also takes longer than a call needs on the host, so what is timed is queued before the GPU gets to
+it and the host's share does not show. JAX has no events; its calls are queued many at a time and the whole is timed.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ class TorchEvents:
         import torch
 
         self.torch = torch
-        self.memory = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+        self.memory = torch.ones(FLUSH_BYTES // 4, device="cuda")
 
     def flush(self) -> None:
-        self.memory.fill_(1)
+        self.memory.sum()
 
     def mark(self) -> Any:
         event = self.torch.cuda.Event(enable_timing=True)
@@ -57,10 +58,10 @@ class CuPyEvents:
         import cupy
 
         self.cupy = cupy
-        self.memory = cupy.empty(FLUSH_BYTES, dtype=cupy.uint8)
+        self.memory = cupy.ones(FLUSH_BYTES // 4, dtype=cupy.float32)
 
     def flush(self) -> None:
-        self.memory.fill(1)
+        self.memory.sum()
 
     def mark(self) -> Any:
         event = self.cupy.cuda.Event()
