@@ -1,4 +1,4 @@
-"""What holds four kernels up, as Nsight Compute counts it: share of the memory's speed, registers, warps, stalls.
+"""What holds the kernels up, as Nsight Compute counts it: share of the memory's speed, registers, warps, stalls.
 
 Started by itself this runs ncu on itself; where ncu may not read the counters, it says why.
 """
@@ -6,6 +6,7 @@ Started by itself this runs ncu on itself; where ncu may not read the counters, 
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import re
 import shutil
@@ -37,24 +38,21 @@ CALLING = "calling "
 MOST_STALLS = 4
 
 
-def inner(log2: int) -> int:
-    """Make four calls, and say before each which it is."""
+def inner(log2: int, dtypes: list[str]) -> int:
+    """Make a call of each kernel, and say before which it is."""
     columns, _, _, rows, few, _ = shapes.shapes(log2)
     try:
         library = gpu_libraries.first("cupy", "torch")
     except gpu_libraries.MissingError as error:
         print(error, flush=True)
         return gpu_report.COULD_NOT
-    for case, work in (
-        (columns, "forward"),
-        (few, "forward"),
-        (columns, "backward"),
-        (rows, "forward"),
+    for dtype, work, case in itertools.product(
+        dtypes, ("forward", "backward"), (columns, few, rows)
     ):
-        inputs = library.inputs(case, "float32")
-        call = gpu_direct.forward(library, case, "float32", inputs, {})
+        inputs = library.inputs(case, dtype)
+        call = gpu_direct.forward(library, case, dtype, inputs, {})
         if work == "backward":
-            call = gpu_direct.backward(library, case, "float32", inputs, inputs.x, {})
+            call = gpu_direct.backward(library, case, dtype, inputs, inputs.x, {})
         print(f"{CALLING}{case.name}: {call.plan[1].split(':')[0]}", flush=True)
         call()
         library.wait()
@@ -84,10 +82,10 @@ def main() -> int:
     parser.add_argument("--inner", action="store_true", help="only make the calls")
     options = parser.parse_args()
     if options.inner:
-        return inner(options.log2)
+        return inner(options.log2, options.dtypes.split(","))
     report = gpu_report.Report("profile", options.output, options.seconds)
     if rehearsal.active():
-        inner(options.log2)
+        inner(options.log2, options.dtypes.split(","))
         report.left_out("counters", "rehearsal")
         return report.close()
     ncu = shutil.which("ncu", path=f"{os.environ.get('PATH')}:/usr/local/cuda/bin")
@@ -98,7 +96,7 @@ def main() -> int:
                "--print-units", "base",
                *(part for section in SECTIONS for part in ("--section", section)),
                sys.executable, "-P", "-m", "bench.gpu_profile", "--inner", "--output", str(options.output),
-               "--log2", str(options.log2)]
+               "--log2", str(options.log2), "--dtypes", options.dtypes]
     # fmt: on
     output = watched(command)
     found = rows(output)

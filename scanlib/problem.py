@@ -154,10 +154,13 @@ def dtype_code(name: str, operand: str) -> int:
 
 
 def broadcast_strides(shape: Shape, strides: Shape, target: Shape) -> Shape:
-    """Strides of an array seen at shape `target`: 0 along every axis it is repeated on."""
+    """Strides of an array seen at shape `target`: 0 along every axis it is repeated on, and along no other.
+
+    NumPy and CuPy give an array without elements strides of 0.
+    """
     missing = len(target) - len(shape)
     return (0,) * missing + tuple(
-        0 if length == 1 and wanted != 1 else stride
+        0 if length == 1 and wanted != 1 else stride if length else 1
         for length, stride, wanted in zip(shape, strides, target[missing:], strict=True)
     )
 

@@ -203,7 +203,7 @@ class EmulatedCuda(StridedCuda):
     path = "libscanlib (emulated)"
 
     def address(self, array: Any) -> int:
-        return array.ctypes.data
+        return array.ctypes.data if array.size else 0  # as CuPy has it
 
     def writable(self, array: Any) -> bool:
         return bool(array.flags.writeable)
