@@ -23,9 +23,9 @@ from scanlib.errors import NativeError
 #: What is tried in place of the value in force. Larger blocks, and longer runs backward, want more shared memory than a
 #: kernel is given.
 KNOBS: dict[str, tuple[int, ...]] = {
-    "enough_groups": (128, 256, 512, 4096),
+    "enough_groups": (128, 256, 1024, 4096),
     "bundle": (8, 16, 32),
-    "run_bytes": (32, 128),
+    "run_bytes": (32,),
     "backward_run_bytes": (16,),
     "row_threads": (64,),
     "column_threads": (128,),

@@ -2,17 +2,18 @@
 // Merrill and Garland 2016).
 //
 // A block draws a ticket, loads the tile of that number, and publishes what the tile does to any carry, its partial. It finds
-// its own carry in what earlier tiles have published, while its elements stay in registers and those of its next tile are on
-// their way. Blocks wait only for lower tickets than that of the tile they are at, and whoever holds the lowest of those that are
-// not done is at it, so they cannot wait in a circle, however few of them fit the device.
+// its own carry in what earlier tiles have published, while its elements stay in registers and those of a later tile are on
+// their way. Before it looks for the carry of a tile, it publishes the partial of the next one: otherwise tiles would wait for
+// partials of blocks that wait themselves. Blocks wait only for lower tickets than that of the tile they are at, and whoever
+// holds the lowest of those that are not done is at it, so they cannot wait in a circle, however few of them fit the device.
 //
 // The carry is always the same expression, whoever was first, so results never depend on timing: kBundle tiles form a bundle,
-// kBundle bundles a stack, and a tile joins
+// kBundle bundles a stack, kBundle stacks a pile, and a tile joins
 //
-//   the last state of the stack before | the bundles before it in its stack | the tiles before it in its bundle
+//   the last state of the pile before | the stacks before it in its pile | the bundles before it in its stack | the tiles before it
 //
-// each of which somebody published: every tile its partial, the last tile of a bundle the aggregate of that bundle, and every
-// tile, when its walk is done, its last state. Where such a combination cannot be relied on (summary.cuh), the carry is the
+// each of which somebody published: every tile its partial, whoever publishes the last partial of a bundle the aggregate of
+// that bundle, likewise of a stack, and every tile, when its walk is done, its last state. Where such a combination cannot be relied on (summary.cuh), the carry is the
 // last state of the tile before, and tiles follow one another as in a serial loop.
 //
 // What is published travels in words that are written and read whole, each with a tag that is not zero, in memory that was zeroed
@@ -22,7 +23,8 @@
 
 namespace scanlib {
 
-constexpr int kBundle = SCANLIB_BUNDLE;
+constexpr unsigned kBundle = SCANLIB_BUNDLE;
+static_assert(kBundle > 1, "what is looked back on");
 
 // `kValues` values and a tag of 32 bits. In memory lie the first words of all lanes of a tile, then the second ones.
 template <int kValues>
@@ -35,7 +37,7 @@ struct Mail {
     Value value[kValues];
     unsigned part[kWords * kEach];
   };
-  unsigned tag;
+  unsigned tag[kWords];  // that of the content, and again for the other words
 
   static __device__ __forceinline__ Word *place(char *mails, unsigned number) {
     return reinterpret_cast<Word *>(mails) + (long long)number * (kWords * kWidth) + lane();
@@ -47,24 +49,32 @@ struct Mail {
       Word word;
 #pragma unroll
       for (int i = 0; i < kEach; ++i) word.word[i] = w * kEach + i < kContent ? part[w * kEach + i] : 0;
-      word.word[kEach] = tag;
+      word.word[kEach] = tag[0];
       post(to + w * kWidth, word);
     }
   }
-  // Whether all of it is there.
-  __device__ __forceinline__ bool receive(char *mails, unsigned number) {
+  // Takes a look, of which nothing is used before there() is asked.
+  __device__ __forceinline__ void receive(char *mails, unsigned number) {
     const Word *from = place(mails, number);
     Word word[kWords];
 #pragma unroll
     for (int w = 0; w < kWords; ++w) word[w] = look(from + w * kWidth);
-    bool whole = true;
 #pragma unroll
     for (int w = 0; w < kWords; ++w) {
 #pragma unroll
       for (int i = 0; i < kEach; ++i) part[w * kEach + i] = word[w].word[i];
-      whole = whole && word[w].word[kEach] != 0;
+      tag[w] = word[w].word[kEach];
     }
-    tag = word[0].word[kEach];
+  }
+  __device__ __forceinline__ void tag_all(unsigned as) {
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) tag[w] = as;
+  }
+  // Whether all of it was.
+  __device__ __forceinline__ bool there() const {
+    bool whole = true;
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) whole = whole && tag[w] != 0;
     return whole;
   }
 };
@@ -76,23 +86,26 @@ __device__ __forceinline__ void send_summary(char *records, unsigned number, con
   mail.value[0] = summary.factor.high;
   mail.value[1] = summary.factor.low;
   mail.value[2] = summary.local;
-  mail.tag = packed_bounds(summary);
+  mail.tag[0] = packed_bounds(summary);
   mail.send(records, number);
 }
 __device__ __forceinline__ Summary<Value> opened(const RecordMail &mail) {
   Summary<Value> summary{{mail.value[0], mail.value[1]}, mail.value[2], 0, 0};
-  unpack_bounds(mail.tag, summary);
+  unpack_bounds(mail.tag[0], summary);
   return summary;
 }
 __device__ __forceinline__ void send_end(const ScanParams &p, unsigned number, Value state) {
   StateMail mail;
   mail.value[0] = state;
-  mail.tag = 1;
+  mail.tag[0] = 1;
   mail.send(p.ends, number);
 }
-__device__ __forceinline__ Value end_of(const ScanParams &p, unsigned number) {
-  StateMail mail;
-  while (!mail.receive(p.ends, number)) wait_a_little();
+// Waits for a state that was looked at before.
+__device__ __forceinline__ Value end_of(const ScanParams &p, unsigned number, StateMail &mail) {
+  while (!mail.there()) {
+    wait_a_little();
+    mail.receive(p.ends, number);
+  }
   return mail.value[0];
 }
 
@@ -102,91 +115,171 @@ __device__ __forceinline__ unsigned number_of(const ScanParams &p, const Place &
 }
 
 struct LookBackMemory : BlockMemory {
-  Place place[3];  // of this tile, the next and the one after it
-  unsigned ticket;
+  WarpInputs inputs[2][kWarps];  // of this tile and the next
+  Place place[4];                // of these two and the two after them
+  unsigned ticket, count;
   Value from[kWarpLanes], carry[kWarpLanes];
 };
 static_assert(sizeof(LookBackMemory) <= kMostShared, "a block's shared memory");
 
-// What look-back joins for a tile: the records of `bundles` bundles before number `bundle`, and then of `tiles` tiles before number
-// `tile`. So many warps take part as have `each` records for each of their slices.
+// What is joined: the records of `stacks` stacks before number `stack`, then of `bundles` bundles before number `bundle`, and then of
+// `tiles` tiles before number `tile`; at most kMost, by kTakers threads of a lane, of which those have records that come first.
+template <unsigned kMost, unsigned kTakers>
 struct Joint {
-  unsigned bundle, bundles, tile, tiles;
+  unsigned stack, stacks, bundle, bundles, tile, tiles;
 
-  static constexpr unsigned kMost = 2 * kBundle - 2 > kBundle ? 2 * kBundle - 2 : kBundle;
-  static constexpr unsigned kEach = (kMost + kSlices - 1) / kSlices;
-  // Looked at together: what fits 8 registers.
-  static constexpr unsigned kAtOnce = kEach > 1 && RecordMail::kWords == 1 ? 2 : 1;
+  static constexpr unsigned kEach = (kMost + kTakers - 1) / kTakers;
+  // Looked at together: what fits 16 registers.
+  static constexpr unsigned kAtOnce = RecordMail::kWords > 1 ? 1 : kEach < 4 ? kEach : kEach % 3 ? 4 : 3;
 
-  __device__ __forceinline__ unsigned count() const { return bundles + tiles; }
-  __device__ __forceinline__ unsigned warps() const {
-    return (count() + kWarpSlices * kEach - 1) / (kWarpSlices * kEach);
+  struct Mails {
+    RecordMail of[kAtOnce];
+  };
+
+  __device__ __forceinline__ unsigned count() const { return stacks + bundles + tiles; }
+  // How many of them have any.
+  __device__ __forceinline__ unsigned takers() const { return (count() + kEach - 1) / kEach; }
+  // Whether a taker has record i of those that it looks at together, from its record `begin` on.
+  __device__ __forceinline__ bool has(unsigned taker, unsigned begin, unsigned i) const {
+    return begin + i < kEach && taker * kEach + begin + i < count();
   }
-  // Those of the thread's slice.
-  __device__ __forceinline__ Summary<Value> own(const ScanParams &p, unsigned group) const {
+  __device__ __forceinline__ void look(const ScanParams &p, unsigned group, unsigned taker, unsigned begin,
+                                       Mails &mails) const {
+#pragma unroll
+    for (unsigned i = 0; i < kAtOnce; ++i) {
+      mails.of[i] = {};  // nothing of an earlier look is kept
+      mails.of[i].tag_all(1);
+      if (!has(taker, begin, i)) continue;
+      const unsigned record = taker * kEach + begin + i;
+      char *records = p.partials;
+      unsigned number = tile - count() + record;
+      if (record < stacks)
+        records = p.stacks, number = stack - stacks + record;
+      else if (record < stacks + bundles)
+        records = p.bundles, number = bundle - stacks - bundles + record;
+      mails.of[i].receive(records, number * unsigned(p.groups) + group);
+    }
+  }
+  // All of one taker. kLooked: which has looked at the first of them already.
+  template <bool kLooked>
+  __device__ __forceinline__ Summary<Value> of(const ScanParams &p, unsigned group, unsigned taker,
+                                               Mails &mails) const {
     Summary<Value> mine = nothing<Value>();
 #pragma unroll 1
     for (unsigned begin = 0; begin < kEach; begin += kAtOnce) {
-      const unsigned first = slice() * kEach + begin, end = begin + kAtOnce < kEach ? kAtOnce : kEach - begin;
-      RecordMail mail[kAtOnce] = {};
-      bool whole;
-      do {
-        whole = true;
+      for (bool looked = kLooked && begin == 0;; looked = false) {
+        if (!kLooked || !looked) look(p, group, taker, begin, mails);
+        bool whole = true;
 #pragma unroll
-        for (unsigned i = 0; i < kAtOnce; ++i) {
-          const unsigned record = first + i;
-          if (i >= end || record >= count()) continue;
-          const bool of_bundle = record < bundles;
-          const unsigned number = of_bundle ? bundle - bundles + record : tile - count() + record;
-          whole = mail[i].receive(of_bundle ? p.aggregates : p.partials, number * unsigned(p.groups) + group) && whole;
-        }
-        if (!whole) wait_a_little();
-      } while (!whole);
+        for (unsigned i = 0; i < kAtOnce; ++i) whole = whole && mails.of[i].there();
+        if (whole) break;
+        wait_a_little();
+      }
 #pragma unroll
       for (unsigned i = 0; i < kAtOnce; ++i)
-        if (i < end && first + i < count()) mine = joined(mine, opened(mail[i]));
+        if (has(taker, begin, i)) mine = joined(mine, opened(mails.of[i]));
     }
     return mine;
   }
 };
 
-// The state before a tile, which has published its partial.
-__device__ __forceinline__ Value look_back(const ScanParams &p, const Place &place, LookBackMemory &memory) {
-  const unsigned groups = unsigned(p.groups), group = unsigned(place.group), tile = unsigned(place.tile);
-  const unsigned bundle = tile / kBundle, tiles = tile % kBundle, bundles = bundle % kBundle;
-  // The last tile of a bundle publishes its aggregate first.
+using OfBundle = Joint<kBundle, kWarpSlices>;
+using OfTile = Joint<3 * kBundle - 3, kSlices>;
+
+// By the last warp, when it has published the partial of a tile: counts those of its bundle, in its first thread ...
+__device__ __forceinline__ unsigned counted(const ScanParams &p, const Place &place) {
+  const unsigned bundle = unsigned(place.tile) / kBundle * unsigned(p.groups) + unsigned(place.group);
+  return own_thread() == 0 ? atomicAdd(p.counts + bundle, 1u) : 0;
+}
+__device__ __forceinline__ bool was_last(unsigned count, LookBackMemory &memory) {
+  __syncwarp();
+  if (own_thread() == 0) memory.count = count;
+  __syncwarp();
+  return memory.count == kBundle - 1;
+}
+// ... and where that was the last one publishes the aggregate, and likewise that of the stack. The other records are there or on
+// their way.
+__device__ __forceinline__ void complete(const ScanParams &p, const Place &place, unsigned count,
+                                         LookBackMemory &memory) {
+  if (!was_last(count, memory)) return;
+  const unsigned groups = unsigned(p.groups), group = unsigned(place.group);
+  unsigned number = unsigned(place.tile) / kBundle;  // of a bundle, then of a stack
 #pragma unroll 1
-  for (int last = tiles == kBundle - 1; last >= 0; --last) {
-    if (!last && thread() - (kThreads - 32) < kWarpLanes) {
-      const unsigned stack = anew(bundle) / kBundle;
-      memory.from[own_lane()] =
-          stack > 0 ? end_of(p, (stack * kBundle * kBundle - 1) * groups + group) : load_state(p, kEnters, place);
-    }
-    const Joint joint{bundle, last ? 0 : bundles, last ? tile + 1 : tile, last ? tiles + 1 : tiles};
-    const bool takes_part = unsigned(warp()) < joint.warps();
-    Summary<Value> mine;
-    if (takes_part) {
-      mine = joint.own(p, group);
-      __syncwarp();
-      mine = scanned_in_warp(mine);
-    }
-    __syncthreads();
-    if (takes_part && own_slice() == kWarpSlices - 1) memory.scan.of_warp.put(warp(), own_lane(), mine);
-    __syncthreads();
-    if (thread() >= kWarpLanes) continue;
+  for (bool of_stack = false;; of_stack = true) {
+    const unsigned end = (number + 1) * kBundle;
+    const OfBundle joint{0, 0, end, of_stack ? kBundle : 0, end, of_stack ? 0 : kBundle};
+    OfBundle::Mails mails;
+    Summary<Value> mine = joint.of<false>(p, group, own_slice(), mails);
+    __syncwarp();
+    mine = scanned_in_warp(mine);
+    if (own_slice() == kWarpSlices - 1) send_summary(of_stack ? p.stacks : p.bundles, number * groups + group, mine);
+    if (of_stack) return;
+    number /= kBundle;
+    if (own_thread() == 0) count = atomicAdd(p.stack_counts + number * groups + group, 1u);
+    if (!was_last(count, memory)) return;
+  }
+}
+
+// What a tile looks back on, and what a look at it has found: it is taken long before it is needed, so that it is there by then.
+struct Looked {
+  OfTile::Mails mails;
+  StateMail state;  // before the pile
+};
+constexpr bool kLooksEarly = OfTile::kAtOnce == 1 || kBackward || SCANLIB_RESIDENT <= 512;  // there are registers for it
+__device__ __forceinline__ OfTile joint_of(unsigned tile) {
+  const unsigned bundle = tile / kBundle, stack = bundle / kBundle;
+  return {stack, stack % kBundle, bundle, bundle % kBundle, tile, tile % kBundle};
+}
+__device__ __forceinline__ int warps_of(const OfTile &joint) {
+  return int((joint.takers() + kWarpSlices - 1) / kWarpSlices);
+}
+// Whether a thread takes the state before the pile; of a warp that has no records of most tiles.
+__device__ __forceinline__ bool takes_state() {
+  return warp() == (kWarps > 2 ? kWarps - 2 : 0) && own_thread() < kWarpLanes;
+}
+// Of the last tile of the pile before; none in the first one.
+__device__ __forceinline__ bool has_pile_before(unsigned tile) { return tile >= kBundle * kBundle * kBundle; }
+__device__ __forceinline__ unsigned end_of_pile_before(const ScanParams &p, const Place &place) {
+  const unsigned in_pile = unsigned(place.tile) % (kBundle * kBundle * kBundle);
+  return number_of(p, place) - (in_pile + 1) * unsigned(p.groups);
+}
+__device__ __forceinline__ void take_look(const ScanParams &p, const Place &place, Looked &looked) {
+  const unsigned tile = unsigned(place.tile);
+  if (takes_state() && has_pile_before(tile)) looked.state.receive(p.ends, end_of_pile_before(p, place));
+  const OfTile joint = joint_of(tile);
+  if (kLooksEarly && warp() < warps_of(joint)) joint.look(p, unsigned(place.group), slice(), 0, looked.mails);
+}
+
+// The state before a tile, which has published its partial.
+__device__ __forceinline__ Value look_back(const ScanParams &p, const Place &place, Looked &looked,
+                                           LookBackMemory &memory) {
+  const unsigned tile = unsigned(place.tile);
+  if (takes_state()) {
+    memory.from[own_lane()] =
+        has_pile_before(tile) ? end_of(p, end_of_pile_before(p, place), looked.state) : load_state(p, kEnters, place);
+  }
+  const OfTile joint = joint_of(tile);
+  const int warps = warps_of(joint);
+  Summary<Value> mine;
+  if (warp() < warps) {
+    mine = joint.of<kLooksEarly>(p, unsigned(place.group), slice(), looked.mails);
+    __syncwarp();
+    mine = scanned_in_warp(mine);
+  }
+  __syncthreads();
+  if (warp() < warps && own_slice() == kWarpSlices - 1) memory.scan.of_warp.put(warp(), own_lane(), mine);
+  __syncthreads();
+  if (thread() < kWarpLanes) {
     Summary<Value> since = nothing<Value>();
 #pragma unroll 1
-    for (unsigned w = 0; w < joint.warps(); ++w) {
+    for (int w = 0; w < warps; ++w) {
       const Summary<Value> next = memory.scan.of_warp.of(w, own_lane());
       since = w > 0 ? joined(since, next) : next;
     }
-    if (last) {
-      send_summary(p.aggregates, anew(bundle) * groups + group, since);
-      continue;
-    }
     Value carry = memory.from[own_lane()];
     if (tile > 0 && !(safe(since) && safe_carry(carry))) {
-      carry = end_of(p, (anew(tile) - 1) * groups + group);
+      StateMail before = {};
+      carry = end_of(p, number_of(p, place) - unsigned(p.groups), before);
     } else if (joint.count() > 0) {
       carry = applied(since, carry);
     }
@@ -215,50 +308,64 @@ __device__ __forceinline__ void settle(const ScanParams &p, unsigned ticket, Pla
 
 __device__ __forceinline__ void walk_tiles(const ScanParams &p) {
   SCANLIB_SHARED(LookBackMemory, memory);
-  WarpMemory &own = memory.of_warp[warp()];
   const unsigned end_of_tiles = unsigned(p.tiles);
-  // A turn finishes a tile, begins to load the next one, and draws the one after that. The first two only lead up to it.
-  int ahead = 2;
-  Place *here = memory.place, *after = here + 1, *drawn_one = after + 1;
+  auto exists = [&](const Place &place) { return unsigned(place.tile) < end_of_tiles; };
+  // A turn finishes a tile, publishes the partial of the next, begins to load the one after that, and draws another. The first three
+  // only lead up to it.
+  int ahead = 3;
+  Summary<Value> prefix = nothing<Value>();
+  bool doubt = false;
 #pragma unroll 1
-  for (;;) {
-    const Place &place = *here, &next = *after;
-    Place &later = *drawn_one;
-    drawn_one = here;
-    here = after;
-    after = &later;
-    if (ahead == 0 && unsigned(place.tile) >= end_of_tiles) return;
+  for (unsigned turn = 0;; ++turn) {
+    const Place &place = memory.place[turn % 4], &next = memory.place[(turn + 1) % 4];
+    const Place &after = memory.place[(turn + 2) % 4];
+    WarpInputs &inputs = memory.inputs[turn % 2][warp()], &next_inputs = memory.inputs[(turn + 1) % 2][warp()];
+    if (ahead == 0 && !exists(place)) return;
     const unsigned ticket = drawn(p);
+    Looked looked = {};
+    if (kLooksEarly && ahead == 0) take_look(p, place, looked);
+    const bool has_next = ahead < 2 && exists(next);
     Run run;
-    if (ahead == 0) {
+    Summary<Value> next_prefix = nothing<Value>();
+    bool next_doubt = false;
+    unsigned count = 0;
+    if (has_next) {
       wait_for_copies();
       __syncwarp();
-      read_tile(p, place, own, run);
+      read_tile(p, next, next_inputs, run);
+      next_prefix = scanned(summarized<Value, kRun>(run), &memory.scan, [&](const Summary<Value> &whole) {
+        next_doubt = !safe(whole);
+        if (own_slice() == 0) send_summary(p.partials, number_of(p, next), whole);
+        count = counted(p, next);
+      });
+      next_doubt = next_doubt || !safe(next_prefix);
+    } else {
+      __syncthreads();  // nobody is at the tile any more whose place is to be that of another
+    }
+    if (ahead == 0) {
+      read_tile(p, place, inputs, run);
       __syncwarp();
     }
-    if (ahead < 2 && unsigned(next.tile) < end_of_tiles) start_tile(p, next, own);
-    Summary<Value> prefix;
-    bool doubt = false;
-    if (ahead == 0) {
-      prefix = scanned(summarized<Value, kRun>(run), &memory.scan, [&](const Summary<Value> &whole) {
-        doubt = !safe(whole);
-        if (own_slice() == 0) send_summary(p.partials, number_of(p, place), whole);
-      });
-      doubt = doubt || !safe(prefix);
+    if (ahead < 3 && exists(after)) start_tile(p, after, inputs);
+    if (warp() == kWarps - 1) {
+      settle(p, ticket, memory.place[(turn + 3) % 4], memory);
+      if (has_next) complete(p, next, count, memory);
     }
-    if (warp() == kWarps - 1) settle(p, ticket, later, memory);
-    if (ahead > 0) {
+    if (ahead == 0) {
+      run.forget();
+      if (!kLooksEarly) take_look(p, place, looked);
+      const Value carry = look_back(p, place, looked, memory);
+      const Value before = carried_in(prefix, doubt, carry, run, &memory.scan, [] {});
+      Sum sum{};
+      const Value end = finish_tile(p, place, run, before, sum, memory.results[warp()]);
+      if (!place.last && slice() == kSlices - 1) send_end(p, number_of(p, place), end);
+      if constexpr (kSumSteps) store_sum(p, place, sum, memory);
+    } else {
       --ahead;
       __syncthreads();
-      continue;
     }
-    run.forget();
-    const Value carry = look_back(p, place, memory);
-    const Value before = carried_in(prefix, doubt, carry, run, &memory.scan, [] {});
-    Sum sum{};
-    const Value end = finish_tile(p, place, run, before, sum, own);
-    if (!place.last && slice() == kSlices - 1) send_end(p, number_of(p, place), end);
-    if constexpr (kSumSteps) store_sum(p, place, sum, memory);
+    prefix = next_prefix;
+    doubt = next_doubt;
   }
 }
 

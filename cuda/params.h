@@ -24,8 +24,8 @@ struct ScanParams {
   int rank, conjugate;
   long long steps, lanes, chunks, groups, tiles;  // lanes: of the whole inner axis; tiles: of one group
   // Look-back only (lookback.cuh).
-  unsigned *tickets;
-  char *partials, *aggregates, *ends;
+  char *partials, *bundles, *stacks, *ends;
+  unsigned *tickets, *counts, *stack_counts;  // partials that are there of a bundle, bundles of a stack
 };
 
 // Adds up `terms` partial sums for each of `outputs` elements. Axes from far to near.

@@ -282,23 +282,25 @@ struct Owner {
 
 // A warp's part of a tile in shared memory, of kEach steps a thread: an array of bytes and where each element lies in it.
 //
-// Rows: one run after the other, in memory's order, an odd number of 16-byte words apart, so that threads that read the same
-// word of their runs meet all banks. Columns: the lanes of one step, then the next step's, with a gap between slices.
+// Rows: one run after the other, in memory's order. Threads that read the same 16-byte word of their runs are to meet all banks, so
+// the words of a run lie in an order of its own (kSwizzled), or runs are an odd number of words apart. Columns: the lanes of one
+// step, then the next step's, with a gap between slices.
 template <class E, int kEach>
 struct Part {
   using Element = E;
   static constexpr int kSize = sizeof(E), kRunBytes = kEach * kSize, kStepBytes = kWarpLanes * kSize;
-  static constexpr int kStride = kRunBytes % 16 ? kRunBytes + kSize : (kRunBytes / 16 | 1) * 16;
+  static constexpr bool kWordRuns = kRows && kRunBytes % 16 == 0;
+  static constexpr unsigned kRunWords = kRunBytes / 16;
+  static constexpr bool kSwizzled = kWordRuns && kRunWords <= 4;
+  static constexpr int kStride = !kWordRuns ? kRunBytes + kSize : kSwizzled ? kRunBytes : int(kRunWords | 1) * 16;
   static constexpr int kSliceBytes = kEach * kStepBytes + (kWarpSlices > 1 ? kStepBytes : 0);
   static constexpr int kBytes = ((kRows ? 32 * kStride : kWarpSlices * kSliceBytes) + 15) / 16 * 16;
   // Whether it consists of 16-byte words that lie in memory as they do here.
   static constexpr bool kWords = (kRows ? kRunBytes : kStepBytes) % 16 == 0;
-  static constexpr bool kWordRuns = kRows && kRunBytes % 16 == 0;
 
   static __device__ __forceinline__ int at(const Owner &owner, int i) {
     if constexpr (kRows) {
-      const int run = owner.lane * kWarpSlices + (kDown ? kWarpSlices - 1 - owner.slice : owner.slice);
-      return run * kStride + (kDown ? kEach - 1 - i : i) * kSize;
+      return in_run(run_of(owner), (kDown ? kEach - 1 - i : i) * kSize);
     } else {
       return owner.slice * kSliceBytes + i * kStepBytes + owner.lane * kSize;
     }
@@ -306,28 +308,30 @@ struct Part {
 
   // A run.
   static __device__ __forceinline__ void read(Elements<E, kEach> &to, const char *part, const Owner &owner) {
-    const char *own = part + at(owner, kDown ? kEach - 1 : 0);
     if constexpr (kWordRuns) {
+      const unsigned run = run_of(owner);
 #pragma unroll
-      for (int w = 0; w < kRunBytes / 16; ++w) {
-        const Bytes<16> word = reinterpret_cast<const Bytes<16> *>(own)[w];
+      for (int w = 0; w < int(kRunWords); ++w) {
+        const Bytes<16> word = *reinterpret_cast<const Bytes<16> *>(part + in_run(run, 16 * w));
 #pragma unroll
         for (int i = 0; i < 4; ++i) to.word[4 * w + i] = word.word[i];
       }
     } else {
+      const char *own = part + at(owner, kDown ? kEach - 1 : 0);
       to = {};
 #pragma unroll
       for (int i = 0; i < kEach; ++i) to.set(i, load_element<E>(own + distance(i)));
     }
   }
   static __device__ __forceinline__ void write(const Elements<E, kEach> &from, char *part, const Owner &owner) {
-    char *own = part + at(owner, kDown ? kEach - 1 : 0);
     if constexpr (kWordRuns) {
+      const unsigned run = run_of(owner);
 #pragma unroll
-      for (int w = 0; w < kRunBytes / 16; ++w)
-        reinterpret_cast<Bytes<16> *>(own)[w] = {
+      for (int w = 0; w < int(kRunWords); ++w)
+        *reinterpret_cast<Bytes<16> *>(part + in_run(run, 16 * w)) = {
             {from.word[4 * w], from.word[4 * w + 1], from.word[4 * w + 2], from.word[4 * w + 3]}};
     } else {
+      char *own = part + at(owner, kDown ? kEach - 1 : 0);
 #pragma unroll
       for (int i = 0; i < kEach; ++i) store_element(own + distance(i), from[i]);
     }
@@ -380,6 +384,17 @@ struct Part {
   }
 
  private:
+  // In rows: the number of the owner's run in the part ...
+  static __device__ __forceinline__ unsigned run_of(const Owner &owner) {
+    return owner.lane * kWarpSlices + (kDown ? kWarpSlices - 1 - owner.slice : owner.slice);
+  }
+  // ... and where a byte of a run lies. Two runs of 64 bytes, or four of 32, fill all banks: they lie alike, the next ones by one word
+  // further along. The runs that 32 words fill repeat that.
+  static __device__ constexpr unsigned in_run(unsigned run, unsigned byte) {
+    if (!kSwizzled) return run * kStride + byte;
+    const unsigned alike = run * kRunWords / 8;
+    return run * kStride + (byte / 16 ^ (alike & (kRunWords - 1))) * 16 + byte % 16;
+  }
   // In bytes, of step i of a run from the first in memory's order ...
   static __device__ constexpr int distance(int i) {
     return kRows ? Elements<E, kEach>::place(i) * kSize : i * kStepBytes;
@@ -405,7 +420,7 @@ struct Part {
   static __device__ constexpr unsigned offset_of(unsigned piece) {
     const unsigned place = place_of<kPer>(piece), lane_ = lane_of<kPer>(piece);
     const unsigned slice_ = !kRows && kWarpSlices == 1 ? 0 : place / kEach, i = place - slice_ * kEach;
-    return kRows ? (lane_ * kWarpSlices + slice_) * kStride + i * kSize
+    return kRows ? in_run(lane_ * kWarpSlices + slice_, i * kSize)
                  : slice_ * kSliceBytes + i * kStepBytes + lane_ * kSize;
   }
   template <int kPer>

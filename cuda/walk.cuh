@@ -38,7 +38,8 @@ using Result = Part<E, kPiece>;
 constexpr bool kAllWords = Fetched<ElementA>::kWords && Fetched<ElementX>::kWords && Result<First>::kWords &&
                            (!kBackward || Fetched<ElementH>::kWords) && (!kStoresGradA || Result<ElementGradA>::kWords);
 
-// What a warp has in shared memory: the tile on its way to registers, and results on their way out. In backward x is grad_h.
+// What a warp has in shared memory: its part of a tile on the way to registers, and of results on the way out. In backward x is
+// grad_h.
 template <int kBytes>
 struct Buffer {
   alignas(16) char of[kBytes];
@@ -47,17 +48,19 @@ template <>
 struct Buffer<0> {
   static constexpr char *of = nullptr;
 };
-struct alignas(16) WarpMemory {
+struct alignas(16) WarpInputs {
   Buffer<Fetched<ElementA>::kBytes> a;
   Buffer<Fetched<ElementX>::kBytes> x;
-  Buffer<Result<First>::kBytes> first;
   Buffer<kBackward ? Fetched<ElementH>::kBytes : 0> h;
-  Buffer<kStoresGradA ? Result<ElementGradA>::kBytes : 0> second;
   Buffer<kEdges ? 16 * kWarpLanes : 0> a_before, h_behind;  // of each lane
+};
+struct alignas(16) WarpResults {
+  Buffer<Result<First>::kBytes> first;
+  Buffer<kStoresGradA ? Result<ElementGradA>::kBytes : 0> second;
 };
 
 struct BlockMemory {
-  WarpMemory of_warp[kWarps];
+  WarpResults results[kWarps];
   ScanMemory<Value> scan;
 };
 
@@ -154,7 +157,7 @@ __device__ __forceinline__ void start_edge(const ScanParams &p, const Place &pla
 
 // Starts copies of the warp's part of a tile. kWhole: of Place::words; kWholeA: with `a`.
 template <bool kWhole, bool kWholeA>
-__device__ __forceinline__ void start_tile(const ScanParams &p, const Place &place, WarpMemory &memory) {
+__device__ __forceinline__ void start_tile(const ScanParams &p, const Place &place, WarpInputs &memory) {
   const Mover mover;
   start_part<ElementA, kWholeA>(p, place, kA, mover, memory.a.of);
   start_part<ElementX, kWhole>(p, place, kBackward ? kGradH : kX, mover, memory.x.of);
@@ -169,7 +172,7 @@ __device__ __forceinline__ void start_tile(const ScanParams &p, const Place &pla
     }
   }
 }
-__device__ __forceinline__ void start_tile(const ScanParams &p, const Place &place, WarpMemory &memory) {
+__device__ __forceinline__ void start_tile(const ScanParams &p, const Place &place, WarpInputs &memory) {
   if (kAllWords && place.words == 2)
     start_tile<kAllWords, kAllWords>(p, place, memory);
   else if (kAllWords && place.words == 1)
@@ -179,7 +182,7 @@ __device__ __forceinline__ void start_tile(const ScanParams &p, const Place &pla
 }
 
 // The thread's run of a tile whose copies have arrived.
-__device__ __forceinline__ void read_tile(const ScanParams &p, const Place &place, WarpMemory &memory, Run &run) {
+__device__ __forceinline__ void read_tile(const ScanParams &p, const Place &place, WarpInputs &memory, Run &run) {
   const int left = lane() < place.lanes ? place.steps - slice() * kRun : 0;
   run.n = left < 0 ? 0 : left < kRun ? left : kRun;
   const Owner owner;
@@ -232,7 +235,7 @@ __device__ __forceinline__ void put_lane_sums(const ScanParams &p, const Place &
 // the run are added to `sum`. kWhole: a tile of Place::words.
 template <bool kWhole>
 __device__ __forceinline__ Value finish_tile(const ScanParams &p, const Place &place, const Run &run, Value state,
-                                             Sum &sum, WarpMemory &memory) {
+                                             Sum &sum, WarpResults &memory) {
   const Mover mover;
   const Owner owner;
   PartWriter<Result<First>, kWhole> write_first(p, place, kBackward ? kGradX : kH, mover, memory.first.of);
@@ -290,7 +293,7 @@ __device__ __forceinline__ Value finish_tile(const ScanParams &p, const Place &p
   return state;
 }
 __device__ __forceinline__ Value finish_tile(const ScanParams &p, const Place &place, const Run &run, Value state,
-                                             Sum &sum, WarpMemory &memory) {
+                                             Sum &sum, WarpResults &memory) {
   return kAllWords && place.words ? finish_tile<kAllWords>(p, place, run, state, sum, memory)
                                   : finish_tile<false>(p, place, run, state, sum, memory);
 }
@@ -341,13 +344,15 @@ __device__ __forceinline__ void meet() {
 }
 
 struct WalkMemory : BlockMemory {
+  WarpInputs inputs[kWarps];
   Place place[kAlone ? kWarps : 1][3];  // of this tile, the next and the one after it
 };
 static_assert(sizeof(WalkMemory) <= kMostShared, "a block's shared memory");
 
 __device__ __forceinline__ void walk(const ScanParams &p) {
   SCANLIB_SHARED(WalkMemory, memory);
-  WarpMemory &own = memory.of_warp[warp()];
+  WarpInputs &inputs = memory.inputs[warp()];
+  WarpResults &results = memory.results[warp()];
   const bool finds = kAlone || warp() == kWarps - 1;
   for (long long number = blockIdx.x; number < p.groups; number += gridDim.x) {
     Place *place = memory.place[kAlone ? warp() : 0], *next = place + 1, *later = next + 1;
@@ -361,17 +366,17 @@ __device__ __forceinline__ void walk(const ScanParams &p) {
     Value carry = load_state(p, kEnters, *place);
     if (p.steps == 0 && slice() == 0) store_state(p, kLeaves, *place, carry);
     Sum sum{};
-    if (p.tiles > 0) start_tile(p, *place, own);
+    if (p.tiles > 0) start_tile(p, *place, inputs);
     for (long long tile = 0; tile < p.tiles; ++tile) {
       Run run;
       wait_for_copies();
       __syncwarp();
-      read_tile(p, *place, own, run);
+      read_tile(p, *place, inputs, run);
       __syncwarp();
-      if (tile + 1 < p.tiles) start_tile(p, *next, own);
+      if (tile + 1 < p.tiles) start_tile(p, *next, inputs);
       if constexpr (kAlone) {
         advance(p, *next, *later);
-        carry = finish_tile(p, *place, run, carry, sum, own);
+        carry = finish_tile(p, *place, run, carry, sum, results);
       } else {
         Summary<Value> all = nothing<Value>();  // of the tile, in the last warp
         const Summary<Value> prefix =
@@ -382,7 +387,7 @@ __device__ __forceinline__ void walk(const ScanParams &p) {
         const Value before = carried_in(prefix, !safe(prefix) || !safe(all), carry, run, &memory.scan, [&] {
           if (warp() == kWarps - 1 && own_slice() == 0) memory.scan.state[own_lane()] = applied(all, carry);
         });
-        finish_tile(p, *place, run, before, sum, own);
+        finish_tile(p, *place, run, before, sum, results);
       }
       Place *done = place;
       place = next;

@@ -80,13 +80,14 @@ int64_t largest_element(const scanlib_problem &p) {
 
 bool summed(int64_t stride, int64_t extent) { return stride == 0 && extent != 1; }
 
-void choose_tile(const scanlib_problem &p, int run_bytes, Cut *cut) {
+// With blocks of at most so many threads.
+void choose_tile(const scanlib_problem &p, int run_bytes, int most, Cut *cut) {
   const int64_t inner = std::max<int64_t>(1, p.inner), size = dtype_size(cut->value);
   const bool rows = cut->layout == kRows;
   // Elements of 16 bytes, and of 8 that are added up as well, take so many registers that large blocks would leave no room
   // for a second.
   const bool wide = size == 16 || (size == 8 && (cut->sum & kSumLanes));
-  const int most = rows || wide ? g_tuning.row_threads : g_tuning.column_threads;
+  if (rows || wide) most = g_tuning.row_threads;
   cut->run = int(std::min<int64_t>(kMostRun, std::max<int64_t>(2, run_bytes / largest_element(p))));
   const int64_t slices = std::min<int64_t>(most, power_of_two(ceil_div(std::max<int64_t>(1, p.time), cut->run)));
   const bool alone = slices == 1 || (!rows && lane_count(p) >= g_tuning.many_lanes);
@@ -112,16 +113,18 @@ void choose_tile(const scanlib_problem &p, int run_bytes, Cut *cut) {
   cut->tiles = ceil_div(p.time, int64_t(cut->slices()) * cut->run);
 }
 
-// Stacks follow one another at about two microseconds each. With bundles of this size that takes at most half of the time in
-// which memory brings their elements; smaller ones have fewer records to read.
+// Piles follow one another at about five microseconds each, in which memory brings so many bytes. In columns, where a thread
+// has several records to read, smaller bundles make them fewer.
 int bundle_for(const scanlib_problem &p, const Cut &cut) {
-  constexpr int64_t kStackBytes = 12 << 20;
+  constexpr int kMost = 32;
+  constexpr int64_t kPileBytes = 12 << 20;
+  if (cut.layout == kRows) return kMost;
   int64_t element = 0;
   for (int role : {SCANLIB_A, SCANLIB_X, SCANLIB_H, SCANLIB_GRAD_H, SCANLIB_GRAD_A, SCANLIB_GRAD_X})
     if (p.operand[role].dtype) element += dtype_size(p.operand[role].dtype);
   const int64_t bytes = cut.groups * cut.threads * cut.run * element;
   int bundle = 8;
-  while (bundle < 32 && bytes * bundle * bundle < kStackBytes) bundle *= 2;
+  while (bundle < kMost && bytes * bundle * bundle * bundle < kPileBytes) bundle *= 2;
   return bundle;
 }
 
@@ -130,7 +133,8 @@ int resident_threads(const Cut &cut) {
   if (g_tuning.resident) return std::max(g_tuning.resident, cut.threads);
   if (cut.value == SCANLIB_C128) return 384;
   // The longest runs, and sums in double precision, need the registers.
-  return cut.value == SCANLIB_F32 && cut.run < kMostRun && !cut.sum ? 768 : 512;
+  if (cut.value != SCANLIB_F32 || cut.run == kMostRun || cut.sum) return 512;
+  return cut.kernel == kLookBack ? 640 : 768;
 }
 
 Cut cut_problem(const scanlib_problem &p) {
@@ -146,9 +150,12 @@ Cut cut_problem(const scanlib_problem &p) {
   if (cut.backward && p.time > 0)
     cut.sum = (summed(grad_a.time, p.time) ? kSumSteps : 0) | (summed(grad_a.inner, p.inner) ? kSumLanes : 0);
 
-  choose_tile(p, cut.backward ? g_tuning.backward_run_bytes : g_tuning.run_bytes, &cut);
+  const int run_bytes = cut.backward ? g_tuning.backward_run_bytes : g_tuning.run_bytes;
+  choose_tile(p, run_bytes, g_tuning.column_threads, &cut);
   if (cut.tiles > 1 && cut.slices() > 1 && cut.groups < g_tuning.enough_groups) {
     cut.kernel = kLookBack;
+    // Two tiles at a time in shared memory leave room for no more.
+    choose_tile(p, run_bytes, g_tuning.look_back_threads, &cut);
     cut.bundle = g_tuning.bundle ? g_tuning.bundle : bundle_for(p, cut);
   }
   if (cut.width == 1) cut.sum &= ~kSumLanes;  // nothing to add up inside a tile
@@ -214,7 +221,7 @@ Parts parts_of(const scanlib_problem &p, const Cut &cut) {
 
 // The pieces of scratch memory, as offsets.
 struct Room {
-  int64_t partials, aggregates, ends, zeroed, parts, bytes;
+  int64_t tickets, counts, stack_counts, partials, bundles, stacks, ends, zeroed, parts, bytes;
 };
 
 Room room_for(const Cut &cut, const Parts &parts) {
@@ -227,9 +234,14 @@ Room room_for(const Cut &cut, const Parts &parts) {
     return at;
   };
   if (cut.kernel == kLookBack) {
-    take(1, sizeof(unsigned));
+    const int64_t bundles = ceil_div(cut.tiles, cut.bundle) * cut.groups;
+    const int64_t stacks = ceil_div(ceil_div(cut.tiles, cut.bundle), cut.bundle) * cut.groups;
+    room.tickets = take(1, sizeof(unsigned));
+    room.counts = take(bundles, sizeof(unsigned));
+    room.stack_counts = take(stacks, sizeof(unsigned));
     room.partials = take(cut.numbers(), cut.record_bytes());
-    room.aggregates = take(ceil_div(cut.tiles, cut.bundle) * cut.groups, cut.record_bytes());
+    room.bundles = take(bundles, cut.record_bytes());
+    room.stacks = take(stacks, cut.record_bytes());
     room.ends = take(cut.numbers(), cut.end_bytes());
     room.zeroed = next;
   }
@@ -325,8 +337,12 @@ void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, 
   scan.groups = cut.groups;
   scan.tiles = cut.tiles;
   scan.partials = moved(nullptr, room.partials);
-  scan.aggregates = moved(nullptr, room.aggregates);
+  scan.bundles = moved(nullptr, room.bundles);
+  scan.stacks = moved(nullptr, room.stacks);
   scan.ends = moved(nullptr, room.ends);
+  scan.tickets = reinterpret_cast<unsigned *>(moved(nullptr, room.tickets));
+  scan.counts = reinterpret_cast<unsigned *>(moved(nullptr, room.counts));
+  scan.stack_counts = reinterpret_cast<unsigned *>(moved(nullptr, room.stack_counts));
   if (parts.needed) {
     Operand &grad_a = scan.operand[SCANLIB_GRAD_A];
     params->reduce = parts.reduce;
@@ -409,8 +425,10 @@ void fill_cuda_params(const CudaPlan &plan, const CudaPointers &pointers, void *
     const intptr_t edge = reinterpret_cast<intptr_t>(operand.first) + (plan.down ? dtype_size(operand.dtype) : 0);
     operand.wide = operand.wide && edge % 16 == 0;
   }
-  scan.tickets = static_cast<unsigned *>(scratch);
-  for (char **piece : {&scan.partials, &scan.aggregates, &scan.ends, &params.reduce.from}) into(*piece, scratch);
+  for (char **piece : {&scan.partials, &scan.bundles, &scan.stacks, &scan.ends, &params.reduce.from})
+    into(*piece, scratch);
+  for (unsigned **piece : {&scan.tickets, &scan.counts, &scan.stack_counts})
+    *piece = reinterpret_cast<unsigned *>(moved(reinterpret_cast<char *>(*piece), reinterpret_cast<intptr_t>(scratch)));
   into(params.reduce.to, pointers.of[SCANLIB_GRAD_A]);
   std::memcpy(out->bytes, &params, sizeof params);
 }
@@ -426,9 +444,13 @@ extern "C" int scanlib_cuda_tune(const char *name, int64_t value) {
   if (!std::strcmp(name, "enough_groups")) return g_tuning.enough_groups = value, SCANLIB_OK;
   if (!std::strcmp(name, "many_lanes")) return g_tuning.many_lanes = value, SCANLIB_OK;
   const std::pair<const char *, int CudaTuning::*> kNumbers[] = {
-      {"row_threads", &CudaTuning::row_threads}, {"column_threads", &CudaTuning::column_threads},
-      {"run_bytes", &CudaTuning::run_bytes},     {"backward_run_bytes", &CudaTuning::backward_run_bytes},
-      {"bundle", &CudaTuning::bundle},           {"resident", &CudaTuning::resident},
+      {"row_threads", &CudaTuning::row_threads},
+      {"column_threads", &CudaTuning::column_threads},
+      {"look_back_threads", &CudaTuning::look_back_threads},
+      {"run_bytes", &CudaTuning::run_bytes},
+      {"backward_run_bytes", &CudaTuning::backward_run_bytes},
+      {"bundle", &CudaTuning::bundle},
+      {"resident", &CudaTuning::resident},
   };
   for (auto &[key, number] : kNumbers)
     if (!std::strcmp(name, key)) return g_tuning.*number = int(value), SCANLIB_OK;

@@ -139,6 +139,7 @@ def schedule(seed: int, blocks: int) -> None:
 SMALL = {
     "row_threads": 64,
     "column_threads": 64,
+    "look_back_threads": 64,
     "run_bytes": 16,
     "backward_run_bytes": 8,
     "bundle": 3,

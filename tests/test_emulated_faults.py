@@ -90,7 +90,7 @@ TORN = """{
 DRAW = "memory.ticket = ticket;"
 LATER = """memory.ticket =
       ticket < p.tiles * p.groups ? unsigned(p.tiles * p.groups) - 1 - ticket : ticket;"""
-READ = "read_tile(p, place, own, run);\n"
+READ = "read_tile(p, place, inputs, run);\n"
 
 #: what is wrong -> (file, lines, the lines instead)
 WRONG = {
@@ -107,10 +107,19 @@ WRONG = {
     "mail that is not written whole": ("emulator.h", STORE, TORN),
     "mail of which the first word is looked at": (
         "lookback.cuh",
-        "whole = whole && word[w].word[kEach] != 0;",
-        "whole = word[0].word[kEach] != 0;",
+        "whole = whole && tag[w] != 0;",
+        "whole = tag[0] != 0;",
     ),
-    "no waiting for what others publish": ("lookback.cuh", "    return whole;", "    return true;"),
+    "no waiting for what others publish": (
+        "lookback.cuh",
+        "whole = whole && mails.of[i].there();",
+        "(void)i;",
+    ),
+    "waiting for a bundle that is not complete": (
+        "lookback.cuh",
+        "  if (!was_last(count, memory)) return;\n  const unsigned groups",
+        "  const unsigned groups",
+    ),
     "waiting for a later tile": ("lookback.cuh", DRAW, LATER),
     "copies that are not waited for": ("lookback.cuh", "      wait_for_copies();\n", ""),
     "a tile loaded over one that is still read": (
@@ -134,7 +143,7 @@ def runs_right(member: Member) -> None:
 
 @pytest.mark.parametrize("fault", WRONG)
 def test_a_broken_kernel_fails(fault: str, tmp_path: Path, member: Member) -> None:
-    deadlock = fault == "waiting for a later tile"
+    deadlock = fault.startswith("waiting for")
     with (
         emulated.tuned(**SMALL),
         emulated.running(broken(tmp_path, *WRONG[fault])),
