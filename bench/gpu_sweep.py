@@ -29,6 +29,7 @@ KNOBS: dict[str, tuple[int, ...]] = {
     "backward_run_bytes": (16,),
     "row_threads": (64,),
     "column_threads": (128,),
+    "look_back_threads": (64,),
     "many_lanes": (256, 16_384),
     "resident": (384, 512, 768, 1024),
 }

@@ -13,8 +13,8 @@
 //   the last state of the pile before | the stacks before it in its pile | the bundles before it in its stack | the tiles before it
 //
 // each of which somebody published: every tile its partial, whoever publishes the last partial of a bundle the aggregate of
-// that bundle, likewise of a stack, and every tile, when its walk is done, its last state. Where such a combination cannot be relied on (summary.cuh), the carry is the
-// last state of the tile before, and tiles follow one another as in a serial loop.
+// that bundle, likewise of a stack, and every tile, when its walk is done, its last state. Where such a combination cannot be
+// relied on (summary.cuh), the carry is the last state of the tile before, and tiles follow one another as in a serial loop.
 //
 // What is published travels in words that are written and read whole, each with a tag that is not zero, in memory that was zeroed
 // before the launch (Mail). So nothing has to be ordered, and one look tells whether it is there and what it is.
@@ -220,12 +220,13 @@ __device__ __forceinline__ void complete(const ScanParams &p, const Place &place
   }
 }
 
-// What a tile looks back on, and what a look at it has found: it is taken long before it is needed, so that it is there by then.
+// What a look has found of what a tile looks back on.
 struct Looked {
   OfTile::Mails mails;
   StateMail state;  // before the pile
 };
-constexpr bool kLooksEarly = OfTile::kAtOnce == 1 || kBackward || SCANLIB_RESIDENT <= 512;  // there are registers for it
+// Long before it is needed: elsewhere that costs more registers, and time, than it saves (docs/gpu-log.md).
+constexpr bool kLooksEarly = OfTile::kEach == 1 && kRun < 32;
 __device__ __forceinline__ OfTile joint_of(unsigned tile) {
   const unsigned bundle = tile / kBundle, stack = bundle / kBundle;
   return {stack, stack % kBundle, bundle, bundle % kBundle, tile, tile % kBundle};

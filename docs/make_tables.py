@@ -169,7 +169,90 @@ def _paper(name: str) -> Callable[[], str]:
     return table
 
 
+def gpu() -> str:
+    """One sentence on what a GPU gave."""
+    card, rows = _gpu("price")
+    spans = []
+    for dtype in ("float32", "bfloat16"):
+        for work in ("forward", "forward + backward"):
+            ratios = sorted(
+                row["ratio"]
+                for row in _of_torch(rows)
+                if (row["dtype"], row["work"]) == (dtype, work)
+            )
+            spans.append(f"{dtype} {work} {ratios[0]:.2f} to {ratios[-1]:.2f}")
+    return (
+        f"On an {card}, PyTorch, six shapes of 2^26 elements, times the same of its own `a + x` "
+        f"(backward: `a * x`): {'; '.join(spans)}."
+    )
+
+
+def gpu_price() -> str:
+    """For each shape the ratio to PyTorch's own arithmetic, and GB/s."""
+    _, rows = _gpu("price")
+    copy = next(row for row in rows if row["work"] == "copy")["gigabytes_per_second"]
+    rows = _of_torch(rows)
+    works = list(dict.fromkeys((row["dtype"], row["work"]) for row in rows))
+    cells = {(row["case"], row["dtype"], row["work"]): row for row in rows}
+    lines = []
+    for case in dict.fromkeys(row["case"] for row in rows):
+        found = (cells.get((case, *work)) for work in works)
+        lines.append(
+            (
+                case,
+                *(
+                    f"{r['ratio']:.2f}, {r['gigabytes_per_second']:,.0f}" if r else ""
+                    for r in found
+                ),
+            )
+        )
+    return f"A copy moves {copy:,.0f} GB/s.\n\n" + _table(
+        ("shape", *(f"{dtype}, {work}" for dtype, work in works)), lines
+    )
+
+
+def gpu_table1() -> str:
+    """The paper's Table 1: times the speed of one thread a feature."""
+    _, rows = _gpu("table1")
+    features = sorted({row["features"] for row in rows})
+    speedups = {(row["steps"], row["features"]): row["speedup"] for row in rows}
+    return _table(
+        ("T", *(f"{m} features" for m in features)),
+        [
+            (f"{steps:,}", *(f"{speedups[steps, m]:,.1f}" for m in features))
+            for steps in sorted({row["steps"] for row in rows})
+        ],
+    )
+
+
+def _gpu(stage: str) -> tuple[str, list[Row]]:
+    """The card of the newest results of a GPU, and their rows of a stage."""
+    found = []
+    for path in (ROOT / "bench" / "results").glob("*/results.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        header = next(line["header"] for line in lines if "header" in line)
+        rows = [line["row"] for line in lines if line["stage"] == stage and "row" in line]
+        found.append((header["date"], header["gpu"]["name"], rows))
+    _, card, rows = max(found)
+    return card, rows
+
+
+def _of_torch(rows: list[Row]) -> list[Row]:
+    """On operands that are whole arrays, or repeated."""
+    return [
+        row
+        for row in rows
+        if row.get("library") == "torch"
+        and row.get("layout") == "contiguous"
+        and row["work"] != "tiny"
+        and "ratio" in row
+    ]
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "gpu": gpu,
+    "gpu_price": gpu_price,
+    "gpu_table1": gpu_table1,
     "accuracy": accuracy,
     "long_dependency": _paper("long-dependency-1024"),
     "long_dependency_8192": _paper("long-dependency-8192"),

@@ -80,14 +80,22 @@ int64_t largest_element(const scanlib_problem &p) {
 
 bool summed(int64_t stride, int64_t extent) { return stride == 0 && extent != 1; }
 
-// With blocks of at most so many threads.
-void choose_tile(const scanlib_problem &p, int run_bytes, int most, Cut *cut) {
-  const int64_t inner = std::max<int64_t>(1, p.inner), size = dtype_size(cut->value);
-  const bool rows = cut->layout == kRows;
+// Of a block.
+int most_threads(const Cut &cut) {
+  const int64_t size = dtype_size(cut.value);
+  const bool rows = cut.layout == kRows;
+  // Two tiles lie in shared memory at a time, in columns with gaps that are widest beside short runs.
+  if (cut.kernel == kLookBack) return g_tuning.look_back_threads / (size == 16 && !rows ? 2 : 1);
   // Elements of 16 bytes, and of 8 that are added up as well, take so many registers that large blocks would leave no room
   // for a second.
-  const bool wide = size == 16 || (size == 8 && (cut->sum & kSumLanes));
-  if (rows || wide) most = g_tuning.row_threads;
+  const bool wide = size == 16 || (size == 8 && (cut.sum & kSumLanes));
+  return rows || wide ? g_tuning.row_threads : g_tuning.column_threads;
+}
+
+void choose_tile(const scanlib_problem &p, Cut *cut) {
+  const int64_t inner = std::max<int64_t>(1, p.inner);
+  const bool rows = cut->layout == kRows;
+  const int most = most_threads(*cut), run_bytes = cut->backward ? g_tuning.backward_run_bytes : g_tuning.run_bytes;
   cut->run = int(std::min<int64_t>(kMostRun, std::max<int64_t>(2, run_bytes / largest_element(p))));
   const int64_t slices = std::min<int64_t>(most, power_of_two(ceil_div(std::max<int64_t>(1, p.time), cut->run)));
   const bool alone = slices == 1 || (!rows && lane_count(p) >= g_tuning.many_lanes);
@@ -150,12 +158,10 @@ Cut cut_problem(const scanlib_problem &p) {
   if (cut.backward && p.time > 0)
     cut.sum = (summed(grad_a.time, p.time) ? kSumSteps : 0) | (summed(grad_a.inner, p.inner) ? kSumLanes : 0);
 
-  const int run_bytes = cut.backward ? g_tuning.backward_run_bytes : g_tuning.run_bytes;
-  choose_tile(p, run_bytes, g_tuning.column_threads, &cut);
+  choose_tile(p, &cut);
   if (cut.tiles > 1 && cut.slices() > 1 && cut.groups < g_tuning.enough_groups) {
     cut.kernel = kLookBack;
-    // Two tiles at a time in shared memory leave room for no more.
-    choose_tile(p, run_bytes, g_tuning.look_back_threads, &cut);
+    choose_tile(p, &cut);
     cut.bundle = g_tuning.bundle ? g_tuning.bundle : bundle_for(p, cut);
   }
   if (cut.width == 1) cut.sum &= ~kSumLanes;  // nothing to add up inside a tile

@@ -44,13 +44,13 @@ struct CudaPlan {
 // The numbers by which the work is cut, for a device the size of an H200 (132 multiprocessors). Tests set others with
 // scanlib_cuda_tune(), so that small problems are cut like large ones.
 struct CudaTuning {
-  // Of a block: 32 times a power of two. Columns that look back take the third.
+  // Of a block that walks rows or columns, or that looks back: 32 times a power of two.
   int row_threads = 128, column_threads = 256, look_back_threads = 128;
   int run_bytes = 64, backward_run_bytes = 32;  // of one operand that a thread has to itself; 32 elements at most
   int bundle = 0;    // tiles, and bundles, that look-back joins at a time; 0: as many as the problem wants
   int resident = 0;  // threads that a multiprocessor is to hold, which bounds their registers; 0: as the kernel wants
   int64_t enough_groups = 512;  // with so many groups of sequences time is not split
-  int64_t many_lanes = 65536;    // neighbouring sequences of which each gets a thread
+  int64_t many_lanes = 65536;   // neighbouring sequences of which each gets a thread
 };
 
 // SCANLIB_OK, SCANLIB_E_ARGUMENT or SCANLIB_E_OVERFLOW. A problem without elements to write has no launches.

@@ -45,7 +45,10 @@ SCHEDULERS, EFFICIENCY = 4, 0.8  # warp instructions a cycle, and the part of th
 
 # Cycles until a result can be used.
 ALU, UNIFORM, SPECIAL, SHARED, SHUFFLE, CONSTANT = 4, 12, 20, 30, 25, 30
-MEMORY, L2 = 1100, 700  # a load under load; a round trip to what another block has published
+MEMORY, L2 = (
+    1100,
+    2000,
+)  # a load under load; a round trip to what another block has published (docs/gpu-log.md)
 BARRIER, SLEEP = 35, 70
 MOST_ROUNDS = 64  # of a loop inside a tile; greater constants are no count
 CALLED = 100  # instructions of a function that is called: 64-bit divisions, which hot paths avoid
@@ -465,13 +468,10 @@ def predicted(
     bounds = {"in flight": in_flight / machine.needed, "issue": tile / issue / rate}
     if looks_back:
         spacing = program.groups * tile / rate / machine.multiprocessors  # of a sequence's tiles
-        late = 0.0
-        if program.tiles > program.bundle:  # the bundle before is published a trip after its tiles
-            late = sum(max(0.0, L2 - spacing * i) for i in range(program.bundle)) / program.bundle
-        bounds["latency"] = blocks * tile / (period + late) / rate
-        stack = program.bundle**2
-        if program.tiles > stack:
-            bounds["chain"] = stack * spacing / (chain + L2)
+        bounds["latency"] = blocks * tile / period / rate
+        pile = program.bundle**3
+        if program.tiles > pile:
+            bounds["chain"] = pile * spacing / (chain + L2)
     else:
         bounds["latency"] = _walked(program, machine, blocks, tile / period / rate)
     bounds["copy"] = tile / (tile + _records(program))
@@ -495,7 +495,8 @@ def _records(program: Program) -> float:
     if program.kernel != "look-back":
         return 0.0
     own = program.scratch / (program.tiles * program.groups)
-    joined = (min(program.tiles, program.bundle) - 1) / 2
-    if program.tiles > program.bundle:
-        joined += (min(math.ceil(program.tiles / program.bundle), program.bundle) - 1) / 2
+    joined, units = 0.0, program.tiles
+    for _ in range(3):  # tiles, bundles, stacks
+        joined += (min(units, program.bundle) - 1) / 2
+        units = math.ceil(units / program.bundle)
     return 2 * own + RECORD_READ * own * joined
