@@ -124,7 +124,7 @@ def draw_walk(panel: Any) -> None:
 
 
 def draw_look_back(panel: Any) -> None:
-    """Bundles of four tiles, stacks of two bundles of them shown; one tile finds its carry."""
+    """Bundles of four tiles, piles of two bundles, stacks left out; one tile finds its carry."""
     bundle, tiles, current = 4, 18, 14
     for tile in range(tiles):
         done, running = tile < 9, tile == current
@@ -138,13 +138,13 @@ def draw_look_back(panel: Any) -> None:
         text(panel, (first + last) / 2, -0.55, "bundle", GREY, fontsize=9)
     for first, last in ((0, 8), (8, 16)):
         panel.plot([first, last - 0.1], [-0.9, -0.9], color=GREY, linewidth=3)
-        text(panel, (first + last) / 2, -1.2, "stack", GREY, fontsize=9)
+        text(panel, (first + last) / 2, -1.2, "pile", GREY, fontsize=9)
     target = (current + 0.45, 0.95)
     arrow(panel, (7.45, 0.95), target, GREEN, -0.28)
     arrow(panel, (11.45, 0.95), target, "#aa3377", -0.3)
     for tile in (12, 13):
         arrow(panel, (tile + 0.45, 0.95), target, RED, -0.45)
-    text(panel, 8.3, 2.05, "last state of\nthe stack before", GREEN, fontsize=9)
+    text(panel, 8.3, 2.05, "last state of\nthe pile before", GREEN, fontsize=9)
     text(panel, 12.9, 2.25, "aggregate of each\nwhole bundle in between", "#aa3377", fontsize=9)
     text(panel, 16.1, 1.6, "partial of each tile\nin its own bundle", RED, fontsize=9)
     text(
