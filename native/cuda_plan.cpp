@@ -160,9 +160,11 @@ Cut cut_problem(const scanlib_problem &p) {
 
   choose_tile(p, &cut);
   if (cut.tiles > 1 && cut.slices() > 1 && cut.groups < g_tuning.enough_groups) {
-    cut.kernel = kLookBack;
-    choose_tile(p, &cut);
-    cut.bundle = g_tuning.bundle ? g_tuning.bundle : bundle_for(p, cut);
+    Cut tiles = cut;
+    tiles.kernel = kLookBack;
+    choose_tile(p, &tiles);
+    tiles.bundle = g_tuning.bundle ? g_tuning.bundle : bundle_for(p, tiles);
+    if (tiles.slices() > 1) cut = tiles;  // what is not scanned has nothing to publish
   }
   if (cut.width == 1) cut.sum &= ~kSumLanes;  // nothing to add up inside a tile
   return cut;
