@@ -175,8 +175,8 @@ UNORDERED: dict[str, tuple[str, str, str, int]] = {
     ),
     "a place found anew that others still read": (
         "walk.cuh",
-        "if (tile + 1 < p.tiles) start_tile(p, *next, own);",
-        "if (finds) advance(p, *next, *later);\n      if (tile + 1 < p.tiles) start_tile(p, *next, own);",
+        "if (tile + 1 < p.tiles) start_tile(p, *next, inputs);",
+        "if (finds) advance(p, *next, *later);\n      if (tile + 1 < p.tiles) start_tile(p, *next, inputs);",
         4,
     ),
     "mail that others may write meanwhile": (
