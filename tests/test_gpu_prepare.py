@@ -59,8 +59,9 @@ def test_nothing_is_compiled_twice_wherever_the_folder_lies(tmp_path: Path) -> N
     )
     programs = json.loads((prepared / "programs.json").read_text())
     assert programs["of"] == {"profile": programs["programs"]}
-    assert programs["programs"] == programs["compiled"] == 4
-    assert f"4 programs for sm_{programs['architecture']}" in said
+    # Of two dtypes, two directions and three shapes.
+    assert programs["programs"] == programs["compiled"] == 12
+    assert f"12 programs for sm_{programs['architecture']}" in said
     moved.parent.mkdir()
     prepared.rename(moved)
     summary = rehearsed(tmp_path, moved, "versions", "profile")
@@ -72,7 +73,7 @@ def test_nothing_is_compiled_twice_wherever_the_folder_lies(tmp_path: Path) -> N
     assert summary["compiled"] == 0
     cache = tmp_path / "gpu_check.py" / "cache"
     kept = [path for path in cache.rglob("*") if path.stat().st_size > 10_000]
-    assert len(kept) == 4
+    assert len(kept) == 12
     kept[0].unlink()
     assert rehearsed(tmp_path, moved, "profile")["compiled"] == 1
 
