@@ -85,7 +85,8 @@ int most_threads(const Cut &cut) {
   const int64_t size = dtype_size(cut.value);
   const bool rows = cut.layout == kRows;
   // Two tiles lie in shared memory at a time, in columns with gaps that are widest beside short runs.
-  if (cut.kernel == kLookBack) return g_tuning.look_back_threads / (size == 16 && !rows ? 2 : 1);
+  if (cut.kernel == kLookBack)
+    return size == 16 && !rows ? std::min(64, g_tuning.look_back_threads) : g_tuning.look_back_threads;
   // Elements of 16 bytes, and of 8 that are added up as well, take so many registers that large blocks would leave no room
   // for a second.
   const bool wide = size == 16 || (size == 8 && (cut.sum & kSumLanes));
