@@ -7,6 +7,7 @@ bench/results.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
@@ -175,11 +176,8 @@ def gpu() -> str:
     spans = []
     for dtype in ("float32", "bfloat16"):
         for work in ("forward", "forward + backward"):
-            ratios = sorted(
-                row["ratio"]
-                for row in _of_torch(rows)
-                if (row["dtype"], row["work"]) == (dtype, work)
-            )
+            mine = (row for row in _of_torch(rows) if (row["dtype"], row["work"]) == (dtype, work))
+            ratios = sorted(row["ratio"] for row in mine)
             spans.append(f"{dtype} {work} {ratios[0]:.2f} to {ratios[-1]:.2f}")
     return (
         f"On an {card}, PyTorch, six shapes of 2^26 elements, times the same of its own `a + x` "
@@ -188,53 +186,39 @@ def gpu() -> str:
 
 
 def gpu_price() -> str:
-    """For each shape the ratio to PyTorch's own arithmetic, and GB/s."""
+    """For each shape the ratio to PyTorch's own arithmetic, and GB/s, as the GPU check sums it up."""
     _, rows = _gpu("price")
-    copy = next(row for row in rows if row["work"] == "copy")["gigabytes_per_second"]
-    rows = _of_torch(rows)
-    works = list(dict.fromkeys((row["dtype"], row["work"]) for row in rows))
-    cells = {(row["case"], row["dtype"], row["work"]): row for row in rows}
-    lines = []
-    for case in dict.fromkeys(row["case"] for row in rows):
-        found = (cells.get((case, *work)) for work in works)
-        lines.append(
-            (
-                case,
-                *(
-                    f"{r['ratio']:.2f}, {r['gigabytes_per_second']:,.0f}" if r else ""
-                    for r in found
-                ),
-            )
-        )
-    return f"A copy moves {copy:,.0f} GB/s.\n\n" + _table(
-        ("shape", *(f"{dtype}, {work}" for dtype, work in works)), lines
-    )
+    copy = [row for row in rows if row["work"] == "copy"]
+    return _summed_up("price", [*copy, *_of_torch(rows)])
 
 
 def gpu_table1() -> str:
     """The paper's Table 1: times the speed of one thread a feature."""
-    _, rows = _gpu("table1")
-    features = sorted({row["features"] for row in rows})
-    speedups = {(row["steps"], row["features"]): row["speedup"] for row in rows}
-    return _table(
-        ("T", *(f"{m} features" for m in features)),
-        [
-            (f"{steps:,}", *(f"{speedups[steps, m]:,.1f}" for m in features))
-            for steps in sorted({row["steps"] for row in rows})
-        ],
-    )
+    return _summed_up("table1", _gpu("table1")[1])
+
+
+def _bench(name: str) -> ModuleType:
+    """A module of bench, which lies in the checkout: last on the path, for its folder scanlib is a part only."""
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
+    return importlib.import_module(f"bench.{name}")
+
+
+def _summed_up(stage: str, rows: list[Row]) -> str:
+    return "\n".join(_bench("gpu_summary").SECTIONS[stage](rows))
 
 
 def _gpu(stage: str) -> tuple[str, list[Row]]:
     """The card of the newest results of a GPU, and their rows of a stage."""
-    found = []
-    for path in (ROOT / "bench" / "results").glob("*/results.jsonl"):
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        header = next(line["header"] for line in lines if "header" in line)
-        rows = [line["row"] for line in lines if line["stage"] == stage and "row" in line]
-        found.append((header["date"], header["gpu"]["name"], rows))
-    _, card, rows = max(found)
-    return card, rows
+    report = _bench("gpu_report")
+
+    def header(path: Path) -> Row:
+        return next(line["header"] for line in report.lines(path) if "header" in line)
+
+    newest = max(
+        (ROOT / "bench" / "results").glob(f"*/{report.FILE}"), key=lambda path: header(path)["date"]
+    )
+    return header(newest)["gpu"]["name"], report.read(newest)[stage].rows
 
 
 def _of_torch(rows: list[Row]) -> list[Row]:

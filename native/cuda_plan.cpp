@@ -320,7 +320,10 @@ bool in_words(const scanlib_problem &p, const Cut &cut, const Operand &operand) 
 }
 
 // An address, or an offset from one, and bytes more.
-char *moved(char *from, int64_t bytes) { return reinterpret_cast<char *>(reinterpret_cast<intptr_t>(from) + bytes); }
+template <class T>
+T *moved(T *from, int64_t bytes) {
+  return reinterpret_cast<T *>(reinterpret_cast<intptr_t>(from) + bytes);
+}
 
 // All of the parameters but the addresses: offsets from the caller's pointers and scratch memory stand in their place.
 void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, const Room &room, Params *params) {
@@ -331,7 +334,7 @@ void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, 
     if (layout.dtype == SCANLIB_ABSENT) continue;
     const int64_t size = dtype_size(layout.dtype), step = is_state(role) ? 0 : layout.time * size;
     operand.dtype = layout.dtype;
-    if (cut.against && p.time > 0) operand.first = moved(nullptr, (p.time - 1) * step);
+    if (cut.against && p.time > 0) operand.first = moved<char>(nullptr, (p.time - 1) * step);
     operand.step = cut.against ? -step : step;
     operand.lane = layout.inner * size;
     operand.chunk = cut.chunks > 1 ? operand.lane * cut.width : 0;
@@ -345,18 +348,18 @@ void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, 
   scan.chunks = cut.chunks;
   scan.groups = cut.groups;
   scan.tiles = cut.tiles;
-  scan.partials = moved(nullptr, room.partials);
-  scan.bundles = moved(nullptr, room.bundles);
-  scan.stacks = moved(nullptr, room.stacks);
-  scan.ends = moved(nullptr, room.ends);
-  scan.tickets = reinterpret_cast<unsigned *>(moved(nullptr, room.tickets));
-  scan.counts = reinterpret_cast<unsigned *>(moved(nullptr, room.counts));
-  scan.stack_counts = reinterpret_cast<unsigned *>(moved(nullptr, room.stack_counts));
+  scan.partials = moved<char>(nullptr, room.partials);
+  scan.bundles = moved<char>(nullptr, room.bundles);
+  scan.stacks = moved<char>(nullptr, room.stacks);
+  scan.ends = moved<char>(nullptr, room.ends);
+  scan.tickets = moved<unsigned>(nullptr, room.tickets);
+  scan.counts = moved<unsigned>(nullptr, room.counts);
+  scan.stack_counts = moved<unsigned>(nullptr, room.stack_counts);
   if (parts.needed) {
     Operand &grad_a = scan.operand[SCANLIB_GRAD_A];
     params->reduce = parts.reduce;
     params->reduce.to = parts.down ? nullptr : grad_a.first;
-    params->reduce.from = moved(nullptr, room.parts);
+    params->reduce.from = moved<char>(nullptr, room.parts);
     grad_a.first = moved(params->reduce.from, parts.down && p.time > 0 ? (p.time - 1) * parts.time : 0);
     grad_a.dtype = parts.dtype;
     grad_a.step = parts.down ? -parts.time : parts.time;
@@ -424,7 +427,7 @@ int plan_cuda(const scanlib_problem &p, CudaPlan *plan) {
 void fill_cuda_params(const CudaPlan &plan, const CudaPointers &pointers, void *scratch, CudaParams *out) {
   Params params;
   std::memcpy(&params, plan.params.bytes, sizeof params);
-  auto into = [](char *&offset, void *base) { offset = moved(offset, reinterpret_cast<intptr_t>(base)); };
+  auto into = [](auto *&offset, void *base) { offset = moved(offset, reinterpret_cast<intptr_t>(base)); };
   ScanParams &scan = params.scan;
   const bool parts = params.reduce.outputs > 0;
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
@@ -436,8 +439,7 @@ void fill_cuda_params(const CudaPlan &plan, const CudaPointers &pointers, void *
   }
   for (char **piece : {&scan.partials, &scan.bundles, &scan.stacks, &scan.ends, &params.reduce.from})
     into(*piece, scratch);
-  for (unsigned **piece : {&scan.tickets, &scan.counts, &scan.stack_counts})
-    *piece = reinterpret_cast<unsigned *>(moved(reinterpret_cast<char *>(*piece), reinterpret_cast<intptr_t>(scratch)));
+  for (unsigned **piece : {&scan.tickets, &scan.counts, &scan.stack_counts}) into(*piece, scratch);
   into(params.reduce.to, pointers.of[SCANLIB_GRAD_A]);
   std::memcpy(out->bytes, &params, sizeof params);
 }
