@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import cupy
 
 from scanlib import gpu
-from scanlib.backends._strided_cuda import StridedCuda
-from scanlib.dispatch import Explanation
+from scanlib.backends.strided import Strided
+from scanlib.backends.strided_cuda import StridedCuda
+from scanlib.call import check_one_device
 from scanlib.errors import DeviceError
+from scanlib.plan import Explanation
 
 if cupy.cuda.runtime.is_hip:
     raise DeviceError(
@@ -41,37 +45,39 @@ class CuPy(StridedCuda):
             _captured.append(memory)
         return memory.ptr, memory
 
-    def linear_recurrence(
-        self, a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
-    ) -> Any:
-        with _device_of(a=a, x=x, h0=h0, out=out):
-            return super().linear_recurrence(a, x, h0, axis, reverse, return_final, out)
+    def bytes_of(self, array: Any) -> Any:
+        shape, strides = (*array.shape, array.itemsize), (*array.strides, 1)
+        return cupy.ndarray(shape, cupy.uint8, array.data, strides)
 
-    def linear_recurrence_vjp(
-        self, grad_h: Any, a: Any, h: Any, h0: Any, axis: Any, reverse: bool, grad_final: Any
-    ) -> tuple[Any, Any, Any]:
-        with _device_of(grad_h=grad_h, a=a, h=h, h0=h0, grad_final=grad_final):
-            return super().linear_recurrence_vjp(grad_h, a, h, h0, axis, reverse, grad_final)
+    def linear_recurrence(self, *arguments: Any) -> Any:
+        with _device_of(Strided.linear_recurrence, arguments):
+            return super().linear_recurrence(*arguments)
 
-    def explain(self, a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
-        with _device_of(a=a, x=x, h0=h0):
-            return super().explain(a, x, h0, axis, reverse)
+    def linear_recurrence_vjp(self, *arguments: Any) -> tuple[Any, Any, Any]:
+        with _device_of(Strided.linear_recurrence_vjp, arguments):
+            return super().linear_recurrence_vjp(*arguments)
+
+    def explain(self, *arguments: Any) -> Explanation:
+        with _device_of(Strided.explain, arguments):
+            return super().explain(*arguments)
 
 
-def _device_of(**given: Any) -> Any:
-    """A context in which the arrays' one device is current."""
-    devices = {name: v.device for name, v in given.items() if isinstance(v, cupy.ndarray)}
-    if len({device.id for device in devices.values()}) > 1:
-        places = ", ".join(f"{name} on {device}" for name, device in devices.items())
-        raise DeviceError(
-            f"All arrays must be on one device, but {places}. Copy them inside `with cupy.cuda.Device(i):`."
-        )
-    return next(iter(devices.values()))
+def _device_of(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """A context in which the one device of a method's arrays is current."""
+    names = list(inspect.signature(method).parameters)[1:]
+    arrays = {k: v for k, v in zip(names, arguments, strict=True) if isinstance(v, cupy.ndarray)}
+    check_one_device(
+        {name: f"GPU {array.device.id}" for name, array in arrays.items()},
+        "arrays",
+        "Copy them inside `with cupy.cuda.Device(i):`.",
+    )
+    return next(iter(arrays.values())).device
 
 
 assert gpu.ALIGNMENT <= 512, "blocks of CuPy's pool are aligned to 512 bytes"
 
 _adapter = CuPy(cupy)
+functions = _adapter.functions
 linear_recurrence = _adapter.linear_recurrence
 linear_recurrence_vjp = _adapter.linear_recurrence_vjp
 explain = _adapter.explain

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from scanlib import native
-from scanlib.backends._strided import Strided
-from scanlib.backends._strided_plans import Plan
+from scanlib.backends import numpy_functions as functions
+from scanlib.backends.numpy_gates import gated_scan
+from scanlib.backends.strided import Strided
+from scanlib.backends.strided_plans import Access
+from scanlib.plan import Plan
 
 
 def _find_holder_offset() -> int:
@@ -30,20 +34,23 @@ def _find_holder_offset() -> int:
 
 
 _HOLDER_OFFSET = _find_holder_offset()
-_forward = native.library().scanlib_cpu_forward
+_run = native.library().scanlib_cpu_run
+_pack = native.pack_forward
 
 
-def _pointer(array: Any) -> int:
-    """What libscanlib is given for an array: the object where it can read the pointer in it, else the pointer."""
-    if array is None:
-        return 0
-    return id(array) if _HOLDER_OFFSET else array.ctypes.data
+def _address(array: Any) -> int:
+    return 0 if array is None else array.ctypes.data
+
+
+#: What libscanlib is given for an array: the object where it can read the pointer in it, else the pointer. What it is
+#: given for None is not looked at.
+_pointer: Callable[[Any], int] = id if _HOLDER_OFFSET else _address
 
 
 class NumPy(Strided):
     name = "numpy"
     path = "libscanlib (cpu)"
-    holder_offset = _HOLDER_OFFSET
+    access = Access(_HOLDER_OFFSET)
 
     def address(self, array: Any) -> int:
         return array.ctypes.data
@@ -60,24 +67,15 @@ class NumPy(Strided):
     def describe(self, problem: native.NativeProblem) -> str:
         return native.describe(problem)
 
-    def forward(self, plan: Plan, a: Any, x: Any, h0: Any, h: Any, final: Any) -> None:
-        if _HOLDER_OFFSET:
-            code = _forward(
-                plan.address,
-                id(a),
-                id(x),
-                0 if h0 is None else id(h0),
-                id(h),
-                0 if final is None else id(final),
-            )
-        else:
-            code = _forward(plan.address, *map(_pointer, (a, x, h0, h, final)))
-        if code:
+    def run_forward(self, plan: Plan, *arrays: Any) -> None:
+        if code := _run(plan.address, _pack(*map(_pointer, arrays))):
             native.check(code)
 
-    def backward(self, problem: native.NativeProblem, *arrays: Any) -> None:
-        native.backward(problem, *map(_pointer, arrays))
+    def run_backward(self, plan: Plan, arrays: dict[str, Any]) -> None:
+        native.run(plan.native, native.pack({role: _pointer(v) for role, v in arrays.items()}))
 
+
+__all__ = ["explain", "functions", "gated_scan", "linear_recurrence", "linear_recurrence_vjp"]
 
 _adapter = NumPy(np)
 linear_recurrence = _adapter.linear_recurrence

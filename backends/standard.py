@@ -14,26 +14,31 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
-from scanlib.dispatch import Explanation, is_scalar, python_number
-from scanlib.errors import ArrayKindError, DeviceError, DTypeError, OutputError, ShapeError
-from scanlib.overlap import check_out_type
-from scanlib.problem import (
+from scanlib.backends import array_functions as functions
+from scanlib.call import (
     DTYPES,
-    Problem,
+    Call,
     Shape,
     axis_index,
+    check_one_device,
     dtype_code,
     reduced_axes,
     resolve,
     resolve_vjp,
 )
+from scanlib.errors import ArrayKindError, DeviceError, DTypeError, OutputError, ShapeError
+from scanlib.kinds import is_scalar, python_number
+from scanlib.overlap import check_out_type
+from scanlib.plan import Explanation
+
+__all__ = ["explain", "functions", "linear_recurrence", "linear_recurrence_vjp"]
 
 #: Steps between two stacks: long enough to make their cost small, short enough to keep unfolded operands so.
 BLOCK = 256
 SIXTEEN_BITS = ("float16", "bfloat16")
 
 
-class Call(NamedTuple):
+class Arguments(NamedTuple):
     """The arrays of one call with what they have in common."""
 
     xp: Any
@@ -47,11 +52,11 @@ class Call(NamedTuple):
 def linear_recurrence(
     a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
 ) -> Any:
-    call = _gather(a=a, x=x, h0=h0)
-    problem = _resolve(call, axis)
+    given = _gather(a=a, x=x, h0=h0)
+    call = _resolve(given, axis)
     if out is not None:
-        _check_out(call, problem, out, a=a, h0=h0)
-    h, final = _forward(call, problem, reverse)
+        _check_out(given, call, out, a=a, h0=h0)
+    h, final = _forward(given, call, reverse)
     if out is not None:
         h = _write(out, h)
     return (h, final) if return_final else h
@@ -60,97 +65,98 @@ def linear_recurrence(
 def linear_recurrence_vjp(
     grad_h: Any, a: Any, h: Any, h0: Any, axis: Any, reverse: bool, grad_final: Any
 ) -> tuple[Any, Any, Any]:
-    call = _gather(a=a, grad_h=grad_h, h=h, h0=h0, grad_final=grad_final)
-    shapes = (_shape(call.arrays[name]) for name in ("grad_h", "a", "h", "h0", "grad_final"))
-    problem = resolve_vjp(*shapes, axis_index(axis))
-    return _backward(call, problem, reverse)
+    given = _gather(a=a, grad_h=grad_h, h=h, h0=h0, grad_final=grad_final)
+    shapes = (_shape(given.arrays[name]) for name in ("grad_h", "a", "h", "h0", "grad_final"))
+    call = resolve_vjp(*shapes, axis_index(axis))
+    return _backward(given, call, reverse)
 
 
-def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
-    call = _gather(a=a, x=x, h0=h0)
-    problem = _resolve(call, axis)
-    library = call.xp.__name__.removeprefix("array_api_compat.")
-    steps = problem.shape[problem.axis]
+def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool) -> Explanation:
+    given = _gather(a=a, x=x, h0=h0)
+    call = _resolve(given, axis)
+    del backward  # walks time in the same way, from the other end
+    library = given.xp.__name__.removeprefix("array_api_compat.")
+    steps = call.shape[call.axis]
     slow = (
         "slower than libscanlib, which reads the memory of NumPy, PyTorch and JAX arrays only: "
         f"{steps} steps are {2 * steps} calls into {library}. Convert to one of those (from_dlpack) if that matters."
     )
     notes = [slow]
-    if call.compute != call.result:
+    if given.compute != given.result:
         notes.append(
-            f"the arithmetic is in {_name(call.xp, call.compute)}, converted {BLOCK} steps at a time"
+            f"the arithmetic is in {_name(given.xp, given.compute)}, converted {BLOCK} steps at a time"
         )
     kernel = f"serial over {steps} steps in blocks of {BLOCK}, all other axes at once"
     return Explanation(
-        library, str(call.device), "array-API standard functions", kernel, tuple(notes)
+        library, str(given.device), "array-API standard functions", kernel, tuple(notes)
     )
 
 
 # ---- the recurrence
 
 
-def _forward(call: Call, problem: Problem, reverse: bool) -> tuple[Any, Any]:
-    xp, length = call.xp, problem.shape[problem.axis]
-    a, x = (_time_first(call, problem, call.arrays[name]) for name in ("a", "x"))
-    state = _initial(call, problem, "h0")
+def _forward(given: Arguments, call: Call, reverse: bool) -> tuple[Any, Any]:
+    xp, length = given.xp, call.shape[call.axis]
+    a, x = (_time_first(given, call, given.arrays[name]) for name in ("a", "x"))
+    state = _initial(given, call, "h0")
     blocks = []
     for start, stop in _spans(length, reverse):
         rows = []
-        a_rows, x_rows = _rows(call, a, start, stop), _rows(call, x, start, stop)
+        a_rows, x_rows = _rows(given, a, start, stop), _rows(given, x, start, stop)
         for t in _order(stop - start, reverse):
             state = a_rows[t] * state + x_rows[t]
             rows.append(state)
-        blocks.append(_stack(xp, rows, reverse, call.result))
-    h = _join(call, problem, blocks, reverse, call.result)
-    return h, _copy(xp, state, call.result)
+        blocks.append(_stack(xp, rows, reverse, given.result))
+    h = _join(given, call, blocks, reverse, given.result)
+    return h, _copy(xp, state, given.result)
 
 
-def _backward(call: Call, problem: Problem, reverse: bool) -> tuple[Any, Any, Any]:
-    xp, arrays, length = call.xp, call.arrays, problem.shape[problem.axis]
-    a, h, grad_h = (_time_first(call, problem, arrays[name]) for name in ("a", "h", "grad_h"))
-    h0 = _initial(call, problem, "h0")
-    axes = reduced_axes(_shape(arrays["a"]), problem.shape)  # type: ignore[arg-type]
-    time_axis = (0,) if problem.axis in axes else ()
-    others = tuple(axis + (axis < problem.axis) for axis in axes if axis != problem.axis)
-    grad, grad_a, a_later = _initial(call, problem, "grad_final"), None, None
+def _backward(given: Arguments, call: Call, reverse: bool) -> tuple[Any, Any, Any]:
+    xp, arrays, length = given.xp, given.arrays, call.shape[call.axis]
+    a, h, grad_h = (_time_first(given, call, arrays[name]) for name in ("a", "h", "grad_h"))
+    h0 = _initial(given, call, "h0")
+    axes = reduced_axes(_shape(arrays["a"]), call.shape)  # type: ignore[arg-type]
+    time_axis = (0,) if call.axis in axes else ()
+    others = tuple(axis + (axis < call.axis) for axis in axes if axis != call.axis)
+    grad, grad_a, a_later = _initial(given, call, "grad_final"), None, None
     a_blocks, x_blocks = [], []
     for start, stop in _spans(length, not reverse):
         rows = []
-        a_rows, g_rows = _rows(call, a, start, stop), _rows(call, grad_h, start, stop)
+        a_rows, g_rows = _rows(given, a, start, stop), _rows(given, grad_h, start, stop)
         for t in _order(stop - start, not reverse):
             grad = g_rows[t] + (grad if a_later is None else a_later * grad)
             a_later = _conj(xp, a_rows[t])
             rows.append(grad)
-        grads = _stack(xp, rows, not reverse, call.compute)
+        grads = _stack(xp, rows, not reverse, given.compute)
         x_blocks.append(_cast(xp, grads, arrays["grad_h"].dtype))
-        earlier = _earlier_states(call, h, h0, start, stop, reverse)
-        part = _sum(call, grads * _conj(xp, earlier), time_axis + others)
+        earlier = _earlier_states(given, h, h0, start, stop, reverse)
+        part = _sum(given, grads * _conj(xp, earlier), time_axis + others)
         if time_axis:
             grad_a = part if grad_a is None else grad_a + part
         else:
             a_blocks.append(_cast(xp, part, arrays["a"].dtype))
-    grad_x = _join(call, problem, x_blocks, not reverse, arrays["grad_h"].dtype)
+    grad_x = _join(given, call, x_blocks, not reverse, arrays["grad_h"].dtype)
     if a_blocks:
         grad_a = xp.concat(a_blocks if reverse else a_blocks[::-1], axis=0)
     grad_a = _cast(
-        xp, xp.zeros((), device=call.device) if grad_a is None else grad_a, arrays["a"].dtype
+        xp, xp.zeros((), device=given.device) if grad_a is None else grad_a, arrays["a"].dtype
     )
-    grad_a = _fold(call, problem, grad_a, _shape(arrays["a"]))  # type: ignore[arg-type]
+    grad_a = _fold(given, call, grad_a, _shape(arrays["a"]))  # type: ignore[arg-type]
     if arrays["h0"] is None:
         return grad_a, grad_x, None
     grad = grad if a_later is None else a_later * grad
     h0_shape = _shape(arrays["h0"])
-    grad = _sum(call, grad, reduced_axes(h0_shape, problem.state_shape))  # type: ignore[arg-type]
+    grad = _sum(given, grad, reduced_axes(h0_shape, call.state_shape))  # type: ignore[arg-type]
     return grad_a, grad_x, _copy(xp, xp.reshape(grad, h0_shape), arrays["h0"].dtype)
 
 
-def _earlier_states(call: Call, h: Any, h0: Any, start: int, stop: int, reverse: bool) -> Any:
+def _earlier_states(given: Arguments, h: Any, h0: Any, start: int, stop: int, reverse: bool) -> Any:
     """The states that entered steps `start` to `stop`: `h` one step earlier in the direction of the recurrence."""
-    xp, first = call.xp, h0[None, ...]
+    xp, first = given.xp, h0[None, ...]
     if reverse:
-        states = _cast(xp, h[start + 1 : min(stop + 1, h.shape[0]), ...], call.compute)
+        states = _cast(xp, h[start + 1 : min(stop + 1, h.shape[0]), ...], given.compute)
         return xp.concat([states, first], axis=0) if stop == h.shape[0] else states
-    states = _cast(xp, h[max(start - 1, 0) : stop - 1, ...], call.compute)
+    states = _cast(xp, h[max(start - 1, 0) : stop - 1, ...], given.compute)
     return xp.concat([first, states], axis=0) if start == 0 else states
 
 
@@ -166,51 +172,51 @@ def _order(length: int, reverse: bool) -> Iterator[int]:
     return reversed(range(length)) if reverse else iter(range(length))
 
 
-def _time_first(call: Call, problem: Problem, array: Any) -> Any:
-    """`array` with all the axes of the problem, time in front; a view where the library has views."""
-    array = call.xp.reshape(array, (1,) * (len(problem.shape) - array.ndim) + array.shape)
-    return call.xp.moveaxis(array, problem.axis, 0)
+def _time_first(given: Arguments, call: Call, array: Any) -> Any:
+    """`array` with all the axes of the call, time in front; a view where the library has views."""
+    array = given.xp.reshape(array, (1,) * (len(call.shape) - array.ndim) + array.shape)
+    return given.xp.moveaxis(array, call.axis, 0)
 
 
-def _rows(call: Call, array: Any, start: int, stop: int) -> list[Any]:
+def _rows(given: Arguments, array: Any, start: int, stop: int) -> list[Any]:
     """The steps from `start` to `stop`; the same one over and over where there is only one."""
     if array.shape[0] == 1:
-        return [_cast(call.xp, array[0, ...], call.compute)] * (stop - start)
-    block = _cast(call.xp, array[start:stop, ...], call.compute)
+        return [_cast(given.xp, array[0, ...], given.compute)] * (stop - start)
+    block = _cast(given.xp, array[start:stop, ...], given.compute)
     return [block[t, ...] for t in range(stop - start)]
 
 
-def _initial(call: Call, problem: Problem, name: str) -> Any:
-    state = call.arrays[name]
+def _initial(given: Arguments, call: Call, name: str) -> Any:
+    state = given.arrays[name]
     if state is None:
-        return call.xp.zeros(problem.state_shape, dtype=call.compute, device=call.device)
-    return call.xp.broadcast_to(_cast(call.xp, state, call.compute), problem.state_shape)
+        return given.xp.zeros(call.state_shape, dtype=given.compute, device=given.device)
+    return given.xp.broadcast_to(_cast(given.xp, state, given.compute), call.state_shape)
 
 
 def _stack(xp: Any, rows: list[Any], reverse: bool, dtype: Any) -> Any:
     return _cast(xp, xp.stack(rows[::-1] if reverse else rows, axis=0), dtype)
 
 
-def _join(call: Call, problem: Problem, blocks: list[Any], reverse: bool, dtype: Any) -> Any:
+def _join(given: Arguments, call: Call, blocks: list[Any], reverse: bool, dtype: Any) -> Any:
     if not blocks:
-        return call.xp.zeros(problem.shape, dtype=dtype, device=call.device)
+        return given.xp.zeros(call.shape, dtype=dtype, device=given.device)
     whole = (
         blocks[0]
         if len(blocks) == 1
-        else call.xp.concat(blocks[::-1] if reverse else blocks, axis=0)
+        else given.xp.concat(blocks[::-1] if reverse else blocks, axis=0)
     )
-    return call.xp.moveaxis(whole, 0, problem.axis)
+    return given.xp.moveaxis(whole, 0, call.axis)
 
 
-def _fold(call: Call, problem: Problem, grad: Any, shape: Shape) -> Any:
+def _fold(given: Arguments, call: Call, grad: Any, shape: Shape) -> Any:
     """The gradient of `a`, time in front and already summed, in `a`'s own shape."""
-    if problem.shape[problem.axis] == 0:
-        return call.xp.zeros(shape, dtype=grad.dtype, device=call.device)
-    return call.xp.reshape(call.xp.moveaxis(grad, 0, problem.axis), shape)
+    if call.shape[call.axis] == 0:
+        return given.xp.zeros(shape, dtype=grad.dtype, device=given.device)
+    return given.xp.reshape(given.xp.moveaxis(grad, 0, call.axis), shape)
 
 
-def _sum(call: Call, array: Any, axes: Shape) -> Any:
-    return call.xp.sum(array, axis=axes, keepdims=True, dtype=call.wide) if axes else array
+def _sum(given: Arguments, array: Any, axes: Shape) -> Any:
+    return given.xp.sum(array, axis=axes, keepdims=True, dtype=given.wide) if axes else array
 
 
 def _cast(xp: Any, array: Any, dtype: Any) -> Any:
@@ -235,7 +241,7 @@ def _conj(xp: Any, array: Any) -> Any:
 # ---- from arguments to arrays
 
 
-def _gather(**arguments: Any) -> Call:
+def _gather(**arguments: Any) -> Arguments:
     """Check that the arguments belong together and make arrays of the numbers among them."""
     arguments = {name: python_number(value) for name, value in arguments.items()}
     given = {
@@ -247,17 +253,13 @@ def _gather(**arguments: Any) -> Call:
     arrays = {name: _array(xp, name, value) for name, value in given.items()}
     devices = {name: array_api_compat.device(array) for name, array in arrays.items()}
     device = next(iter(devices.values()))
-    if any(other != device for other in devices.values()):
-        placed = ", ".join(f"{name} is on {place}" for name, place in devices.items())
-        raise DeviceError(
-            f"All arrays must be on one device, but {placed}. Move them to one with to_device."
-        )
+    check_one_device(devices, "arrays", "Move them to one with to_device.")
     result = _promote(xp, arrays, [value for value in arguments.values() if is_scalar(value)])
     compute = xp.float32 if _name(xp, result) in SIXTEEN_BITS else result
     for name, value in arguments.items():
         if name not in arrays:
             arrays[name] = None if value is None else xp.asarray(value, dtype=result, device=device)
-    return Call(xp, device, result, compute, _widest(xp, device, compute), arrays)
+    return Arguments(xp, device, result, compute, _widest(xp, device, compute), arrays)
 
 
 def _widest(xp: Any, device: Any, compute: Any) -> Any:
@@ -301,8 +303,8 @@ def _array(xp: Any, name: str, value: Any) -> Any:
     return array
 
 
-def _resolve(call: Call, axis: Any) -> Problem:
-    a, x, h0 = (_shape(call.arrays[name]) for name in ("a", "x", "h0"))
+def _resolve(given: Arguments, axis: Any) -> Call:
+    a, x, h0 = (_shape(given.arrays[name]) for name in ("a", "x", "h0"))
     return resolve(a, x, h0, axis_index(axis))
 
 
@@ -340,18 +342,18 @@ def _type_name(value: Any) -> str:
 # ---- out
 
 
-def _check_out(call: Call, problem: Problem, out: Any, **operands: Any) -> None:
+def _check_out(given: Arguments, call: Call, out: Any, **operands: Any) -> None:
     """Raise unless `out` can take the result. Views are not seen through: the standard has no addresses."""
-    if _namespace({"out": out}) != call.xp:
+    if _namespace({"out": out}) != given.xp:
         raise ArrayKindError(
-            f"out is a {_type_name(out)}, not an array of {call.xp.__name__} as the inputs are."
+            f"out is a {_type_name(out)}, not an array of {given.xp.__name__} as the inputs are."
         )
     check_out_type(
-        tuple(out.shape), _name(call.xp, out.dtype), problem.shape, _name(call.xp, call.result)
+        tuple(out.shape), _name(given.xp, out.dtype), call.shape, _name(given.xp, given.result)
     )
-    if array_api_compat.device(out) != call.device:
+    if array_api_compat.device(out) != given.device:
         raise DeviceError(
-            f"out is on {array_api_compat.device(out)}, but the inputs are on {call.device}. Move it."
+            f"out is on {array_api_compat.device(out)}, but the inputs are on {given.device}. Move it."
         )
     for name, operand in operands.items():
         if out is operand:

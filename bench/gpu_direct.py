@@ -13,12 +13,11 @@ from bench import gpu_libraries
 from bench.libraries import Inputs
 from bench.shapes import Case
 from scanlib import gpu, native
-from scanlib.problem import DTYPES, broadcast_strides, contiguous_strides
+from scanlib.call import call_of
+from scanlib.plan import dense, prepare
+from scanlib.roles import written
 
 Knobs = Mapping[str, int]
-#: The operands of scanlib.gpu's functions, in their order.
-FORWARD = ("a", "x", "h0", "h", "final")
-BACKWARD = ("a", "h", "h0", "grad_h", "grad_final", "grad_a", "grad_x", "grad_h0")
 
 
 class Call:
@@ -32,26 +31,18 @@ class Call:
         arrays: Mapping[str, Any],
         knobs: Knobs,
     ) -> None:
-        code = DTYPES[dtype][0]
-        backward = "grad_h" in arrays
-        operands = {}
-        for role, array in arrays.items():
-            shape = tuple(array.shape)
-            strides = broadcast_strides(shape, contiguous_strides(shape), case.shape)
-            operands[role] = code, strides
+        layouts = {role: dense(tuple(array.shape), dtype) for role, array in arrays.items()}
+        call = call_of(case.shape, case.axis)
         self.knobs, self.library, self.arrays = dict(knobs), library, dict(arrays)
         with gpu.tuned(self.knobs):
-            self.problem = native.prepare(case.shape, case.axis, operands, reverse=case.reverse)
+            self.problem = prepare(call, layouts, reverse=case.reverse)
             size = gpu.scratch_bytes(self.problem)
             #: What tells one way to cut a problem from another.
             self.plan = gpu.programs(self.problem), gpu.describe(self.problem), size
         self._scratch = library.empty((size + gpu.ALIGNMENT,), "uint8") if size else None
-        self._run = gpu.backward if backward else gpu.forward
-        self._addresses = [
-            library.address(arrays[role]) if role in arrays else 0
-            for role in (BACKWARD if backward else FORWARD)
-        ]
-        self.outputs = [arrays[role] for role in (("grad_a", "grad_x") if backward else ("h",))]
+        self._pointers = native.pack({role: library.address(v) for role, v in arrays.items()})
+        outputs = written(backward="grad_h" in arrays)
+        self.outputs = [array for role, array in arrays.items() if role in outputs]
 
     def __call__(self) -> None:
         at = 0
@@ -59,7 +50,7 @@ class Call:
             at = self.library.address(self._scratch)
             at += -at % gpu.ALIGNMENT
         with gpu.tuned(self.knobs):
-            self._run(self.problem, self.library.stream(), at, *self._addresses)
+            gpu.run(self.problem, self.library.stream(), at, self._pointers)
 
 
 def forward(

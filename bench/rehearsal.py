@@ -122,8 +122,8 @@ class Library(libraries.NumPy):
 @functools.cache
 def _start() -> None:
     """From here on `Array` is served by the CUDA launcher, on the driver that launches nothing."""
-    from scanlib import compiler, dispatch, gpu, native
-    from scanlib.backends._strided_cuda import StridedCuda
+    from scanlib import compiler, gpu, kinds, native
+    from scanlib.backends.strided_cuda import StridedCuda
 
     class Adapter(StridedCuda):
         name = "rehearsal"
@@ -144,9 +144,9 @@ def _start() -> None:
     library = gpu.library()
     native.check(library.scanlib_cuda_use_driver(os.environ["GPU_CHECK_REHEARSE"].encode()))
     if path := os.environ.get("GPU_CHECK_RECORD"):
-        library.scanlib_cuda_set_compiler(_recorder(Path(path), compiler._ANSWER))
+        library.scanlib_cuda_set_compiler(_recorder(Path(path), compiler._CALLBACK))
     sys.modules["scanlib.backends.rehearsal"] = Adapter(_Namespace)  # type: ignore[assignment]
-    dispatch._kinds[Array] = "rehearsal"
+    kinds._kinds[Array] = "rehearsal"
 
 
 @functools.cache

@@ -6,6 +6,7 @@
 // capture forbids, so a first call may be captured.
 #include <algorithm>
 #include <cstdarg>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -14,13 +15,14 @@
 #include <new>
 #include <shared_mutex>
 #include <string>
-#include <string_view>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "cuda_driver.h"
 #include "cuda_plan.h"
 #include "pointers.h"
+#include "problem.h"
 #include "scanlib.h"
 
 namespace scanlib {
@@ -61,17 +63,24 @@ int refused(const CudaDriver &driver, const char *call, CudaResult error) {
 struct Key {
   CudaContext context;
   int device, tunings;
-  scanlib_problem problem;
+  std::string problem;  // as far as it is set, without what alters no launch
 
+  Key(CudaContext context_, int device_, const scanlib_problem &of)
+      : context(context_),
+        device(device_),
+        tunings(cuda_tunings()),
+        problem(reinterpret_cast<const char *>(&of),
+                offsetof(scanlib_problem, outer) + size_t(of.outer_rank) * sizeof(scanlib_axis)) {
+    std::memset(&problem[offsetof(scanlib_problem, threads)], 0, sizeof of.threads);
+    std::memset(&problem[offsetof(scanlib_problem, holder_offset)], 0, sizeof of.holder_offset);
+  }
   bool operator==(const Key &other) const {
-    return context == other.context && device == other.device && tunings == other.tunings &&
-           std::memcmp(&problem, &other.problem, sizeof problem) == 0;
+    return context == other.context && device == other.device && tunings == other.tunings && problem == other.problem;
   }
 };
 struct KeyHash {
   size_t operator()(const Key &key) const {
-    const std::string_view bytes(reinterpret_cast<const char *>(&key.problem), sizeof key.problem);
-    return std::hash<std::string_view>()(bytes) ^ std::hash<CudaContext>()(key.context);
+    return std::hash<std::string>()(key.problem) ^ std::hash<CudaContext>()(key.context);
   }
 };
 
@@ -177,9 +186,7 @@ int prepare(const CudaDriver &driver, const scanlib_problem &problem, int device
 
 int find_prepared(const CudaDriver &driver, const scanlib_problem &problem, CudaContext context, int device,
                   std::shared_ptr<const Prepared> *found) {
-  Key key{context, device, cuda_tunings(), problem};
-  key.problem.threads = 0;  // neither alters a launch
-  key.problem.holder_offset = 0;
+  const Key key(context, device, problem);
   {
     std::shared_lock<std::shared_mutex> reading(programs().lock);
     auto place = programs().prepared.find(key);
@@ -232,6 +239,48 @@ class Current {
   bool pushed_ = false;
 };
 
+// Calls put(pointers, part) for each index of the loops from `first` to `last`.
+template <class Put>
+int for_each(const std::vector<CudaLoop> &loops, size_t first, size_t last, const CudaPointers &pointers, int64_t part,
+             Put put) {
+  if (first == last) return put(pointers, part);
+  const CudaLoop &loop = loops[first];
+  CudaPointers at = pointers;
+  for (int64_t i = 0; i < loop.axis.extent; ++i) {
+    if (int status = for_each(loops, first + 1, last, at, part + i * loop.part, put)) return status;
+    for (int role = 0; role < SCANLIB_ROLES; ++role)
+      if (at.of[role]) at.of[role] = static_cast<char *>(at.of[role]) + loop.axis.stride[role];
+  }
+  return SCANLIB_OK;
+}
+
+int put_on(const CudaDriver &driver, const Prepared &prepared, CudaStream stream, void *scratch,
+           const CudaPointers &pointers) {
+  const CudaPlan &plan = prepared.plan;
+  auto start = [&](int i, const CudaPointers &at, int64_t part) -> int {
+    CudaParams params;
+    fill_cuda_params(plan, at, part, scratch, &params);
+    void *arguments[] = {&params};
+    SCANLIB_CALL(driver, cuLaunchKernel, prepared.kernels[i], prepared.blocks[i], 1, 1, plan.launch[i].threads, 1, 1, 0,
+                 stream, arguments, nullptr);
+    return SCANLIB_OK;
+  };
+  auto walk = [&](const CudaPointers &at, int64_t part) -> int {
+    if (!plan.walks) return SCANLIB_OK;
+    if (plan.zeroed_bytes)
+      SCANLIB_CALL(driver, cuMemsetD8Async, reinterpret_cast<CudaAddress>(scratch), 0, size_t(plan.zeroed_bytes),
+                   stream);
+    return start(0, at, part);
+  };
+  const std::vector<CudaLoop> &loops = plan.loops;
+  size_t kept = 0;
+  while (kept < loops.size() && !loops[kept].summed) ++kept;
+  return for_each(loops, 0, kept, pointers, 0, [&](const CudaPointers &at, int64_t) -> int {
+    if (int status = for_each(loops, kept, loops.size(), at, 0, walk)) return status;
+    return plan.sums ? start(plan.launches - 1, at, 0) : SCANLIB_OK;
+  });
+}
+
 int launch(const scanlib_problem &problem, CudaStream stream, void *scratch, const CudaPointers &pointers) {
   char why[1024];
   const CudaDriver *driver = cuda_driver(why, sizeof why);
@@ -247,25 +296,20 @@ int launch(const scanlib_problem &problem, CudaStream stream, void *scratch, con
   const CudaPlan &plan = prepared->plan;
   if (plan.scratch_bytes && (!scratch || reinterpret_cast<uintptr_t>(scratch) % kCudaScratchAlignment))
     return SCANLIB_E_ARGUMENT;
-  CudaParams params;
-  fill_cuda_params(plan, pointers, scratch, &params);
-  if (plan.launches && plan.zeroed_bytes)
-    SCANLIB_CALL(*driver, cuMemsetD8Async, reinterpret_cast<CudaAddress>(scratch), 0, size_t(plan.zeroed_bytes),
-                 stream);
-  for (int i = 0; i < plan.launches; ++i) {
-    void *arguments[] = {&params};
-    SCANLIB_CALL(*driver, cuLaunchKernel, prepared->kernels[i], prepared->blocks[i], 1, 1, plan.launch[i].threads, 1, 1,
-                 0, stream, arguments, nullptr);
-  }
-  return SCANLIB_OK;
+  return put_on(*driver, *prepared, stream, scratch, pointers);
 }
 
 bool valid(const scanlib_problem *problem) { return problem && problem->abi_version == SCANLIB_ABI_VERSION; }
 
-int run(const scanlib_problem *problem, scanlib_role needed, CudaStream stream, void *scratch, CudaPointers &pointers) {
+int run(const scanlib_problem *problem, CudaStream stream, void *scratch, const void *const *given_pointers) {
   last_error[0] = 0;
-  if (!valid(problem) || problem->operand[needed].dtype == SCANLIB_ABSENT) return SCANLIB_E_ARGUMENT;
-  if (int status = resolve_pointers(*problem, Alignment::Element, pointers.of)) return status;
+  if (!valid(problem)) return SCANLIB_E_ARGUMENT;
+  CudaPointers pointers;
+  if (int status = resolve_pointers(*problem, given_pointers, pointers.of)) return status;
+  for (int role = 0; role < SCANLIB_ROLES; ++role)
+    if (pointers.of[role] &&
+        reinterpret_cast<uintptr_t>(pointers.of[role]) % uintptr_t(dtype_size(problem->dtype[role])))
+      return SCANLIB_E_ALIGNMENT;
   try {
     return launch(*problem, stream, scratch, pointers);
   } catch (const std::bad_alloc &) {
@@ -284,19 +328,9 @@ extern "C" int scanlib_cuda_scratch_bytes(const scanlib_problem *problem, int64_
   return valid(problem) && bytes ? cuda_scratch_bytes(*problem, bytes) : SCANLIB_E_ARGUMENT;
 }
 
-extern "C" int scanlib_cuda_forward(const scanlib_problem *problem, void *stream, void *scratch, const void *a,
-                                    const void *x, const void *h0, void *h, void *final_state) {
-  CudaPointers pointers;
-  forward_pointers(a, x, h0, h, final_state, pointers.of);
-  return run(problem, SCANLIB_X, stream, scratch, pointers);
-}
-
-extern "C" int scanlib_cuda_backward(const scanlib_problem *problem, void *stream, void *scratch, const void *a,
-                                     const void *h, const void *h0, const void *grad_h, const void *grad_final,
-                                     void *grad_a, void *grad_x, void *grad_h0) {
-  CudaPointers pointers;
-  backward_pointers(a, h, h0, grad_h, grad_final, grad_a, grad_x, grad_h0, pointers.of);
-  return run(problem, SCANLIB_GRAD_H, stream, scratch, pointers);
+extern "C" int scanlib_cuda_run(const scanlib_problem *problem, void *stream, void *scratch,
+                                const void *const *pointers) {
+  return run(problem, stream, scratch, pointers);
 }
 
 extern "C" size_t scanlib_cuda_describe(const scanlib_problem *problem, char *buffer, size_t size) {

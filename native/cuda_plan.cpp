@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <type_traits>
 #include <utility>
@@ -16,9 +15,8 @@ namespace {
 
 static_assert(sizeof(Params) <= CudaParams::kBytes && std::is_trivially_copyable<Params>::value,
               "the kernels' argument fits CudaParams");
-static_assert(kOuterAxes == SCANLIB_MAX_OUTER && int(kRoles) == int(SCANLIB_ROLES) && int(kH0) == int(SCANLIB_H0) &&
-                  int(kGradH) == int(SCANLIB_GRAD_H) && int(kGradA) == int(SCANLIB_GRAD_A) &&
-                  int(kGradH0) == int(SCANLIB_GRAD_H0),
+static_assert(int(kRoles) == int(SCANLIB_ROLES) && int(kH0) == int(SCANLIB_H0) && int(kGradH) == int(SCANLIB_GRAD_H) &&
+                  int(kGradA) == int(SCANLIB_GRAD_A) && int(kGradH0) == int(SCANLIB_GRAD_H0),
               "cuda/params.h has the roles of scanlib.h");
 
 // ------------------------------------------------------------------------------------------------------------- the table
@@ -74,11 +72,12 @@ struct Cut {
 int64_t largest_element(const scanlib_problem &p) {
   int64_t size = 1;
   for (int role = 0; role < SCANLIB_ROLES; ++role)
-    if (!is_state(role)) size = std::max(size, dtype_size(p.operand[role].dtype));
+    if (!is_state(role)) size = std::max(size, dtype_size(p.dtype[role]));
   return size;
 }
 
-bool summed(int64_t stride, int64_t extent) { return stride == 0 && extent != 1; }
+// Whether grad_a has one sum for all of an axis.
+bool summed(const scanlib_axis &axis) { return axis.stride[SCANLIB_GRAD_A] == 0 && axis.extent != 1; }
 
 // Of a block.
 int most_threads(const Cut &cut) {
@@ -94,11 +93,11 @@ int most_threads(const Cut &cut) {
 }
 
 void choose_tile(const scanlib_problem &p, Cut *cut) {
-  const int64_t inner = std::max<int64_t>(1, p.inner);
+  const int64_t inner = std::max<int64_t>(1, p.inner.extent);
   const bool rows = cut->layout == kRows;
   const int most = most_threads(*cut), run_bytes = cut->backward ? g_tuning.backward_run_bytes : g_tuning.run_bytes;
   cut->run = int(std::min<int64_t>(kMostRun, std::max<int64_t>(2, run_bytes / largest_element(p))));
-  const int64_t slices = std::min<int64_t>(most, power_of_two(ceil_div(std::max<int64_t>(1, p.time), cut->run)));
+  const int64_t slices = std::min<int64_t>(most, power_of_two(ceil_div(std::max<int64_t>(1, p.time.extent), cut->run)));
   const bool alone = slices == 1 || (!rows && lane_count(p) >= g_tuning.many_lanes);
   if (alone && 2 * inner > kWide && cut->sum != kSumLanes) {
     cut->threads = cut->width = kWide;
@@ -116,10 +115,10 @@ void choose_tile(const scanlib_problem &p, Cut *cut) {
     cut->threads = int(std::min<int64_t>(most, std::max<int64_t>(kWarp, width * slices)));
   }
   int64_t outer = 1;
-  for (int d = 0; d < p.outer_rank; ++d) outer *= p.outer[d];
-  cut->chunks = ceil_div(p.inner, cut->width);
+  for (int d = 0; d < p.outer_rank; ++d) outer *= p.outer[d].extent;
+  cut->chunks = ceil_div(p.inner.extent, cut->width);
   cut->groups = outer * cut->chunks;
-  cut->tiles = ceil_div(p.time, int64_t(cut->slices()) * cut->run);
+  cut->tiles = ceil_div(p.time.extent, int64_t(cut->slices()) * cut->run);
 }
 
 // Piles follow one another at about five microseconds each, in which memory brings so many bytes. In columns, where a thread
@@ -130,7 +129,7 @@ int bundle_for(const scanlib_problem &p, const Cut &cut) {
   if (cut.layout == kRows) return kMost;
   int64_t element = 0;
   for (int role : {SCANLIB_A, SCANLIB_X, SCANLIB_H, SCANLIB_GRAD_H, SCANLIB_GRAD_A, SCANLIB_GRAD_X})
-    if (p.operand[role].dtype) element += dtype_size(p.operand[role].dtype);
+    element += dtype_size(p.dtype[role]);
   const int64_t bytes = cut.groups * cut.threads * cut.run * element;
   int bundle = 8;
   while (bundle < kMost && bytes * bundle * bundle * bundle < kPileBytes) bundle *= 2;
@@ -148,16 +147,12 @@ int resident_threads(const Cut &cut) {
 
 Cut cut_problem(const scanlib_problem &p) {
   Cut cut{};
-  cut.backward = p.operand[SCANLIB_GRAD_H].dtype != SCANLIB_ABSENT;
-  cut.against = ((p.flags & SCANLIB_REVERSE) != 0) != cut.backward;
+  cut.backward = is_backward(p);
+  cut.against = against_time(p);
   cut.value = compute_dtype(p);
-  const scanlib_layout &lead = p.operand[cut.backward ? SCANLIB_GRAD_X : SCANLIB_H];
-  const bool time_nearest = p.inner == 1 || std::llabs(lead.time) < std::llabs(lead.inner);
-  cut.layout = time_nearest ? kRows : kColumns;
-  cut.down = time_nearest && cut.against;
-  const scanlib_layout &grad_a = p.operand[SCANLIB_GRAD_A];
-  if (cut.backward && p.time > 0)
-    cut.sum = (summed(grad_a.time, p.time) ? kSumSteps : 0) | (summed(grad_a.inner, p.inner) ? kSumLanes : 0);
+  cut.layout = time_nearest(p) ? kRows : kColumns;
+  cut.down = cut.layout == kRows && cut.against;
+  if (cut.backward && p.time.extent > 0) cut.sum = (summed(p.time) ? kSumSteps : 0) | (summed(p.inner) ? kSumLanes : 0);
 
   choose_tile(p, &cut);
   if (cut.tiles > 1 && cut.slices() > 1 && cut.groups < g_tuning.enough_groups) {
@@ -176,39 +171,47 @@ struct Parts {
   bool needed, down;  // down: in memory's order, against that in which steps are walked
   int32_t dtype;
   int64_t bytes;
-  int64_t outer[SCANLIB_MAX_OUTER], time, lane;  // strides in bytes
-  ReduceParams reduce;                           // without its pointers
+  int64_t outer[kOuterAxes], time, lane;  // strides in bytes
+  ReduceParams reduce;                    // without its pointers
 };
 
-Parts parts_of(const scanlib_problem &p, const Cut &cut) {
+// Sets `part` of each loop that is summed.
+Parts parts_of(const scanlib_problem &p, const Cut &cut, std::vector<CudaLoop> &loops) {
   Parts parts{};
-  const scanlib_layout &grad_a = p.operand[SCANLIB_GRAD_A];
   if (!cut.backward) return parts;
   const bool complex = cut.value == SCANLIB_C64 || cut.value == SCANLIB_C128;
   parts.down = cut.down && !(cut.sum & kSumSteps);
   parts.dtype = !(cut.sum & kSumSteps) ? cut.value : complex ? SCANLIB_C128 : SCANLIB_F64;
-  const int64_t size = dtype_size(grad_a.dtype);
-  const int64_t times = !(cut.sum & kSumSteps) ? p.time : cut.kernel == kLookBack ? cut.tiles : 1;
-  const int64_t lanes = cut.sum & kSumLanes ? cut.chunks : p.inner;
+  const int64_t time = p.time.extent;
+  const int64_t times = !(cut.sum & kSumSteps) ? time : cut.kernel == kLookBack ? cut.tiles : 1;
+  const int64_t lanes = cut.sum & kSumLanes ? cut.chunks : p.inner.extent;
 
-  // Axes from near to far, each with its stride in `parts`.
+  // Axes from near to far, each with its stride in `parts`. Neighbours that are summed are one axis.
+  constexpr int kMost = kOuterAxes + 2;
   int64_t stride = dtype_size(parts.dtype);
-  ReduceParams::Axis kept[SCANLIB_MAX_OUTER + 2], gone[SCANLIB_MAX_OUTER + 2];
+  ReduceParams::Axis kept[kMost], gone[kMost];
   int kept_rank = 0, gone_rank = 0;
   int64_t outputs = 1, terms = 1;
+  bool last_gone = false;
   auto lay = [&](int64_t extent, int64_t to, bool sum) {
     const int64_t own = stride;
-    (sum ? gone[gone_rank++] : kept[kept_rank++]) = {extent, own, to * size};
+    if (!sum)
+      kept[kept_rank++] = {extent, own, to};
+    else if (last_gone)
+      gone[gone_rank - 1].extent *= extent;
+    else
+      gone[gone_rank++] = {extent, own, 0};
+    last_gone = sum;
     (sum ? terms : outputs) *= extent;
     if (stride < kMostBytes) stride *= std::max<int64_t>(1, extent);
     parts.needed = parts.needed || sum;
     return own;
   };
-  const bool time_gone = summed(grad_a.time, p.time), lanes_gone = summed(grad_a.inner, p.inner);
+  const int64_t step = p.time.stride[SCANLIB_GRAD_A];
   auto lay_time = [&] {
-    parts.time = lay(p.time == 0 ? 0 : times, cut.against && !parts.down ? -grad_a.time : grad_a.time, time_gone);
+    parts.time = lay(time == 0 ? 0 : times, cut.against && !parts.down ? -step : step, summed(p.time));
   };
-  auto lay_lanes = [&] { parts.lane = lay(lanes, grad_a.inner, lanes_gone); };
+  auto lay_lanes = [&] { parts.lane = lay(lanes, p.inner.stride[SCANLIB_GRAD_A], summed(p.inner)); };
   if (cut.layout == kRows) {
     lay_time();
     lay_lanes();
@@ -217,7 +220,9 @@ Parts parts_of(const scanlib_problem &p, const Cut &cut) {
     lay_time();
   }
   for (int d = p.outer_rank - 1; d >= 0; --d)
-    parts.outer[d] = lay(p.outer[d], grad_a.outer[d], summed(grad_a.outer[d], p.outer[d]));
+    parts.outer[d] = lay(p.outer[d].extent, p.outer[d].stride[SCANLIB_GRAD_A], summed(p.outer[d]));
+  for (auto loop = loops.rbegin(); loop != loops.rend() && loop->summed; ++loop)
+    loop->part = lay(loop->axis.extent, 0, true);
   parts.bytes = stride;
   std::reverse_copy(kept, kept + kept_rank, parts.reduce.kept);
   std::reverse_copy(gone, gone + gone_rank, parts.reduce.summed);
@@ -261,21 +266,41 @@ Room room_for(const Cut &cut, const Parts &parts) {
 
 bool launches_walk(const scanlib_problem &p, const Cut &cut) {
   if (lane_count(p) == 0) return false;
-  return p.time > 0 || p.operand[cut.backward ? SCANLIB_GRAD_H0 : SCANLIB_FINAL].dtype != SCANLIB_ABSENT;
+  return p.time.extent > 0 || given(p, cut.backward ? SCANLIB_GRAD_H0 : SCANLIB_FINAL);
+}
+
+// A problem with as many outer axes as a kernel counts along, the shortest of the others in `loops`.
+scanlib_problem without_loops(const scanlib_problem &p, std::vector<CudaLoop> *loops) {
+  scanlib_problem q = p;
+  while (q.outer_rank > kOuterAxes) {
+    // One of extent 0 is none to repeat a launch for.
+    auto length = [](const scanlib_axis &axis) { return axis.extent ? axis.extent : INT64_MAX; };
+    scanlib_axis *const end = q.outer + q.outer_rank;
+    scanlib_axis *const least = std::min_element(
+        q.outer, end, [&](const scanlib_axis &a, const scanlib_axis &b) { return length(a) < length(b); });
+    loops->push_back({*least, is_backward(p) && summed(*least), 0});
+    std::copy(least + 1, end, least);
+    --q.outer_rank;
+  }
+  std::stable_partition(loops->begin(), loops->end(), [](const CudaLoop &loop) { return !loop.summed; });
+  return q;
 }
 
 // A problem cut, and what memory that takes; none where nothing is launched.
 struct Work {
+  std::vector<CudaLoop> loops;
+  scanlib_problem problem;  // inside of them
   Cut cut;
   Parts parts;
   Room room;
   bool walks, sums;
 
   explicit Work(const scanlib_problem &p)
-      : cut(cut_problem(p)),
-        parts(parts_of(p, cut)),
+      : problem(without_loops(p, &loops)),
+        cut(cut_problem(problem)),
+        parts(parts_of(problem, cut, loops)),
         room(room_for(cut, parts)),
-        walks(launches_walk(p, cut)),
+        walks(launches_walk(problem, cut)),
         sums(parts.needed && parts.reduce.outputs > 0) {}
   bool too_large() const {
     return room.bytes >= kMostBytes || (cut.kernel == kLookBack && cut.numbers() > kMostTickets);
@@ -295,14 +320,13 @@ void write_options(char *to, size_t size, Kernel kernel, const Cut &cut, int32_t
 }
 
 void describe(const scanlib_problem &p, const Cut &cut, const Parts &parts, char *to, size_t size) {
-  static const char *const kDtypes[] = {"", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"};
   static const char *const kLayouts[] = {"columns", "rows"};
   std::snprintf(to, size,
                 "%s %s over %s in %s: %lld sequences of %lld steps in %lld groups of up to %d, %lld tiles of %d steps "
                 "each, %d threads%s",
                 cut.backward ? "backward" : "forward", cut.kernel == kWalk ? "walk" : "look-back", kLayouts[cut.layout],
-                kDtypes[cut.value], (long long)lane_count(p), (long long)p.time, (long long)cut.groups, cut.width,
-                (long long)cut.tiles, cut.slices() * cut.run, cut.threads,
+                dtype_name(cut.value), (long long)lane_count(p), (long long)p.time.extent, (long long)cut.groups,
+                cut.width, (long long)cut.tiles, cut.slices() * cut.run, cut.threads,
                 parts.needed ? "; grad_a in two stages" : "");
 }
 
@@ -313,10 +337,10 @@ bool in_words(const scanlib_problem &p, const Cut &cut, const Operand &operand) 
   const int64_t size = dtype_size(operand.dtype);
   auto whole = [](int64_t bytes) { return bytes % 16 == 0; };
   bool wide = cut.chunks == 1 || whole(operand.chunk);
-  for (int d = 0; d < p.outer_rank; ++d) wide = wide && (p.outer[d] == 1 || whole(operand.outer[d]));
+  for (int d = 0; d < p.outer_rank; ++d) wide = wide && (p.outer[d].extent == 1 || whole(operand.outer[d]));
   if (cut.layout == kRows)
-    return wide && operand.step == (cut.down ? -size : size) && (p.inner == 1 || whole(operand.lane));
-  return wide && operand.lane == size && whole(p.inner * size) && (p.time == 1 || whole(operand.step));
+    return wide && operand.step == (cut.down ? -size : size) && (p.inner.extent == 1 || whole(operand.lane));
+  return wide && operand.lane == size && whole(p.inner.extent * size) && (p.time.extent == 1 || whole(operand.step));
 }
 
 // An address, or an offset from one, and bytes more.
@@ -329,22 +353,21 @@ T *moved(T *from, int64_t bytes) {
 void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, const Room &room, Params *params) {
   ScanParams &scan = params->scan;
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
-    const scanlib_layout &layout = p.operand[role];
+    if (!given(p, role)) continue;
     Operand &operand = scan.operand[role];
-    if (layout.dtype == SCANLIB_ABSENT) continue;
-    const int64_t size = dtype_size(layout.dtype), step = is_state(role) ? 0 : layout.time * size;
-    operand.dtype = layout.dtype;
-    if (cut.against && p.time > 0) operand.first = moved<char>(nullptr, (p.time - 1) * step);
+    const int64_t step = p.time.stride[role];
+    operand.dtype = p.dtype[role];
+    if (cut.against && p.time.extent > 0) operand.first = moved<char>(nullptr, (p.time.extent - 1) * step);
     operand.step = cut.against ? -step : step;
-    operand.lane = layout.inner * size;
+    operand.lane = p.inner.stride[role];
     operand.chunk = cut.chunks > 1 ? operand.lane * cut.width : 0;
-    for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) operand.outer[d] = layout.outer[d] * size;
+    for (int d = 0; d < p.outer_rank; ++d) operand.outer[d] = p.outer[d].stride[role];
   }
-  for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) scan.extent[d] = p.outer[d];
+  for (int d = 0; d < kOuterAxes; ++d) scan.extent[d] = d < p.outer_rank ? p.outer[d].extent : 1;
   scan.rank = p.outer_rank;
   scan.conjugate = (p.flags & SCANLIB_CONJUGATE) != 0;
-  scan.steps = p.time;
-  scan.lanes = p.inner;
+  scan.steps = p.time.extent;
+  scan.lanes = p.inner.extent;
   scan.chunks = cut.chunks;
   scan.groups = cut.groups;
   scan.tiles = cut.tiles;
@@ -360,14 +383,26 @@ void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, 
     params->reduce = parts.reduce;
     params->reduce.to = parts.down ? nullptr : grad_a.first;
     params->reduce.from = moved<char>(nullptr, room.parts);
-    grad_a.first = moved(params->reduce.from, parts.down && p.time > 0 ? (p.time - 1) * parts.time : 0);
+    grad_a.first = moved(params->reduce.from, parts.down && p.time.extent > 0 ? (p.time.extent - 1) * parts.time : 0);
     grad_a.dtype = parts.dtype;
     grad_a.step = parts.down ? -parts.time : parts.time;
     grad_a.lane = cut.sum & kSumLanes ? 0 : parts.lane;
     grad_a.chunk = cut.sum & kSumLanes ? parts.lane : parts.lane * cut.width;
-    for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) grad_a.outer[d] = parts.outer[d];
+    for (int d = 0; d < p.outer_rank; ++d) grad_a.outer[d] = parts.outer[d];
   }
   for (Operand &operand : scan.operand) operand.wide = operand.dtype && in_words(p, cut, operand);
+}
+
+// Kernels access an element at once.
+bool strides_aligned(const scanlib_problem &p) {
+  for (int role = 0; role < SCANLIB_ROLES; ++role) {
+    if (!given(p, role)) continue;
+    const int64_t size = dtype_size(p.dtype[role]);
+    bool whole = p.time.stride[role] % size == 0 && p.inner.stride[role] % size == 0;
+    for (int d = 0; d < p.outer_rank; ++d) whole = whole && p.outer[d].stride[role] % size == 0;
+    if (!whole) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -379,16 +414,20 @@ int cuda_scratch_bytes(const scanlib_problem &p, int64_t *bytes) {
   return SCANLIB_OK;
 }
 
-int plan_cuda(const scanlib_problem &p, CudaPlan *plan) {
-  if (!plan || p.abi_version != SCANLIB_ABI_VERSION) return SCANLIB_E_ARGUMENT;
+int plan_cuda(const scanlib_problem &given_problem, CudaPlan *plan) {
+  if (!plan || given_problem.abi_version != SCANLIB_ABI_VERSION) return SCANLIB_E_ARGUMENT;
+  if (!strides_aligned(given_problem)) return SCANLIB_E_ALIGNMENT;
   *plan = CudaPlan{};
-  const Work work(p);
-  const auto &[cut, parts, room, walks, sums] = work;
+  const Work work(given_problem);
+  const auto &[loops, p, cut, parts, room, walks, sums] = work;
   if (work.too_large()) return SCANLIB_E_OVERFLOW;
   describe(p, cut, parts, plan->summary, sizeof plan->summary);
+  plan->walks = walks;
+  plan->sums = sums;
+  plan->loops = loops;
   if (walks) {
     CudaLaunch &launch = plan->launch[plan->launches++];
-    auto dtype = [&p](int role) { return p.operand[role].dtype; };
+    auto dtype = [&p = p](int role) { return p.dtype[role]; };
     // What a kernel has no use for is given the dtype computed in: one name for one program.
     write_options(launch.options, sizeof launch.options, cut.kernel, cut, dtype(SCANLIB_A),
                   dtype(cut.backward ? SCANLIB_GRAD_H : SCANLIB_X), dtype(SCANLIB_H),
@@ -411,7 +450,7 @@ int plan_cuda(const scanlib_problem &p, CudaPlan *plan) {
     reduce.width = int(std::min(width, power_of_two(parts.reduce.outputs)));
     if (reduce.width > kWarp && reduce.width < kReduceThreads) reduce.width = kWarp;
     write_options(launch.options, sizeof launch.options, kAddUp, reduce, parts.dtype, cut.value, cut.value,
-                  p.operand[SCANLIB_GRAD_A].dtype, cut.value);
+                  p.dtype[SCANLIB_GRAD_A], cut.value);
     launch.threads = kReduceThreads;
     launch.blocks = uint32_t(std::min(ceil_div(parts.reduce.outputs, reduce.width), kMostBlocks));
   }
@@ -424,7 +463,8 @@ int plan_cuda(const scanlib_problem &p, CudaPlan *plan) {
   return SCANLIB_OK;
 }
 
-void fill_cuda_params(const CudaPlan &plan, const CudaPointers &pointers, void *scratch, CudaParams *out) {
+void fill_cuda_params(const CudaPlan &plan, const CudaPointers &pointers, int64_t part, void *scratch,
+                      CudaParams *out) {
   Params params;
   std::memcpy(&params, plan.params.bytes, sizeof params);
   auto into = [](auto *&offset, void *base) { offset = moved(offset, reinterpret_cast<intptr_t>(base)); };
@@ -433,7 +473,8 @@ void fill_cuda_params(const CudaPlan &plan, const CudaPointers &pointers, void *
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
     Operand &operand = scan.operand[role];
     if (!operand.dtype) continue;
-    into(operand.first, parts && role == SCANLIB_GRAD_A ? scratch : pointers.of[role]);
+    const bool in_parts = parts && role == SCANLIB_GRAD_A;
+    into(operand.first, in_parts ? moved(scratch, part) : pointers.of[role]);
     const intptr_t edge = reinterpret_cast<intptr_t>(operand.first) + (plan.down ? dtype_size(operand.dtype) : 0);
     operand.wide = operand.wide && edge % 16 == 0;
   }

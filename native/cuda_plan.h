@@ -4,6 +4,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "scanlib.h"
 
@@ -30,14 +31,24 @@ struct alignas(16) CudaParams {
   unsigned char bytes[kBytes];
 };
 
+// An outer axis beyond those that a kernel counts along: its launches are repeated for each index.
+struct CudaLoop {
+  scanlib_axis axis;
+  bool summed;   // grad_a has one sum for all of it
+  int64_t part;  // its stride among the partial sums of grad_a
+};
+
+// The first launch walks, unless only sums over nothing are to be written; the last adds up partial sums, where there are any.
 struct CudaPlan {
   static constexpr int kMostLaunches = 2;
   int launches;
   CudaLaunch launch[kMostLaunches];
-  int64_t scratch_bytes;  // of the caller's memory, aligned to kCudaScratchAlignment
-  int64_t zeroed_bytes;   // of these, from the start, set to zero on the stream before the first launch
-  char summary[256];      // one line for scanlib.explain: the kernel, how it walks the data, how the work is cut
-  CudaParams params;      // with offsets in place of addresses
+  bool walks, sums;
+  std::vector<CudaLoop> loops;  // those not summed first; most problems have none
+  int64_t scratch_bytes;        // of the caller's memory, aligned to kCudaScratchAlignment
+  int64_t zeroed_bytes;         // of these, from the start, set to zero on the stream before a walk
+  char summary[256];            // one line for scanlib.explain: the kernel, how it walks the data, how the work is cut
+  CudaParams params;            // with offsets in place of addresses
   bool down;
 };
 
@@ -53,14 +64,16 @@ struct CudaTuning {
   int64_t many_lanes = 65536;   // neighbouring sequences of which each gets a thread
 };
 
-// SCANLIB_OK, SCANLIB_E_ARGUMENT or SCANLIB_E_OVERFLOW. A problem without elements to write has no launches.
+// SCANLIB_OK, SCANLIB_E_ARGUMENT, SCANLIB_E_ALIGNMENT or SCANLIB_E_OVERFLOW. A problem without elements to write has no launches.
 int plan_cuda(const scanlib_problem &problem, CudaPlan *plan);
 
 // Its scratch memory alone, which is worked out in less time.
 int cuda_scratch_bytes(const scanlib_problem &problem, int64_t *bytes);
 
-// The plan's parameters for a call.
-void fill_cuda_params(const CudaPlan &plan, const CudaPointers &pointers, void *scratch, CudaParams *params);
+// The plan's parameters for a launch. The pointers are those of the call, moved to an index of the plan's loops; `part` is how
+// far that index is among the partial sums.
+void fill_cuda_params(const CudaPlan &plan, const CudaPointers &pointers, int64_t part, void *scratch,
+                      CudaParams *params);
 
 // How often scanlib_cuda_tune() was called: plans made before are not those that would be made now.
 int cuda_tunings();

@@ -24,8 +24,8 @@ constexpr int64_t kGatesAloneBytes = 32 * 1024;  // of states; less than this st
 
 struct GatedData {
   bool backward;
-  const void *columns, *h0, *grad, *grad_final;
-  void *h, *y, *final_state, *grad_columns, *grad_h0;
+  const void *columns, *initial, *grad, *grad_final;
+  void *h, *y, *final_state, *grad_columns, *grad_initial;
 };
 
 template <class T>
@@ -36,14 +36,14 @@ class GatedRun {
         kernels_(instruction_set()),
         scan_(instruction_set()),
         columns_(static_cast<const T *>(data.columns)),
-        h0_(static_cast<const T *>(data.h0)),
+        initial_(static_cast<const T *>(data.initial)),
         grad_(static_cast<const T *>(data.grad)),
         grad_final_(static_cast<const T *>(data.grad_final)),
         h_(static_cast<T *>(data.h)),
         y_(static_cast<T *>(data.y)),
         final_(static_cast<T *>(data.final_state)),
         grad_columns_(static_cast<T *>(data.grad_columns)),
-        grad_h0_(static_cast<T *>(data.grad_h0)) {
+        grad_initial_(static_cast<T *>(data.grad_initial)) {
     rows_ = std::max<int64_t>(1, std::min(g_.inner, kBlockUnits / g_.width));
     width_ = std::min(g_.width, kBlockUnits);
     row_blocks_ = (g_.inner + rows_ - 1) / rows_;
@@ -131,7 +131,7 @@ class GatedRun {
   void forward(const Place &p, int64_t turn, T *decay, T *entering) {
     const GateColumns<const T> gates = gates_at(columns_, p.gate);
     kernels_.open(p.block, gates, g_.candidate, sign(), decay, entering);
-    T *const carry = receive(p, turn, h0_);
+    T *const carry = receive(p, turn, initial_);
     const int64_t lanes = p.block.lanes(), step = p.block.state_step;
     T *h = h_ + p.state;
     if (g_.reading == SCANLIB_BEFORE) {
@@ -168,7 +168,7 @@ class GatedRun {
     kernels_.walk_backward(p.block, decay, grad, carry);
     if (p.first == 0 && g_.reading == SCANLIB_BEFORE)
       for (int64_t j = 0; j < lanes; ++j) carry[j] += grad_[p.state + j];
-    pass_on(p, turn, carry, grad_h0_);
+    pass_on(p, turn, carry, grad_initial_);
     if (g_.reading == SCANLIB_BEFORE) {
       kernels_.open_backward(p.block, gates, g_.candidate, sign(), decay, grad, h, to);
       return;
@@ -176,9 +176,9 @@ class GatedRun {
     GateBlock block = p.block;
     int64_t done = 0;
     if (p.first == 0) {
-      // Before the first step there is no row of states but h0, or zeros.
+      // Before the first step there is no row of states but the initial one, or zeros.
       block.steps = 1;
-      const T *before = h0_ ? h0_ + p.carry : zeros_;
+      const T *before = initial_ ? initial_ + p.carry : zeros_;
       kernels_.open_backward(block, gates, g_.candidate, sign(), decay, grad, before, to);
       done = 1;
     }
@@ -197,7 +197,7 @@ class GatedRun {
   T *receive(const Place &p, int64_t turn, const T *initial) {
     const int64_t lanes = p.block.lanes();
     T *carry = carries_ + p.chain * rows_ * width_;
-    for (Patience patience; done_[p.chain].load(std::memory_order_acquire) != turn;) patience.wait();
+    for (Backoff backoff; done_[p.chain].load(std::memory_order_acquire) != turn;) backoff.wait();
     if (turn == 0 && initial)
       std::memcpy(carry, initial + p.carry, size_t(lanes) * sizeof(T));
     else if (turn == 0)
@@ -212,8 +212,8 @@ class GatedRun {
   const scanlib_gates &g_;
   const GateKernels<T> &kernels_;
   const Kernels<T> &scan_;
-  const T *columns_, *h0_, *grad_, *grad_final_;
-  T *h_, *y_, *final_, *grad_columns_, *grad_h0_;
+  const T *columns_, *initial_, *grad_, *grad_final_;
+  T *h_, *y_, *final_, *grad_columns_, *grad_initial_;
   int64_t rows_, width_, row_blocks_, unit_blocks_, chains_, steps_, segments_;
   T *carries_ = nullptr;                  // of each chain: written by one block after the other
   std::atomic<int64_t> *done_ = nullptr;  // blocks of each chain that have passed it on
@@ -228,8 +228,8 @@ int run_gates_as(const scanlib_gates &g, const GatedData &data) {
   const int64_t states = g.outer * g.inner * g.width;
   if (states == 0) return SCANLIB_OK;
   if (g.time > 0) return GatedRun<T>(g, data).run();
-  void *to = data.backward ? data.grad_h0 : data.final_state;
-  const void *from = data.backward ? data.grad_final : data.h0;
+  void *to = data.backward ? data.grad_initial : data.final_state;
+  const void *from = data.backward ? data.grad_final : data.initial;
   if (to && from) std::memcpy(to, from, size_t(states) * sizeof(T));
   if (to && !from) std::memset(to, 0, size_t(states) * sizeof(T));
   return SCANLIB_OK;
@@ -253,8 +253,8 @@ int run_gates(const scanlib_gates *gates, const GatedData &data, std::initialize
   const bool empty = g.outer == 0 || g.time == 0 || g.inner == 0 || g.width == 0;
   for (const void *pointer : needed)
     if (!pointer && !empty) return SCANLIB_E_ARGUMENT;
-  const void *const all[] = {data.columns, data.h0,          data.grad,         data.grad_final, data.h,
-                             data.y,       data.final_state, data.grad_columns, data.grad_h0};
+  const void *const all[] = {data.columns, data.initial,     data.grad,         data.grad_final,  data.h,
+                             data.y,       data.final_state, data.grad_columns, data.grad_initial};
   for (const void *pointer : all)
     if (reinterpret_cast<uintptr_t>(pointer) % uintptr_t(dtype_size(g.dtype))) return SCANLIB_E_ALIGNMENT;
   IeeeArithmetic ieee;
@@ -266,18 +266,19 @@ int run_gates(const scanlib_gates *gates, const GatedData &data, std::initialize
 
 using namespace scanlib;
 
-extern "C" int scanlib_cpu_gated_forward(const scanlib_gates *gates, const void *columns, const void *h0, void *h,
+extern "C" int scanlib_cpu_gated_forward(const scanlib_gates *gates, const void *columns, const void *initial, void *h,
                                          void *y, void *final_state) {
   if (y && gates && gates->reading != SCANLIB_GATED) return SCANLIB_E_ARGUMENT;
   const bool gated = gates && gates->reading == SCANLIB_GATED;
-  return run_gates(gates, {false, columns, h0, nullptr, nullptr, h, y, final_state, nullptr, nullptr},
+  return run_gates(gates, {false, columns, initial, nullptr, nullptr, h, y, final_state, nullptr, nullptr},
                    {columns, h, gated ? y : h});
 }
 
 extern "C" int scanlib_cpu_gated_backward(const scanlib_gates *gates, const void *columns, const void *h,
-                                          const void *h0, const void *grad, const void *grad_final, void *grad_columns,
-                                          void *grad_h0) {
+                                          const void *initial, const void *grad, const void *grad_final,
+                                          void *grad_columns, void *grad_initial) {
   return run_gates(
-      gates, {true, columns, h0, grad, grad_final, const_cast<void *>(h), nullptr, nullptr, grad_columns, grad_h0},
+      gates,
+      {true, columns, initial, grad, grad_final, const_cast<void *>(h), nullptr, nullptr, grad_columns, grad_initial},
       {columns, h, grad, grad_columns});
 }

@@ -1,6 +1,7 @@
 // The inner loops, for the instruction set this file is compiled for (SCANLIB_ISA names it).
 #include "kernels.h"
 
+#include <cstring>
 #include <type_traits>
 
 #include "../cuda/elements.h"
@@ -125,27 +126,41 @@ inline int64_t bulk(int64_t, const S *, T *) {
   return 0;
 }
 
+// An element at any address.
+template <class S>
+inline S load_at(const char *at) {
+  S value;
+  std::memcpy(&value, at, sizeof value);
+  return value;
+}
+
 template <class T, class S>
 void widen(int64_t n, const void *from, int64_t stride, T *to) {
-  const S *source = static_cast<const S *>(from);
-  if (stride == 1) {
-    for (int64_t i = bulk(n, source, to); i < n; ++i) convert(to[i], source[i]);
+  const char *const source = static_cast<const char *>(from);
+  if (stride == int64_t(sizeof(S))) {
+    for (int64_t i = bulk(n, static_cast<const S *>(from), to); i < n; ++i)
+      convert(to[i], load_at<S>(source + i * int64_t(sizeof(S))));
   } else if (stride == 0) {
     T value;
-    convert(value, *source);
+    convert(value, load_at<S>(source));
     for (int64_t i = 0; i < n; ++i) to[i] = value;
   } else {
-    for (int64_t i = 0; i < n; ++i) convert(to[i], source[i * stride]);
+    for (int64_t i = 0; i < n; ++i) convert(to[i], load_at<S>(source + i * stride));
   }
 }
 
 template <class T, class S>
 void narrow(int64_t n, const T *from, void *to, int64_t stride) {
-  S *target = static_cast<S *>(to);
-  if (stride == 1) {
-    for (int64_t i = bulk(n, from, target); i < n; ++i) convert(target[i], from[i]);
+  char *const target = static_cast<char *>(to);
+  auto store = [&](int64_t i, int64_t step) SCANLIB_LAMBDA {
+    S value;
+    convert(value, from[i]);
+    std::memcpy(target + i * step, &value, sizeof value);
+  };
+  if (stride == int64_t(sizeof(S))) {
+    for (int64_t i = bulk(n, from, static_cast<S *>(to)); i < n; ++i) store(i, int64_t(sizeof(S)));
   } else {
-    for (int64_t i = 0; i < n; ++i) convert(target[i * stride], from[i]);
+    for (int64_t i = 0; i < n; ++i) store(i, stride);
   }
 }
 

@@ -44,8 +44,8 @@ struct Kernels {
   void (*sum_steps)(int64_t steps, int64_t lanes, const T *values, int64_t step, Sum *sums);
   Sum (*total)(int64_t n, const T *values);
 
-  // n elements of a dtype at a stride (0 repeats one) to contiguous T, and contiguous T to a dtype at a stride. Indexed by
-  // scanlib_dtype. A complex T is narrowed to a real dtype by its real part.
+  // n elements of a dtype at a stride in bytes (0 repeats one) to contiguous T, and contiguous T to a dtype at a stride; what is
+  // not T may lie at any address. Indexed by scanlib_dtype. A complex T is narrowed to a real dtype by its real part.
   void (*widen[7])(int64_t n, const void *from, int64_t stride, T *to);
   void (*narrow[7])(int64_t n, const T *from, void *to, int64_t stride);
 };

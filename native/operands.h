@@ -1,5 +1,6 @@
 // The operands of a problem as the inner loops take them: where they lie if they fit, else by way of a panel in cache.
 #pragma once
+#include <cstdint>
 #include <cstring>
 
 #include "arithmetic.h"
@@ -11,14 +12,17 @@
 
 namespace scanlib {
 
-// One operand of one group, in the order of the steps: element (step k, lane j) lies at first + k * step + j * lane.
+// One operand of one group, in the order of the steps: element (step k, lane j) lies at first + k * step + j * lane, in bytes.
 struct Stream {
   char *first;
   int64_t step, lane, size;
   int32_t dtype;
   bool direct;  // the inner loops can use it where it lies
 
-  char *at(int64_t k, int64_t j) const { return first + (k * step + j * lane) * size; }
+  char *at(int64_t k, int64_t j) const { return first + k * step + j * lane; }
+  // Of what is direct, in elements.
+  int64_t step_elements() const { return step / size; }
+  int64_t lane_elements() const { return lane / size; }
 };
 
 struct Pointers {
@@ -29,32 +33,29 @@ template <class T>
 class Operands {
  protected:
   Operands(const scanlib_problem &problem, const Schedule &schedule, const Pointers &data)
-      : p_(problem), s_(schedule), data_(data), kernels_(instruction_set()) {}
+      : p_(problem), s_(schedule), data_(data), kernels_(instruction_set()) {
+    for (int role = 0; role < SCANLIB_ROLES; ++role)
+      loadable_[role] = p_.dtype[role] == TypeOf<T>::dtype && aligned(role);
+  }
 
   Stream stream(int role, const Place &place) const {
-    const scanlib_layout &layout = p_.operand[role];
-    int64_t size = dtype_size(layout.dtype), offset = place.chunk * s_.lanes * layout.inner;
-    for (int d = 0; d < p_.outer_rank; ++d) offset += place.outer[d] * layout.outer[d];
-    int64_t step = layout.time;
-    bool against = ((p_.flags & SCANLIB_REVERSE) != 0) != s_.backward;
-    if (against) {
-      offset += (p_.time - 1) * step;
+    const int64_t size = dtype_size(p_.dtype[role]), lane = p_.inner.stride[role];
+    int64_t offset = place.chunk * s_.lanes * lane;
+    for (int d = 0; d < p_.outer_rank; ++d) offset += place.outer[d] * p_.outer[d].stride[role];
+    int64_t step = p_.time.stride[role];
+    if (against_time(p_)) {
+      offset += (p_.time.extent - 1) * step;
       step = -step;
     }
-    bool in_shape = s_.rows ? step == (s_.down ? -1 : 1) : layout.inner == 1;
+    bool in_shape = s_.rows ? step == (s_.down ? -size : size) : lane == size;
     if (s_.rows && role == SCANLIB_X && data_.of[SCANLIB_X] == data_.of[SCANLIB_H]) in_shape = false;  // read twice
     if (role == SCANLIB_GRAD_A && s_.reduce != Reduce::None) in_shape = false;
-    return {data_.of[role] + offset * size,
-            step,
-            layout.inner,
-            size,
-            layout.dtype,
-            in_shape && layout.dtype == TypeOf<T>::dtype};
+    return {data_.of[role] + offset, step, lane, size, p_.dtype[role], in_shape && loadable_[role]};
   }
 
   // A state's lanes of one group; `fallback` where it is absent.
   void load_state(int role, const Place &place, int64_t lanes, T *to) const {
-    if (p_.operand[role].dtype == SCANLIB_ABSENT) {
+    if (!given(p_, role)) {
       std::memset(static_cast<void *>(to), 0, size_t(lanes) * sizeof(T));
       return;
     }
@@ -62,7 +63,7 @@ class Operands {
     kernels_.widen[s.dtype](lanes, s.first, s.lane, to);
   }
   void store_state(int role, const Place &place, int64_t lanes, const T *from) const {
-    if (p_.operand[role].dtype == SCANLIB_ABSENT) return;
+    if (!given(p_, role)) return;
     Stream s = stream(role, place);
     kernels_.narrow[s.dtype](lanes, from, s.first, s.lane);
   }
@@ -73,13 +74,13 @@ class Operands {
     int64_t step;
   };
   Source columns_in(const Stream &s, int64_t k, int64_t n, int64_t lanes, T *panel) const {
-    if (s.direct) return {reinterpret_cast<T *>(s.at(k, 0)), s.step};
+    if (s.direct) return {reinterpret_cast<T *>(s.at(k, 0)), s.step_elements()};
     if (s.step == 0) n = 1;
     for (int64_t i = 0; i < n; ++i) kernels_.widen[s.dtype](lanes, s.at(k + i, 0), s.lane, panel + i * lanes);
     return {panel, s.step == 0 ? 0 : lanes};
   }
   Source columns_out(const Stream &s, int64_t k, int64_t lanes, T *panel) const {
-    if (s.direct) return {reinterpret_cast<T *>(s.at(k, 0)), s.step};
+    if (s.direct) return {reinterpret_cast<T *>(s.at(k, 0)), s.step_elements()};
     return {panel, lanes};
   }
   void columns_flush(const Stream &s, int64_t k, int64_t n, int64_t lanes, const T *panel) const {
@@ -114,23 +115,35 @@ class Operands {
     int64_t elements, room;
   };
   Span span(int role) const {
-    const scanlib_layout &layout = p_.operand[role];
-    const int64_t size = dtype_size(layout.dtype);
+    const int64_t size = dtype_size(p_.dtype[role]);
     int64_t low = 0, high = 0, count = 1;
-    auto extend = [&](int64_t stride, int64_t extent) {
-      (stride < 0 ? low : high) += stride * (extent - 1);
-      if (stride != 0) count *= extent;
+    auto extend = [&](const scanlib_axis &axis) {
+      const int64_t stride = axis.stride[role];
+      (stride < 0 ? low : high) += stride * (axis.extent - 1);
+      if (stride != 0) count *= axis.extent;
     };
-    extend(layout.time, p_.time);
-    extend(layout.inner, p_.inner);
-    for (int d = 0; d < p_.outer_rank; ++d) extend(layout.outer[d], p_.outer[d]);
-    return {data_.of[role] + low * size, data_.of[role] + (high + 1) * size, count, high - low + 1};
+    extend(p_.time);
+    extend(p_.inner);
+    for (int d = 0; d < p_.outer_rank; ++d) extend(p_.outer[d]);
+    return {data_.of[role] + low, data_.of[role] + high + size, count, (high - low) / size + 1};
   }
 
   const scanlib_problem &p_;
   const Schedule &s_;
   const Pointers &data_;
   const Kernels<T> &kernels_;
+
+ private:
+  // Whether every element lies where the processor has one of T.
+  bool aligned(int role) const {
+    constexpr int64_t unit = alignof(T);
+    if (reinterpret_cast<uintptr_t>(data_.of[role]) % uintptr_t(unit)) return false;
+    int64_t strides = p_.time.stride[role] | p_.inner.stride[role];
+    for (int d = 0; d < p_.outer_rank; ++d) strides |= p_.outer[d].stride[role];
+    return strides % unit == 0;
+  }
+
+  bool loadable_[SCANLIB_ROLES];  // of the dtype T, and aligned
 };
 
 }  // namespace scanlib

@@ -45,7 +45,7 @@ class Pages {
   void reach(const char *from, const char *to, bool down) {
     const int64_t first = page(from) - page(begin_), last = page(to - 1) - page(begin_);
     for (int64_t i = first; i <= last; ++i)
-      for (Patience patience; !fetched(i);) patience.wait();
+      for (Backoff backoff; !fetched(i);) backoff.wait();
     const int64_t next = down ? first - 1 : last + 1;
     if (next >= 0 && next < count(begin_, end_)) fetched(next);
   }

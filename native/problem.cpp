@@ -1,26 +1,16 @@
 // From shapes and strides to the canonical (outer, T, inner) problem.
 #include "problem.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 
 namespace scanlib {
 namespace {
 
-constexpr int kMaxDims = SCANLIB_MAX_DIMS;
-
-struct Axis {
-  int64_t extent;
-  int64_t stride[SCANLIB_ROLES];
-};
-
-// The operand whose memory order the kernels follow: what they write most of.
-int leading_role(const scanlib_operand *operands) {
-  return operands[SCANLIB_GRAD_X].dtype != SCANLIB_ABSENT ? SCANLIB_GRAD_X : SCANLIB_H;
-}
-
 // Whether stepping once along `outer` is the same as stepping off the end of `inner`, for every operand.
-bool merges(const Axis &outer, const Axis &inner) {
+bool merges(const scanlib_axis &outer, const scanlib_axis &inner) {
   for (int role = 0; role < SCANLIB_ROLES; ++role)
     if (outer.stride[role] != inner.stride[role] * inner.extent) return false;
   return true;
@@ -29,10 +19,10 @@ bool merges(const Axis &outer, const Axis &inner) {
 // Whether the extents and strides stay inside a 64-bit address space, with room to add them up. An empty axis counts as
 // one of extent 1: the others are multiplied all the same.
 bool fits(int32_t ndim, const int64_t *shape, int32_t axis, const scanlib_operand *operands) {
-  const int64_t limit = int64_t(1) << 58;  // elements of up to 16 bytes
-  int64_t count = 1;
+  const int64_t limit = int64_t(1) << 62;
+  int64_t bytes = 16;  // of the largest elements
   for (int d = 0; d < ndim; ++d)
-    if (__builtin_mul_overflow(count, shape[d] > 0 ? shape[d] : 1, &count) || count > limit) return false;
+    if (__builtin_mul_overflow(bytes, shape[d] > 0 ? shape[d] : 1, &bytes) || bytes > limit) return false;
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
     if (operands[role].dtype == SCANLIB_ABSENT) continue;
     int64_t reach = 0;
@@ -49,10 +39,6 @@ bool fits(int32_t ndim, const int64_t *shape, int32_t axis, const scanlib_operan
 }
 
 }  // namespace
-
-bool is_state(int role) {
-  return role == SCANLIB_H0 || role == SCANLIB_FINAL || role == SCANLIB_GRAD_FINAL || role == SCANLIB_GRAD_H0;
-}
 
 int64_t dtype_size(int32_t dtype) {
   switch (dtype) {
@@ -71,19 +57,29 @@ int64_t dtype_size(int32_t dtype) {
   }
 }
 
+const char *dtype_name(int32_t dtype) {
+  static const char *const kNames[] = {"", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"};
+  return dtype_size(dtype) ? kNames[dtype] : "";
+}
+
 int32_t compute_dtype(const scanlib_problem &p) {
   bool complex = false, wide = false;
-  for (const scanlib_layout &operand : p.operand) {
-    complex = complex || operand.dtype == SCANLIB_C64 || operand.dtype == SCANLIB_C128;
-    wide = wide || operand.dtype == SCANLIB_F64 || operand.dtype == SCANLIB_C128;
+  for (const int32_t dtype : p.dtype) {
+    complex = complex || dtype == SCANLIB_C64 || dtype == SCANLIB_C128;
+    wide = wide || dtype == SCANLIB_F64 || dtype == SCANLIB_C128;
   }
   return complex ? (wide ? SCANLIB_C128 : SCANLIB_C64) : wide ? SCANLIB_F64 : SCANLIB_F32;
 }
 
 int64_t lane_count(const scanlib_problem &p) {
-  int64_t count = p.inner;
-  for (int d = 0; d < p.outer_rank; ++d) count *= p.outer[d];
+  int64_t count = p.inner.extent;
+  for (int d = 0; d < p.outer_rank; ++d) count *= p.outer[d].extent;
   return count;
+}
+
+bool time_nearest(const scanlib_problem &p) {
+  const int lead = leading_role(is_backward(p));
+  return p.inner.extent == 1 || std::llabs(p.time.stride[lead]) < std::llabs(p.inner.stride[lead]);
 }
 
 }  // namespace scanlib
@@ -92,43 +88,40 @@ using namespace scanlib;
 
 extern "C" int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int32_t ndim, const int64_t *shape,
                                     int32_t axis, const scanlib_operand *operands) {
-  if (!problem || !shape || !operands || ndim < 1 || ndim > kMaxDims || axis < 0 || axis >= ndim)
+  if (!problem || !shape || !operands || ndim < 1 || ndim > SCANLIB_MAX_DIMS || axis < 0 || axis >= ndim)
     return SCANLIB_E_ARGUMENT;
   if (flags & ~(SCANLIB_REVERSE | SCANLIB_CONJUGATE | SCANLIB_OPENMP)) return SCANLIB_E_ARGUMENT;
+  auto has = [&](int role) { return operands[role].dtype != SCANLIB_ABSENT; };
+  const bool backward = has(SCANLIB_GRAD_H);
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
-    if (operands[role].dtype == SCANLIB_ABSENT) continue;
-    if (!dtype_size(operands[role].dtype) || !operands[role].strides) return SCANLIB_E_ARGUMENT;
+    const int use = kRoleTraits[role].use(backward);
+    if (has(role) ? use == SCANLIB_UNUSED : use != SCANLIB_UNUSED && !(use & SCANLIB_OPTIONAL))
+      return SCANLIB_E_ARGUMENT;
+    if (has(role) && (!dtype_size(operands[role].dtype) || !operands[role].strides)) return SCANLIB_E_ARGUMENT;
   }
-  auto given = [&](int role) { return operands[role].dtype != SCANLIB_ABSENT; };
-  bool backward = given(SCANLIB_GRAD_H);
-  if (!given(SCANLIB_A) || !given(SCANLIB_H)) return SCANLIB_E_ARGUMENT;
-  if (backward ? !given(SCANLIB_GRAD_A) || !given(SCANLIB_GRAD_X) || given(SCANLIB_X) || given(SCANLIB_FINAL)
-               : !given(SCANLIB_X) || given(SCANLIB_GRAD_A) || given(SCANLIB_GRAD_X) || given(SCANLIB_GRAD_H0) ||
-                     given(SCANLIB_GRAD_FINAL))
-    return SCANLIB_E_ARGUMENT;
   for (int d = 0; d < ndim; ++d)
     if (shape[d] < 0) return SCANLIB_E_ARGUMENT;
   if (!fits(ndim, shape, axis, operands)) return SCANLIB_E_OVERFLOW;
 
   // Collect the axes: time apart, those of extent 1 dropped.
-  Axis time{shape[axis], {}};
-  Axis axes[kMaxDims];
+  scanlib_axis time{shape[axis], {}};
+  scanlib_axis axes[SCANLIB_MAX_DIMS];
   int count = 0;
   for (int d = 0; d < ndim; ++d) {
     if (d != axis && shape[d] == 1) continue;
-    Axis &target = d == axis ? time : axes[count++];
+    scanlib_axis &target = d == axis ? time : axes[count++];
     target.extent = shape[d];
     for (int role = 0; role < SCANLIB_ROLES; ++role) {
-      bool absent = !given(role) || (d == axis && is_state(role));
-      target.stride[role] = absent ? 0 : operands[role].strides[d];
+      const bool none = !has(role) || (d == axis && is_state(role));
+      target.stride[role] = none ? 0 : operands[role].strides[d];
     }
   }
 
   // Order them by the stride of the leading operand, largest first (stable), so that the innermost is nearest in memory.
-  const int lead = leading_role(operands);
-  auto nearness = [&](const Axis &axis_) { return std::llabs(axis_.stride[lead]); };
+  const int lead = leading_role(backward);
+  auto nearness = [&](const scanlib_axis &of) { return std::llabs(of.stride[lead]); };
   for (int i = 1; i < count; ++i) {
-    Axis moving = axes[i];
+    const scanlib_axis moving = axes[i];
     int j = i;
     for (; j > 0 && nearness(axes[j - 1]) < nearness(moving); --j) axes[j] = axes[j - 1];
     axes[j] = moving;
@@ -138,7 +131,7 @@ extern "C" int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int
   int merged = 0;
   for (int i = 0; i < count; ++i) {
     if (merged > 0 && merges(axes[merged - 1], axes[i])) {
-      Axis joined = axes[i];
+      scanlib_axis joined = axes[i];
       joined.extent *= axes[merged - 1].extent;
       axes[merged - 1] = joined;
     } else {
@@ -147,24 +140,16 @@ extern "C" int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int
   }
 
   // The nearest of them is `inner`.
-  Axis inner{1, {}};
+  scanlib_axis inner{1, {}};
   if (merged > 0) inner = axes[--merged];
-  if (merged > SCANLIB_MAX_OUTER) return SCANLIB_E_RANK;
-
-  std::memset(problem, 0, sizeof *problem);
+  std::memset(problem, 0, offsetof(scanlib_problem, outer));
   problem->abi_version = SCANLIB_ABI_VERSION;
   problem->flags = flags;
   problem->outer_rank = merged;
-  problem->time = time.extent;
-  problem->inner = inner.extent;
-  for (int d = 0; d < SCANLIB_MAX_OUTER; ++d) problem->outer[d] = d < merged ? axes[d].extent : 1;
-  for (int role = 0; role < SCANLIB_ROLES; ++role) {
-    scanlib_layout &layout = problem->operand[role];
-    layout.dtype = operands[role].dtype;
-    layout.time = time.stride[role];
-    layout.inner = inner.stride[role];
-    for (int d = 0; d < merged; ++d) layout.outer[d] = axes[d].stride[role];
-  }
+  for (int role = 0; role < SCANLIB_ROLES; ++role) problem->dtype[role] = operands[role].dtype;
+  problem->time = time;
+  problem->inner = inner;
+  std::copy(axes, axes + merged, problem->outer);
   return SCANLIB_OK;
 }
 
@@ -174,10 +159,8 @@ extern "C" const char *scanlib_status_string(int status) {
       return "no error";
     case SCANLIB_E_ARGUMENT:
       return "libscanlib was given an argument it does not accept";
-    case SCANLIB_E_RANK:
-      return "the operands' strides leave more axes than libscanlib loops over; copy them to contiguous memory";
     case SCANLIB_E_ALIGNMENT:
-      return "an operand's address is not a multiple of its element size; copy it to aligned memory";
+      return "an operand's address or stride is not a multiple of its element size; copy it to aligned memory";
     case SCANLIB_E_OVERFLOW:
       return "extents and strides reach past a 64-bit address space";
     case SCANLIB_E_MEMORY:

@@ -7,8 +7,37 @@ namespace scanlib {
 // Bytes of one element; 0 for an unknown dtype.
 int64_t dtype_size(int32_t dtype);
 
-// Whether a role is a state (h0, the final one, or a gradient of either): those have no time axis.
-bool is_state(int role);
+// What the table of roles says of one: whether it is a state, and how a pass uses it.
+struct RoleTraits {
+  const char *name;
+  bool state;
+  int forward, backward;
+
+  int use(bool in_backward) const { return in_backward ? backward : forward; }
+};
+constexpr RoleTraits kRoleTraits[SCANLIB_ROLES] = {
+#define SCANLIB_ROLE_TRAITS(NAME, name, state, forward, backward) {#name, state, forward, backward},
+    SCANLIB_ROLE_TABLE(SCANLIB_ROLE_TRAITS)
+#undef SCANLIB_ROLE_TRAITS
+};
+inline bool is_state(int role) { return kRoleTraits[role].state; }
+
+inline bool given(const scanlib_problem &problem, int role) { return problem.dtype[role] != SCANLIB_ABSENT; }
+inline bool is_backward(const scanlib_problem &problem) { return given(problem, SCANLIB_GRAD_H); }
+
+// The operand whose memory order the kernels follow: what they write most of.
+inline scanlib_role leading_role(bool backward) { return backward ? SCANLIB_GRAD_X : SCANLIB_H; }
+
+// Whether steps are walked against the order of the time axis.
+inline bool against_time(const scanlib_problem &problem) {
+  return ((problem.flags & SCANLIB_REVERSE) != 0) != is_backward(problem);
+}
+
+// Whether time is nearer in memory than the lanes.
+bool time_nearest(const scanlib_problem &problem);
+
+// As NumPy calls it; "" for none.
+const char *dtype_name(int32_t dtype);
 
 // The dtype a problem is computed in: complex or double where any operand is, float otherwise.
 int32_t compute_dtype(const scanlib_problem &problem);

@@ -44,12 +44,12 @@ class Run : Operands<T> {
       : Operands<T>(problem, schedule, data) {
     conjugate_ = (p_.flags & SCANLIB_CONJUGATE) != 0;
     for (int role : {SCANLIB_A, SCANLIB_X, SCANLIB_H, SCANLIB_GRAD_H, SCANLIB_GRAD_A, SCANLIB_GRAD_X})
-      if (p_.operand[role].dtype != SCANLIB_ABSENT && !stream(role, Place{}).direct) panels_ = true;
+      if (given(p_, role) && !stream(role, place_of(p_, s_, 0, 0)).direct) panels_ = true;
     if (s_.reduce != Reduce::None) panels_ = true;
   }
 
   int run() {
-    int64_t bytes = s_.groups * s_.lanes * p_.time * int64_t(sizeof(T));
+    int64_t bytes = s_.groups * s_.lanes * p_.time.extent * int64_t(sizeof(T));
     workers_ = useful_threads(p_.threads, bytes < kAloneBytes ? 1 : s_.items());
     const bool carries = s_.segments > 1, slots = s_.reduce == Reduce::Time;
     const int64_t slot_count = slots ? s_.groups * s_.segments * s_.lanes : 0;
@@ -89,9 +89,7 @@ class Run : Operands<T> {
 
   static constexpr int kLargeOutputs[] = {SCANLIB_H, SCANLIB_GRAD_X, SCANLIB_GRAD_A};
 
-  bool written(int role) const {
-    return p_.operand[role].dtype != SCANLIB_ABSENT && (role != SCANLIB_H || !s_.backward);
-  }
+  bool written(int role) const { return given(p_, role) && kRoleTraits[role].use(s_.backward) & SCANLIB_WRITTEN; }
 
   // How many pages of an output several threads will be in at the same time: where time is split, neighbours in time are.
   int64_t shared_pages(int role) const {
@@ -128,8 +126,8 @@ class Run : Operands<T> {
     for (int64_t k = k0, n; k < k1; k += n) {
       n = std::min(tile, k1 - k);
       if (s_.together && tile == INT64_MAX) {
-        kernels_.rows_forward(n, lanes, direct_row(a, k, n, 0), a.lane, direct_row(x, k, n, 0), x.lane,
-                              direct_row(h, k, n, 0), h.lane, state, s_.down);
+        kernels_.rows_forward(n, lanes, direct_row(a, k, n, 0), a.lane_elements(), direct_row(x, k, n, 0),
+                              x.lane_elements(), direct_row(h, k, n, 0), h.lane_elements(), state, s_.down);
       } else if (s_.rows) {
         for (int64_t j = 0; j < lanes; ++j) {
           T *out = row_out(h, k, n, j, w.panel[2].data);
@@ -174,15 +172,16 @@ class Run : Operands<T> {
     Stream a = stream(SCANLIB_A, place), h = stream(SCANLIB_H, place), g = stream(SCANLIB_GRAD_H, place);
     Stream grad_a = stream(SCANLIB_GRAD_A, place), grad_x = stream(SCANLIB_GRAD_X, place);
     const int64_t tile = tile_steps(a.direct && h.direct && g.direct && grad_a.direct && grad_x.direct, lanes);
-    const int64_t last = p_.time - 1;
+    const int64_t last = p_.time.extent - 1;
     if (k1 > last) load_state(SCANLIB_H0, place, lanes, w.edge);
     for (int64_t k = k0, n; k < k1; k += n) {
       n = k == 0 || k == last ? 1 : std::min(tile, std::min(k1, last) - k);
       if (s_.together && tile == INT64_MAX) {
-        kernels_.rows_backward(n, lanes, k == 0 ? w.ones : direct_row(a, k - 1, n, 0), k == 0 ? 1 : a.lane,
-                               direct_row(g, k, n, 0), g.lane, k == last ? w.edge : direct_row(h, k + 1, n, 0),
-                               k == last ? 1 : h.lane, direct_row(grad_x, k, n, 0), grad_x.lane,
-                               direct_row(grad_a, k, n, 0), grad_a.lane, state, s_.down, conjugate_);
+        kernels_.rows_backward(n, lanes, k == 0 ? w.ones : direct_row(a, k - 1, n, 0), k == 0 ? 1 : a.lane_elements(),
+                               direct_row(g, k, n, 0), g.lane_elements(),
+                               k == last ? w.edge : direct_row(h, k + 1, n, 0), k == last ? 1 : h.lane_elements(),
+                               direct_row(grad_x, k, n, 0), grad_x.lane_elements(), direct_row(grad_a, k, n, 0),
+                               grad_a.lane_elements(), state, s_.down, conjugate_);
       } else if (s_.rows) {
         for (int64_t j = 0; j < lanes; ++j) {
           T *out_a = row_out(grad_a, k, n, j, w.panel[3].data), *out_x = row_out(grad_x, k, n, j, w.panel[4].data);
@@ -218,7 +217,7 @@ class Run : Operands<T> {
   // Reduce::Lanes keeps a sum for each step of the segment and each lane that grad_a has: [step][lane] for columns, [lane][by
   // address] for rows.
 
-  bool lanes_summed() const { return p_.inner > 1 && p_.operand[SCANLIB_GRAD_A].inner == 0; }
+  bool lanes_summed() const { return p_.inner.extent > 1 && p_.inner.stride[SCANLIB_GRAD_A] == 0; }
 
   void sum_columns(Scratch<T> &w, int64_t k, int64_t n, int64_t lanes, const T *values) {
     if (s_.reduce == Reduce::Time)
@@ -245,7 +244,7 @@ class Run : Operands<T> {
       }
   }
   void store_sum(Sum sum, int32_t dtype, char *to) const {
-    static_cast<const Kernels<Sum> &>(instruction_set()).narrow[dtype](1, &sum, to, 1);
+    static_cast<const Kernels<Sum> &>(instruction_set()).narrow[dtype](1, &sum, to, 0);
   }
 
   // Adds up the slots of Reduce::Time, in order, and writes grad_a.
@@ -271,7 +270,7 @@ class Run : Operands<T> {
 
   // -------------------------------------------------------------------------------------------------- items
 
-  int64_t lanes_at(const Place &place) const { return std::min(s_.lanes, p_.inner - place.chunk * s_.lanes); }
+  int64_t lanes_at(const Place &place) const { return std::min(s_.lanes, p_.inner.extent - place.chunk * s_.lanes); }
 
   void work() {
     int worker = next_worker_.fetch_add(1);
@@ -279,7 +278,7 @@ class Run : Operands<T> {
     Scratch<T> w(arena, s_, panels_);
     for (int64_t item; (item = next_item_.fetch_add(1)) < s_.items();) {
       int64_t segment = item / s_.families, family = item % s_.families;
-      int64_t k0 = segment * s_.segment, k1 = std::min(p_.time, k0 + s_.segment);
+      int64_t k0 = segment * s_.segment, k1 = std::min(p_.time.extent, k0 + s_.segment);
       if (s_.reduce == Reduce::Lanes)
         std::memset(static_cast<void *>(w.sums), 0, size_t(Scratch<T>::sums_count(s_)) * sizeof(Sum));
       for (int64_t member = 0; member < s_.family_groups; ++member) {
@@ -351,47 +350,47 @@ class Run : Operands<T> {
 
   T element(const Stream &s, int64_t k, int64_t lane) const {
     T value;
-    kernels_.widen[s.dtype](1, s.at(k, lane), 1, &value);
+    kernels_.widen[s.dtype](1, s.at(k, lane), 0, &value);
     return value;
   }
   void set_element(const Stream &s, int64_t k, int64_t lane, T value) const {
-    kernels_.narrow[s.dtype](1, &value, s.at(k, lane), 1);
+    kernels_.narrow[s.dtype](1, &value, s.at(k, lane), 0);
   }
 
   void repair_from(int64_t group, const Place &place, int64_t lane, int64_t k0, T state) {
     const Stream a = stream(SCANLIB_A, place), h = stream(SCANLIB_H, place);
     if (!s_.backward) {
       const Stream x = stream(SCANLIB_X, place);  // in place, what h was: as finite as x, and no more than that matters
-      for (int64_t k = k0; k < p_.time; ++k) {
+      for (int64_t k = k0; k < p_.time.extent; ++k) {
         state = mul_add(element(a, k, lane), state, element(x, k, lane));
         set_element(h, k, lane, state);
       }
-      if (p_.operand[SCANLIB_FINAL].dtype != SCANLIB_ABSENT) set_element(stream(SCANLIB_FINAL, place), 0, lane, state);
+      if (given(p_, SCANLIB_FINAL)) set_element(stream(SCANLIB_FINAL, place), 0, lane, state);
       return;
     }
     const Stream g = stream(SCANLIB_GRAD_H, place), grad_x = stream(SCANLIB_GRAD_X, place);
     const Stream grad_a = stream(SCANLIB_GRAD_A, place), h0 = stream(SCANLIB_H0, place);
     auto conjugate = [&](T value) { return conjugate_ ? conjugated(value) : value; };
-    for (int64_t k = k0; k < p_.time; ++k) {
+    for (int64_t k = k0; k < p_.time.extent; ++k) {
       state = mul_add(conjugate(element(a, k - 1, lane)), state, element(g, k, lane));
       set_element(grad_x, k, lane, state);
       T before{};
-      if (k + 1 < p_.time)
+      if (k + 1 < p_.time.extent)
         before = element(h, k + 1, lane);
-      else if (p_.operand[SCANLIB_H0].dtype != SCANLIB_ABSENT)
+      else if (given(p_, SCANLIB_H0))
         before = element(h0, 0, lane);
       T product = mul_add(state, conjugate(before), T{});
       if (s_.reduce == Reduce::Time) {
         Sum sum;
-        static_cast<const Kernels<Sum> &>(instruction_set()).widen[TypeOf<T>::dtype](1, &product, 1, &sum);
+        static_cast<const Kernels<Sum> &>(instruction_set()).widen[TypeOf<T>::dtype](1, &product, 0, &sum);
         add(slots_[(group * s_.segments + k / s_.segment) * s_.lanes + lane], sum);
       } else {
         bool shared = s_.reduce == Reduce::Lanes;
         set_element(grad_a, k, lane, shared ? mul_add(unit(&product), element(grad_a, k, lane), product) : product);
       }
     }
-    if (p_.operand[SCANLIB_GRAD_H0].dtype != SCANLIB_ABSENT) {
-      T factor = conjugate(element(a, p_.time - 1, lane));
+    if (given(p_, SCANLIB_GRAD_H0)) {
+      T factor = conjugate(element(a, p_.time.extent - 1, lane));
       set_element(stream(SCANLIB_GRAD_H0, place), 0, lane, mul_add(factor, state, T{}));
     }
   }
@@ -406,9 +405,9 @@ class Run : Operands<T> {
 
   void finish(Scratch<T> &w, const Place &place, int64_t lanes) {
     if (!s_.backward) return store_state(SCANLIB_FINAL, place, lanes, w.state);
-    if (p_.operand[SCANLIB_GRAD_H0].dtype == SCANLIB_ABSENT) return;
+    if (!given(p_, SCANLIB_GRAD_H0)) return;
     Stream a = stream(SCANLIB_A, place);
-    kernels_.widen[a.dtype](lanes, a.at(p_.time - 1, 0), a.lane, w.edge);
+    kernels_.widen[a.dtype](lanes, a.at(p_.time.extent - 1, 0), a.lane, w.edge);
     for (int64_t j = 0; j < lanes; ++j)
       w.edge[j] = mul_add(conjugate_ ? conjugated(w.edge[j]) : w.edge[j], w.state[j], T{});
     store_state(SCANLIB_GRAD_H0, place, lanes, w.edge);
@@ -421,7 +420,7 @@ class Run : Operands<T> {
   }
   void receive(int64_t group, int64_t segment, int64_t lanes, T *carry) {
     int64_t at = group * s_.segments + segment;
-    for (Patience patience; !ready_[at].load(std::memory_order_acquire);) patience.wait();
+    for (Backoff backoff; !ready_[at].load(std::memory_order_acquire);) backoff.wait();
     std::memcpy(static_cast<void *>(carry), carries_ + at * s_.lanes, size_t(lanes) * sizeof(T));
   }
 

@@ -5,8 +5,8 @@
  * nothing here needs Python, PyTorch, jaxlib or CUDA.
  *
  * A call takes two steps. scanlib_problem_init() turns shapes, strides and dtypes into a scanlib_problem, which
- * holds no pointers and may be kept and used again from any thread. scanlib_cpu_forward() or scanlib_cpu_backward()
- * then runs it on data in the CPU's memory; scanlib_cuda_forward() or scanlib_cuda_backward() on data of a GPU.
+ * holds no pointers and may be kept and used again from any thread. scanlib_cpu_run() then runs it on data in the
+ * CPU's memory, scanlib_cuda_run() on data of a GPU.
  */
 #ifndef SCANLIB_INCLUDED
 #define SCANLIB_INCLUDED
@@ -14,9 +14,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SCANLIB_ABI_VERSION 1
-#define SCANLIB_MAX_OUTER 6
+#define SCANLIB_ABI_VERSION 2
 #define SCANLIB_MAX_DIMS 64
+#define SCANLIB_MAX_OUTER (SCANLIB_MAX_DIMS - 1)
 
 #if defined(_WIN32)
 #define SCANLIB_API __declspec(dllexport)
@@ -38,20 +38,33 @@ typedef enum scanlib_dtype {
   SCANLIB_C128 = 6
 } scanlib_dtype;
 
-/* What an operand is to the recurrence. Forward reads A, X, H0 and writes H, FINAL. Backward reads A, H, H0, GRAD_H,
- * GRAD_FINAL and writes GRAD_A, GRAD_X, GRAD_H0. H0, FINAL and their gradients are states: they have no time axis. */
+/* How a pass, forward or backward, uses an operand. */
+enum {
+  SCANLIB_UNUSED = 0,
+  SCANLIB_READ = 1,
+  SCANLIB_WRITTEN = 2,
+  SCANLIB_OPTIONAL = 4 /* with one of the two: it may be absent */
+};
+
+/* What an operand is to the recurrence: ROW(NAME, name, is a state, use in forward, use in backward). States have no time axis.
+ * scanlib/roles.py is the same table. */
+#define SCANLIB_ROLE_TABLE(ROW)                                                    \
+  ROW(A, a, 0, SCANLIB_READ, SCANLIB_READ)                                         \
+  ROW(X, x, 0, SCANLIB_READ, SCANLIB_UNUSED)                                       \
+  ROW(H, h, 0, SCANLIB_WRITTEN, SCANLIB_READ)                                      \
+  ROW(H0, h0, 1, SCANLIB_READ | SCANLIB_OPTIONAL, SCANLIB_READ | SCANLIB_OPTIONAL) \
+  ROW(FINAL, final, 1, SCANLIB_WRITTEN | SCANLIB_OPTIONAL, SCANLIB_UNUSED)         \
+  ROW(GRAD_H, grad_h, 0, SCANLIB_UNUSED, SCANLIB_READ)                             \
+  ROW(GRAD_FINAL, grad_final, 1, SCANLIB_UNUSED, SCANLIB_READ | SCANLIB_OPTIONAL)  \
+  ROW(GRAD_A, grad_a, 0, SCANLIB_UNUSED, SCANLIB_WRITTEN)                          \
+  ROW(GRAD_X, grad_x, 0, SCANLIB_UNUSED, SCANLIB_WRITTEN)                          \
+  ROW(GRAD_H0, grad_h0, 1, SCANLIB_UNUSED, SCANLIB_WRITTEN | SCANLIB_OPTIONAL)
+
 typedef enum scanlib_role {
-  SCANLIB_A = 0,
-  SCANLIB_X = 1,
-  SCANLIB_H = 2,
-  SCANLIB_H0 = 3,
-  SCANLIB_FINAL = 4,
-  SCANLIB_GRAD_H = 5,
-  SCANLIB_GRAD_FINAL = 6,
-  SCANLIB_GRAD_A = 7,
-  SCANLIB_GRAD_X = 8,
-  SCANLIB_GRAD_H0 = 9,
-  SCANLIB_ROLES = 10
+#define SCANLIB_ROLE_NUMBER(NAME, name, state, forward, backward) SCANLIB_##NAME,
+  SCANLIB_ROLE_TABLE(SCANLIB_ROLE_NUMBER)
+#undef SCANLIB_ROLE_NUMBER
+      SCANLIB_ROLES
 } scanlib_role;
 
 enum {
@@ -63,8 +76,7 @@ enum {
 typedef enum scanlib_status {
   SCANLIB_OK = 0,
   SCANLIB_E_ARGUMENT = 1,  /* a null pointer, an unknown dtype, a negative extent, an axis out of range, ... */
-  SCANLIB_E_RANK = 2,      /* more than SCANLIB_MAX_OUTER outer axes are left after merging */
-  SCANLIB_E_ALIGNMENT = 3, /* a pointer is not a multiple of its dtype's size */
+  SCANLIB_E_ALIGNMENT = 3, /* an address or stride is no multiple of the element's size: on a GPU, and of gates */
   SCANLIB_E_OVERFLOW = 4,  /* extents and strides that no 64-bit address space holds */
   SCANLIB_E_MEMORY = 5,    /* scratch memory could not be allocated */
   SCANLIB_E_NO_GPU = 6,    /* there is no CUDA driver, or it finds no GPU */
@@ -73,49 +85,43 @@ typedef enum scanlib_status {
   SCANLIB_E_CUDA = 9       /* the CUDA driver refused a call */
 } scanlib_status;
 
-/* How one operand lies in memory, as the caller sees it. `strides` counts elements, one for each axis of the broadcast
- * shape, 0 where the operand is broadcast; for states the entry at the time axis is ignored. */
+/* How one operand lies in memory, as the caller sees it. `strides` counts bytes, one for each axis of the broadcast shape, 0
+ * where the operand is broadcast; for states the entry at the time axis is ignored. */
 typedef struct scanlib_operand {
   int32_t dtype; /* scanlib_dtype */
   int32_t reserved;
   const int64_t *strides;
 } scanlib_operand;
 
-/* The same after the axes have been merged: strides in elements. */
-typedef struct scanlib_layout {
-  int64_t outer[SCANLIB_MAX_OUTER];
-  int64_t time;
-  int64_t inner;
-  int32_t dtype;
-  int32_t reserved;
-} scanlib_layout;
+/* An axis after merging: its extent, and the stride of each operand in bytes. */
+typedef struct scanlib_axis {
+  int64_t extent;
+  int64_t stride[SCANLIB_ROLES];
+} scanlib_axis;
 
-/* The canonical problem: independent recurrences of `time` steps, one for each index (outer..., inner). */
+/* The canonical problem: independent recurrences of `time.extent` steps, one for each index (outer..., inner). */
 typedef struct scanlib_problem {
   int32_t abi_version;
   int32_t flags;
-  int32_t outer_rank;
   int32_t threads; /* at most so many threads; 0: the library's default. Set by the caller, never alters bits */
-  int64_t outer[SCANLIB_MAX_OUTER];
-  int64_t time;
-  int64_t inner;
+  int32_t outer_rank;
   int64_t holder_offset; /* where not 0, the pointers passed to a call are addresses of objects that hold the data
                                pointer so many bytes from their start (a NumPy array does). Set by the caller */
-  scanlib_layout operand[SCANLIB_ROLES];
+  int32_t dtype[SCANLIB_ROLES]; /* scanlib_dtype */
+  scanlib_axis time, inner;
+  scanlib_axis outer[SCANLIB_MAX_OUTER]; /* far to near; those from outer_rank on are not set */
 } scanlib_problem;
 
-/* Fills *problem. `operands` has SCANLIB_ROLES entries. GRAD_A may have stride 0 along axes of extent > 1: its values are
- * then summed along them, in an order that depends on the problem alone. No other output may. */
+/* Fills *problem: one of a forward pass, or where GRAD_H is given, of a backward pass. `operands` has SCANLIB_ROLES entries.
+ * GRAD_A may have stride 0 along axes of extent > 1: its values are then summed along them, in an order that depends on the
+ * problem alone. No other output may. */
 SCANLIB_API int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int32_t ndim, const int64_t *shape,
                                      int32_t axis, const scanlib_operand *operands);
 
-/* A pointer is NULL exactly where the operand's dtype is SCANLIB_ABSENT. `h` may be `x` itself; no other output may
- * overlap an operand. An output is written completely or, when the status is not SCANLIB_OK, not at all. */
-SCANLIB_API int scanlib_cpu_forward(const scanlib_problem *problem, const void *a, const void *x, const void *h0,
-                                    void *h, void *final_state);
-SCANLIB_API int scanlib_cpu_backward(const scanlib_problem *problem, const void *a, const void *h, const void *h0,
-                                     const void *grad_h, const void *grad_final, void *grad_a, void *grad_x,
-                                     void *grad_h0);
+/* Runs the pass. `pointers` are those of the operands, indexed by scanlib_role up to the last that the problem has; those of
+ * absent operands are not looked at. `h` may be `x` itself; no other output may overlap an operand. An output is written
+ * completely or, when the status is not SCANLIB_OK, not at all. */
+SCANLIB_API int scanlib_cpu_run(const scanlib_problem *problem, const void *const *pointers);
 
 /* Writes one line that says which CPU kernel runs the problem and how its work is cut; returns the length it needs. */
 SCANLIB_API size_t scanlib_cpu_describe(const scanlib_problem *problem, char *buffer, size_t size);
@@ -126,7 +132,7 @@ SCANLIB_API size_t scanlib_cpu_describe(const scanlib_problem *problem, char *bu
  *
  * The columns, before any activation, lie side by side in rows, one row for each step of each sequence: those of step t of
  * sequence (o, i) start at ((o * time + t) * inner + i) * row, and each gate has `width` neighbouring columns. States and
- * outputs are dense (outer, time, inner, width), without time for h0, final_state and their gradients. The recurrence is
+ * outputs are dense (outer, time, inner, width), without time for initial, final_state and their gradients. The recurrence is
  * walked step by step whatever the number of threads. */
 
 enum { SCANLIB_COMPLEMENT = 1 /* f = 1 - sigmoid(column), to full precision */ /* SCANLIB_OPENMP as above */ };
@@ -159,13 +165,13 @@ typedef struct scanlib_gates {
   int64_t at_decay, at_input, at_output, at_candidate;
 } scanlib_gates;
 
-/* h0, y, final_state, grad_final and grad_h0 may be NULL; y is given exactly where the reading is SCANLIB_GATED. `grad` is
+/* initial, y, final_state, grad_final and grad_initial may be NULL; y is given exactly where the reading is SCANLIB_GATED. `grad` is
  * that of the output. Of grad_columns the gates' columns are written, no others. No output may overlap an operand. */
-SCANLIB_API int scanlib_cpu_gated_forward(const scanlib_gates *gates, const void *columns, const void *h0, void *h,
+SCANLIB_API int scanlib_cpu_gated_forward(const scanlib_gates *gates, const void *columns, const void *initial, void *h,
                                           void *y, void *final_state);
 SCANLIB_API int scanlib_cpu_gated_backward(const scanlib_gates *gates, const void *columns, const void *h,
-                                           const void *h0, const void *grad, const void *grad_final, void *grad_columns,
-                                           void *grad_h0);
+                                           const void *initial, const void *grad, const void *grad_final,
+                                           void *grad_columns, void *grad_initial);
 
 /* ---- On a GPU. The same problems; pointers are addresses on the device, or of objects that hold such addresses.
  *
@@ -175,11 +181,9 @@ SCANLIB_API int scanlib_cpu_gated_backward(const scanlib_gates *gates, const voi
 
 /* The device memory a call needs beside its operands, aligned to 16 bytes: the same on every GPU, often 0. */
 SCANLIB_API int scanlib_cuda_scratch_bytes(const scanlib_problem *problem, int64_t *bytes);
-SCANLIB_API int scanlib_cuda_forward(const scanlib_problem *problem, void *stream, void *scratch, const void *a,
-                                     const void *x, const void *h0, void *h, void *final_state);
-SCANLIB_API int scanlib_cuda_backward(const scanlib_problem *problem, void *stream, void *scratch, const void *a,
-                                      const void *h, const void *h0, const void *grad_h, const void *grad_final,
-                                      void *grad_a, void *grad_x, void *grad_h0);
+/* As scanlib_cpu_run(). */
+SCANLIB_API int scanlib_cuda_run(const scanlib_problem *problem, void *stream, void *scratch,
+                                 const void *const *pointers);
 /* One line that says which CUDA kernel runs the problem; returns the length it needs. Needs no GPU. */
 SCANLIB_API size_t scanlib_cuda_describe(const scanlib_problem *problem, char *buffer, size_t size);
 /* The programs the problem needs, one a line, each as the preprocessor definitions that the compiler is called with;

@@ -1,7 +1,6 @@
 #include "schedule.h"
 
 #include <algorithm>
-#include <cstdlib>
 
 namespace scanlib {
 namespace {
@@ -17,16 +16,15 @@ constexpr int64_t kWorthSplitting = 1 << 19;   // bytes of one operand below whi
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-bool summed(const scanlib_problem &p, int64_t stride, int64_t extent) {
-  return p.operand[SCANLIB_GRAD_A].dtype != SCANLIB_ABSENT && stride == 0 && extent > 1;
+// Whether grad_a has one sum for all of an axis.
+bool summed(const scanlib_problem &p, const scanlib_axis &axis) {
+  return given(p, SCANLIB_GRAD_A) && axis.stride[SCANLIB_GRAD_A] == 0 && axis.extent > 1;
 }
-bool inner_summed(const scanlib_problem &p) { return summed(p, p.operand[SCANLIB_GRAD_A].inner, p.inner); }
-bool outer_summed(const scanlib_problem &p, int d) { return summed(p, p.operand[SCANLIB_GRAD_A].outer[d], p.outer[d]); }
 
 Reduce reduction(const scanlib_problem &p) {
-  if (summed(p, p.operand[SCANLIB_GRAD_A].time, p.time)) return Reduce::Time;
-  bool any = inner_summed(p);
-  for (int d = 0; d < p.outer_rank; ++d) any = any || outer_summed(p, d);
+  if (summed(p, p.time)) return Reduce::Time;
+  bool any = summed(p, p.inner);
+  for (int d = 0; d < p.outer_rank; ++d) any = any || summed(p, p.outer[d]);
   return any ? Reduce::Lanes : Reduce::None;
 }
 
@@ -34,66 +32,67 @@ Reduce reduction(const scanlib_problem &p) {
 
 Schedule make_schedule(const scanlib_problem &p, int64_t element_size) {
   Schedule s{};
-  s.backward = p.operand[SCANLIB_GRAD_H].dtype != SCANLIB_ABSENT;
-  const scanlib_layout &lead = p.operand[s.backward ? SCANLIB_GRAD_X : SCANLIB_H];
-  const bool time_nearest = p.inner == 1 || std::llabs(lead.time) < std::llabs(lead.inner);
-  s.rows = time_nearest || p.inner * element_size < kLineBytes;
-  bool against = ((p.flags & SCANLIB_REVERSE) != 0) != s.backward;  // the order of the steps, against that of the axis
-  s.down = s.rows && (lead.time == 1 ? against : lead.time == -1 && !against);
+  s.backward = is_backward(p);
+  const int64_t time = p.time.extent, inner = p.inner.extent;
+  const bool by_time = time_nearest(p), against = against_time(p);
+  s.rows = by_time || inner * element_size < kLineBytes;
+  const int lead = leading_role(s.backward);
+  const int64_t step = p.time.stride[lead], size = dtype_size(p.dtype[lead]);
+  s.down = s.rows && (step == size ? against : step == -size && !against);
   s.reduce = reduction(p);
 
-  const int64_t most = time_nearest ? kRowSteps / std::max<int64_t>(1, p.time) : kStateBytes / element_size;
-  s.lanes = std::max<int64_t>(1, std::min(p.inner, most));
-  s.chunks = ceil_div(p.inner, s.lanes);
-  s.together = time_nearest && p.time <= kShortRow && s.lanes >= kManyRows;
+  const int64_t most = by_time ? kRowSteps / std::max<int64_t>(1, time) : kStateBytes / element_size;
+  s.lanes = std::max<int64_t>(1, std::min(inner, most));
+  s.chunks = ceil_div(inner, s.lanes);
+  s.together = by_time && time <= kShortRow && s.lanes >= kManyRows;
   int64_t outer = 1;
-  for (int d = 0; d < p.outer_rank; ++d) outer *= p.outer[d];
+  for (int d = 0; d < p.outer_rank; ++d) outer *= p.outer[d].extent;
   s.groups = outer * s.chunks;
 
   s.families = s.groups;
   s.family_groups = 1;
   if (s.reduce == Reduce::Lanes) {
-    s.families = inner_summed(p) ? 1 : s.chunks;
+    s.families = summed(p, p.inner) ? 1 : s.chunks;
     for (int d = 0; d < p.outer_rank; ++d)
-      if (!outer_summed(p, d)) s.families *= p.outer[d];
+      if (!summed(p, p.outer[d])) s.families *= p.outer[d].extent;
     s.family_groups = s.families ? s.groups / s.families : 0;
   }
 
   int64_t group_bytes = s.lanes * element_size;
-  bool split = s.groups < kEnoughGroups && p.time > 1 && p.time * s.groups >= kWorthSplitting / group_bytes;
-  s.segment = p.time;
+  bool split = s.groups < kEnoughGroups && time > 1 && time * s.groups >= kWorthSplitting / group_bytes;
+  s.segment = time;
   if (split || s.reduce == Reduce::Lanes)
-    s.segment = std::min(p.time, std::max<int64_t>(16, kSegmentBytes / group_bytes));
+    s.segment = std::min(time, std::max<int64_t>(16, kSegmentBytes / group_bytes));
   s.segment = std::max<int64_t>(1, s.segment);
-  s.segments = ceil_div(p.time, s.segment);
+  s.segments = ceil_div(time, s.segment);
   return s;
 }
 
 Place place_of(const scanlib_problem &p, const Schedule &s, int64_t family, int64_t member) {
-  Place place{};
+  Place place;
   bool lanes = s.reduce == Reduce::Lanes;
   auto take = [](int64_t &number, int64_t extent) {
     int64_t index = number % extent;
     number /= extent;
     return index;
   };
-  place.chunk = take(lanes && inner_summed(p) ? member : family, s.chunks);
+  place.chunk = take(lanes && summed(p, p.inner) ? member : family, s.chunks);
   for (int d = p.outer_rank - 1; d >= 0; --d)
-    place.outer[d] = take(lanes && outer_summed(p, d) ? member : family, p.outer[d]);
+    place.outer[d] = take(lanes && summed(p, p.outer[d]) ? member : family, p.outer[d].extent);
   return place;
 }
 
 int64_t kept_index(const scanlib_problem &p, const Schedule &s, const Place &place) {
   int64_t index = 0;
   for (int d = 0; d < p.outer_rank; ++d)
-    if (!outer_summed(p, d)) index = index * p.outer[d] + place.outer[d];
-  return inner_summed(p) ? index : index * p.inner + place.chunk * s.lanes;
+    if (!summed(p, p.outer[d])) index = index * p.outer[d].extent + place.outer[d];
+  return summed(p, p.inner) ? index : index * p.inner.extent + place.chunk * s.lanes;
 }
 
 int64_t kept_count(const scanlib_problem &p) {
-  int64_t count = inner_summed(p) ? 1 : p.inner;
+  int64_t count = summed(p, p.inner) ? 1 : p.inner.extent;
   for (int d = 0; d < p.outer_rank; ++d)
-    if (!outer_summed(p, d)) count *= p.outer[d];
+    if (!summed(p, p.outer[d])) count *= p.outer[d].extent;
   return count;
 }
 

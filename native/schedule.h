@@ -34,7 +34,7 @@ struct Schedule {
 
 Schedule make_schedule(const scanlib_problem &problem, int64_t element_size);
 
-// The position of a group: its index along the outer axes and its first lane.
+// The position of a group: its index along the outer axes, as many as the problem has, and its first lane.
 struct Place {
   int64_t outer[SCANLIB_MAX_OUTER];
   int64_t chunk;

@@ -22,7 +22,7 @@ void run_on_threads(int threads, bool openmp, void (*work)(void *), void *contex
 
 // For a loop that waits for another thread of the same call: spins at first, then lets others run, who may be keeping that
 // thread from its core.
-class Patience {
+class Backoff {
  public:
   void wait() {
     if (++spins_ < kSpins) {

@@ -1,12 +1,14 @@
 // What the XLA FFI handlers of all platforms share: from a call's buffers to a scanlib_problem and its pointers.
 //
-// XLA hands over dense row-major buffers, of which an operand may be a view (backends/_jax_views.py). An operand may have
+// XLA hands over dense row-major buffers, of which an operand may be a view (backends/jax/views.py). An operand may have
 // extent 1 on any axis where the result is longer; it is then read with stride 0, so nothing that is broadcast is ever stored
 // at full size.
 #pragma once
 #include <cstdint>
 #include <string>
+#include <utility>
 
+#include "problem.h"
 #include "scanlib.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -15,10 +17,18 @@ namespace scanlib {
 namespace ffi = xla::ffi;
 
 using Dims = ffi::AnyBuffer::Dimensions;
-using Views = ffi::Span<const int64_t>;
+using Numbers = ffi::Span<const int64_t>;
+
+// What a program says of a call beside its buffers. `roles` are those of the arguments and of the results, in turn; `views` is
+// empty, or has for each argument in turn: its number of axes, first element, extents, strides in elements.
+struct Attributes {
+  int64_t axis;
+  bool reverse;
+  Numbers roles, views;
+};
 
 // A zero-size buffer may come as a null pointer, which to libscanlib means an absent operand.
-alignas(64) inline char empty[64];
+alignas(64) inline const char empty[64] = {};
 
 inline int32_t dtype_of(ffi::DataType type) {
   switch (type) {
@@ -52,47 +62,18 @@ struct View {
   const int64_t *strides;
 };
 
-// The operands of one call, on their way to a scanlib_problem.
+// One call: its operands, on their way to a scanlib_problem. The last `own` results belong to the platform.
 class Call {
  public:
-  // `views` is empty, or has for each argument in turn: its number of axes, first element, extents, strides.
-  Call(Dims shape, int64_t axis, ffi::RemainingArgs args, Views views) : shape_(shape), axis_(axis), args_(args) {
-    if (shape.size() < 1 || shape.size() > SCANLIB_MAX_DIMS)
-      fail("scanlib: arrays of 1 to 64 axes expected, got " + std::to_string(shape.size()));
-    else if (axis < 0 || axis >= int64_t(shape.size()))
-      fail("scanlib: axis " + std::to_string(axis) + " is out of range for shape " + text_of(shape));
-    for (size_t at = 0; at < views.size();) {
-      const int64_t left = int64_t(views.size() - at), ndim = views[at];
-      if (view_count_ == kMostArguments || ndim < 0 || ndim > SCANLIB_MAX_DIMS || left < 2 + 2 * ndim) break;
-      const int64_t *extents = views.begin() + at + 2;
-      views_[view_count_++] = {Dims(extents, size_t(ndim)), views[at + 1], extents + ndim};
-      at += size_t(2 + 2 * ndim);
-    }
-    if (views.size() != 0 && view_count_ != args.size()) fail("scanlib: the views of the operands cannot be read");
+  Call(ffi::RemainingArgs args, ffi::RemainingRets rets, const Attributes &attributes, size_t own)
+      : axis_(attributes.axis) {
+    prepare(args, rets, attributes, own);
   }
 
-  // Argument number `index`. Extent 1 is repeated where the result is longer.
-  void add(scanlib_role role, const char *name, size_t index) { add_argument(role, name, index, false); }
-  void add_state(scanlib_role role, const char *name, size_t index) { add_argument(role, name, index, true); }
-
-  // A result; only grad_a may be shorter.
-  void add_result(scanlib_role role, const char *name, ffi::AnyBuffer buffer) {
-    add(role, name, buffer, {buffer.dimensions(), 0, nullptr}, role == SCANLIB_GRAD_A, false);
-  }
-  void add_state_result(scanlib_role role, const char *name, ffi::AnyBuffer buffer) {
-    add(role, name, buffer, {buffer.dimensions(), 0, nullptr}, false, true);
-  }
-
-  void *operator[](scanlib_role role) const { return data_[role]; }
+  // Only where error() is none.
+  const scanlib_problem &problem() const { return problem_; }
+  const void *const *pointers() const { return data_; }
   const ffi::Error &error() const { return error_; }
-
-  // Makes the problem; false where that failed and error() says why.
-  bool prepare(scanlib_problem *problem, bool reverse) {
-    if (error_.failure()) return false;
-    check(scanlib_problem_init(problem, reverse ? SCANLIB_REVERSE : 0, int32_t(shape_.size()), shape_.begin(),
-                               int32_t(axis_), operands_));
-    return error_.success();
-  }
 
   void fail(const std::string &message) { error_ = ffi::Error::InvalidArgument(message); }
   void check(int status) {
@@ -103,16 +84,51 @@ class Call {
   }
 
  private:
-  static constexpr size_t kMostArguments = 8;
+  void prepare(ffi::RemainingArgs args, ffi::RemainingRets rets, const Attributes &attributes, size_t own) {
+    const Numbers roles = attributes.roles;
+    const size_t results = rets.size() < own ? 0 : rets.size() - own;
+    if (args.size() > SCANLIB_ROLES || roles.size() != args.size() + results)
+      return fail("scanlib: " + std::to_string(args.size()) + " operands and " + std::to_string(rets.size()) +
+                  " results, but roles for " + std::to_string(roles.size()));
+    for (int64_t role : roles)
+      if (role < 0 || role >= SCANLIB_ROLES) return fail("scanlib: there is no role " + std::to_string(role));
+    auto result = [&](size_t i) { return **rets.get<ffi::AnyBuffer>(i); };
+    for (size_t i = 0; i < results; ++i) {
+      const int64_t role = roles[args.size() + i];
+      if (role == SCANLIB_H || role == SCANLIB_GRAD_X) shape_ = result(i).dimensions();
+    }
+    if (shape_.size() < 1 || shape_.size() > SCANLIB_MAX_DIMS)
+      return fail("scanlib: arrays of 1 to 64 axes expected, got " + std::to_string(shape_.size()));
+    if (axis_ < 0 || axis_ >= int64_t(shape_.size()))
+      return fail("scanlib: axis " + std::to_string(axis_) + " is out of range for shape " + text_of(shape_));
+    View views[SCANLIB_ROLES];
+    const size_t viewed = read_views(attributes.views, views);
+    if (attributes.views.size() != 0 && viewed != args.size())
+      return fail("scanlib: the views of the operands cannot be read");
+    for (size_t i = 0; i < args.size(); ++i) {
+      const ffi::AnyBuffer buffer = *args.get<ffi::AnyBuffer>(i);
+      add(int(roles[i]), buffer, viewed ? views[i] : View{buffer.dimensions(), 0, nullptr}, true);
+    }
+    for (size_t i = 0; i < results; ++i) {
+      const int role = int(roles[args.size() + i]);
+      add(role, result(i), {result(i).dimensions(), 0, nullptr}, role == SCANLIB_GRAD_A);
+    }
+    if (error_.success())
+      check(scanlib_problem_init(&problem_, attributes.reverse ? SCANLIB_REVERSE : 0, int32_t(shape_.size()),
+                                 shape_.begin(), int32_t(axis_), operands_));
+  }
 
-  void add_argument(scanlib_role role, const char *name, size_t index, bool state) {
-    if (error_.failure()) return;
-    ffi::AnyBuffer buffer = *args_.get<ffi::AnyBuffer>(index);
-    const View view = view_count_ ? views_[index] : View{buffer.dimensions(), 0, nullptr};
-    if (view.strides && !inside(buffer, view))
-      return fail(std::string("scanlib: ") + name + " is a view that leaves its array of shape " +
-                  text_of(buffer.dimensions()));
-    add(role, name, buffer, view, true, state);
+  // How many views there are.
+  static size_t read_views(Numbers numbers, View *views) {
+    size_t count = 0;
+    for (size_t at = 0; at < numbers.size(); ++count) {
+      const int64_t left = int64_t(numbers.size() - at), ndim = numbers[at];
+      if (count == SCANLIB_ROLES || ndim < 0 || ndim > SCANLIB_MAX_DIMS || left < 2 + 2 * ndim) break;
+      const int64_t *extents = numbers.begin() + at + 2;
+      views[count] = {Dims(extents, size_t(ndim)), numbers[at + 1], extents + ndim};
+      at += size_t(2 + 2 * ndim);
+    }
+    return count;
   }
 
   static bool inside(ffi::AnyBuffer buffer, const View &view) {
@@ -128,83 +144,55 @@ class Call {
     return low >= 0 && high < count;
   }
 
-  void add(scanlib_role role, const char *name, ffi::AnyBuffer buffer, const View &view, bool may_repeat, bool state) {
+  // Where `may_repeat`, extent 1 is repeated where the result is longer.
+  void add(int role, ffi::AnyBuffer buffer, const View &view, bool may_repeat) {
     if (error_.failure()) return;
+    const std::string name = kRoleTraits[role].name;
+    if (view.strides && !inside(buffer, view))
+      return fail("scanlib: " + name + " is a view that leaves its array of shape " + text_of(buffer.dimensions()));
     const size_t ndim = shape_.size();
+    const bool state = is_state(role);
     const Dims dims = view.dims;
     const int32_t dtype = dtype_of(buffer.element_type());
-    if (dtype == SCANLIB_ABSENT) return fail(std::string("scanlib: ") + name + " has a dtype that is not supported");
+    if (dtype == SCANLIB_ABSENT) return fail("scanlib: " + name + " has a dtype that is not supported");
+    const int64_t size = dtype_size(dtype);
     bool fits = dims.size() + state == ndim;
     int64_t step = 1;
     for (size_t i = dims.size(); fits && i-- > 0;) {
       const size_t d = i + (state && int64_t(i) >= axis_);
       const bool repeated = dims[i] != shape_[d];
       fits = !repeated || (may_repeat && dims[i] == 1);
-      strides_[role][d] = repeated ? 0 : view.strides ? view.strides[i] : step;
+      strides_[role][d] = repeated ? 0 : size * (view.strides ? view.strides[i] : step);
       step *= dims[i] > 1 ? dims[i] : 1;
     }
     if (!fits)
-      return fail(std::string("scanlib: ") + name + " has shape " + text_of(dims) + ", which does not fit shape " +
-                  text_of(shape_) + " with time on axis " + std::to_string(axis_));
+      return fail("scanlib: " + name + " has shape " + text_of(dims) + ", which does not fit shape " + text_of(shape_) +
+                  " with time on axis " + std::to_string(axis_));
     if (state) strides_[role][axis_] = 0;
     operands_[role] = scanlib_operand{dtype, 0, strides_[role]};
-    char *data = static_cast<char *>(buffer.untyped_data());
-    data_[role] = data ? data + view.offset * int64_t(ffi::ByteWidth(buffer.element_type())) : empty;
+    const char *data = static_cast<const char *>(buffer.untyped_data());
+    data_[role] = data ? data + view.offset * size : empty;
   }
 
-  Dims shape_;
+  Dims shape_{nullptr, 0};
   int64_t axis_;
-  ffi::RemainingArgs args_;
-  View views_[kMostArguments] = {};
-  size_t view_count_ = 0;
   ffi::Error error_ = ffi::Error::Success();
+  scanlib_problem problem_;
   scanlib_operand operands_[SCANLIB_ROLES] = {};
   int64_t strides_[SCANLIB_ROLES][SCANLIB_MAX_DIMS];
-  void *data_[SCANLIB_ROLES] = {};
+  const void *data_[SCANLIB_ROLES] = {};
 };
 
-// (a, x, [h0]) -> (h, [final], scratch...), where `own` results at the end belong to the platform. Calls run(call, problem).
-template <class Run>
-ffi::Error forward(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axis, bool reverse, Views views,
-                   size_t own, Run run) {
-  if (args.size() < 2 || args.size() > 3 || rets.size() < 1 + own || rets.size() > 2 + own)
-    return ffi::Error::InvalidArgument("scanlib: forward takes (a, x, [h0]) and gives (h, [final])");
-  auto ret = [&](size_t i) { return **rets.get<ffi::AnyBuffer>(i); };
-  Call call(ret(0).dimensions(), axis, args, views);
-  call.add(SCANLIB_A, "a", 0);
-  call.add(SCANLIB_X, "x", 1);
-  call.add_result(SCANLIB_H, "h", ret(0));
-  if (args.size() == 3) call.add_state(SCANLIB_H0, "h0", 2);
-  if (rets.size() == 2 + own) call.add_state_result(SCANLIB_FINAL, "final", ret(1));
-  scanlib_problem problem;
-  if (call.prepare(&problem, reverse)) run(call, problem);
-  return call.error();
-}
-
-// (a, h, grad_h, [h0], [grad_final]) -> (grad_a, grad_x, [grad_h0]); h0 is given exactly where grad_h0 is wanted.
-template <class Run>
-ffi::Error backward(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axis, bool reverse, Views views,
-                    size_t own, Run run) {
-  const bool has_h0 = rets.size() == 3 + own;
-  const size_t fixed = 3 + has_h0;
-  if (rets.size() < 2 + own || rets.size() > 3 + own || args.size() < fixed || args.size() > fixed + 1)
-    return ffi::Error::InvalidArgument(
-        "scanlib: backward takes (a, h, grad_h, [h0], [grad_final]) and gives (grad_a, grad_x, [grad_h0])");
-  auto ret = [&](size_t i) { return **rets.get<ffi::AnyBuffer>(i); };
-  Call call(ret(1).dimensions(), axis, args, views);
-  call.add(SCANLIB_A, "a", 0);
-  call.add(SCANLIB_H, "h", 1);
-  call.add(SCANLIB_GRAD_H, "grad_h", 2);
-  call.add_result(SCANLIB_GRAD_A, "grad_a", ret(0));
-  call.add_result(SCANLIB_GRAD_X, "grad_x", ret(1));
-  if (has_h0) {
-    call.add_state(SCANLIB_H0, "h0", 3);
-    call.add_state_result(SCANLIB_GRAD_H0, "grad_h0", ret(2));
-  }
-  if (args.size() > fixed) call.add_state(SCANLIB_GRAD_FINAL, "grad_final", fixed);
-  scanlib_problem problem;
-  if (call.prepare(&problem, reverse)) run(call, problem);
-  return call.error();
+// The attributes as a binding's arguments, in the order in which handlers take them.
+template <class Binding>
+auto with_attributes(Binding binding) {
+  return std::move(binding)
+      .RemainingArgs()
+      .RemainingRets()
+      .template Attr<int64_t>("axis")
+      .template Attr<bool>("reverse")
+      .template Attr<Numbers>("roles")
+      .template Attr<Numbers>("views");
 }
 
 }  // namespace scanlib

@@ -1,6 +1,6 @@
 """CUDA programs: the source in scanlib/cuda, specialised by definitions and compiled by NVRTC, kept on disk.
 
-libscanlib asks for a program when a problem first needs it (`answer`). Nothing here needs a GPU or a driver.
+libscanlib asks for a program when a problem first needs it (`callback`). Nothing here needs a GPU or a driver.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def _write(key: str, image: bytes) -> None:
 
 # ---- what libscanlib calls
 
-_ANSWER = ctypes.CFUNCTYPE(
+_CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int,
     ctypes.c_char_p,
     ctypes.c_int,
@@ -240,7 +240,7 @@ _ANSWER = ctypes.CFUNCTYPE(
 _given = threading.local()
 
 
-def _answer(definitions: bytes, architecture: int, image: Any, size: Any) -> int:
+def _compile_for(definitions: bytes, architecture: int, image: Any, size: Any) -> int:
     status = 0
     try:
         data = program(definitions.decode(), architecture)
@@ -255,4 +255,4 @@ def _answer(definitions: bytes, architecture: int, image: Any, size: Any) -> int
 
 
 #: `scanlib_cuda_compiler` of native/scanlib.h
-answer = _ANSWER(_answer)
+callback = _CALLBACK(_compile_for)

@@ -24,8 +24,7 @@ def library() -> ctypes.CDLL:
     lib = native.library()
     pointer, text = ctypes.c_void_p, ctypes.c_char_p
     lib.scanlib_cuda_scratch_bytes.argtypes = [pointer, ctypes.POINTER(ctypes.c_int64)]
-    lib.scanlib_cuda_forward.argtypes = [pointer] * 8
-    lib.scanlib_cuda_backward.argtypes = [pointer] * 11
+    lib.scanlib_cuda_run.argtypes = [pointer] * 4
     for name in ("scanlib_cuda_describe", "scanlib_cuda_programs"):
         getattr(lib, name).argtypes = [pointer, text, ctypes.c_size_t]
         getattr(lib, name).restype = ctypes.c_size_t
@@ -34,7 +33,7 @@ def library() -> ctypes.CDLL:
     lib.scanlib_cuda_tune.argtypes = [text, ctypes.c_int64]
     lib.scanlib_cuda_set_compiler.argtypes = [pointer]
     lib.scanlib_cuda_set_compiler.restype = None
-    lib.scanlib_cuda_set_compiler(compiler.answer)
+    lib.scanlib_cuda_set_compiler(compiler.callback)
     return lib
 
 
@@ -47,38 +46,10 @@ def scratch_bytes(problem: native.NativeProblem) -> int:
     return problem.scratch
 
 
-def forward(
-    problem: native.NativeProblem,
-    stream: int,
-    scratch: int,
-    a: int,
-    x: int,
-    h0: int,
-    h: int,
-    final: int,
-) -> None:
-    """Put the forward kernel on `stream`; addresses, 0 for what is absent."""
-    _check(library().scanlib_cuda_forward(problem.address, stream, scratch, a, x, h0, h, final))
-
-
-def backward(
-    problem: native.NativeProblem,
-    stream: int,
-    scratch: int,
-    a: int,
-    h: int,
-    h0: int,
-    grad_h: int,
-    grad_final: int,
-    grad_a: int,
-    grad_x: int,
-    grad_h0: int,
-) -> None:
-    """Put the backward kernel on `stream`; addresses, 0 for what is absent."""
-    # fmt: off
-    _check(library().scanlib_cuda_backward(
-        problem.address, stream, scratch, a, h, h0, grad_h, grad_final, grad_a, grad_x, grad_h0))
-    # fmt: on
+def run(problem: native.NativeProblem, stream: int, scratch: int, pointers: bytes) -> None:
+    """Put a problem on `stream`; `pointers` as `native.pack` makes them."""
+    if status := library().scanlib_cuda_run(problem.address, stream, scratch, pointers):
+        _check(status)
 
 
 def _check(status: int) -> None:

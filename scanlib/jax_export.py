@@ -24,17 +24,14 @@ from __future__ import annotations
 
 from jax.export import DisabledSafetyCheck
 
-from scanlib.backends import _jax_lowering
+from scanlib.backends.jax import lowering as jax_lowering
 from scanlib.backends.jax import platform_of
 from scanlib.errors import MissingLibraryError
 
 __all__ = ["CHECKS", "register"]
 
-#: For the argument `disabled_checks` of `jax.export.export`: scanlib's custom calls, on all platforms.
-CHECKS: tuple[DisabledSafetyCheck, ...] = tuple(
-    DisabledSafetyCheck.custom_call(target)
-    for target in sorted({name for targets in _jax_lowering.HANDLERS.values() for name in targets})
-)
+#: For the argument `disabled_checks` of `jax.export.export`: scanlib's custom call, on all platforms.
+CHECKS: tuple[DisabledSafetyCheck, ...] = (DisabledSafetyCheck.custom_call(jax_lowering.TARGET),)
 
 
 def register(platform: str | None = None) -> None:
@@ -53,7 +50,7 @@ def register(platform: str | None = None) -> None:
         If libscanlib does not serve that platform, with the reason.
     """
     platform = platform or platform_of()
-    if reason := _jax_lowering.missing(platform):
+    if reason := jax_lowering.missing(platform):
         raise MissingLibraryError(
             f"scanlib's calls cannot be registered for {platform}: {reason}. Programs that were exported for it "
             "where this holds too consist of JAX operations, and run without."

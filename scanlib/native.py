@@ -1,7 +1,7 @@
 """libscanlib, bound with ctypes: find the library, prepare problems, run them.
 
-Every function takes plain integers: dtype codes from `problem.DTYPES`, element strides, addresses. Prepared problems
-hold no pointers, so adapters keep them in caches and run them again on other arrays.
+Every function takes plain integers: dtype codes from `problem.DTYPES`, strides in bytes, addresses. Prepared problems
+hold no pointers, so they are kept with plans (`scanlib.plan`) and run again on other arrays.
 """
 
 from __future__ import annotations
@@ -11,25 +11,22 @@ import functools
 import importlib.util
 import math
 import os
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from scanlib.errors import MissingLibraryError, NativeError, ScanlibError
+from scanlib.gates import GateForm
+from scanlib.roles import FORWARD, NAMES, NUMBERS, ROLES
 
-ABI_VERSION = 1
-MAX_OUTER = 6
+ABI_VERSION = 2
+MAX_OUTER = 63
 REVERSE, CONJUGATE, OPENMP = 1, 2, 4
-ROLES = ("a", "x", "h", "h0", "final", "grad_h", "grad_final", "grad_a", "grad_x", "grad_h0")
-E_RANK, E_ALIGNMENT = 2, 3
 E_NO_GPU, E_COMPILER, E_COMPILE, E_CUDA = 6, 7, 8, 9
 
-#: Candidates of a gated recurrence, by their number, and what is read from it.
-CANDIDATES = ("identity", "tanh", "elu", "positive")
-AFTER, BEFORE, GATED = 0, 1, 2
 COMPLEMENT = 1
 
-#: (dtype code, element strides over the broadcast shape)
+#: (dtype code, strides in bytes over the broadcast shape)
 Operand = tuple[int, Sequence[int]]
 
 
@@ -41,16 +38,8 @@ class _Operand(ctypes.Structure):
     ]
 
 
-class Layout(ctypes.Structure):
-    """One operand of a `NativeProblem`: strides in elements after merging."""
-
-    _fields_ = [
-        ("outer", ctypes.c_int64 * MAX_OUTER),
-        ("time", ctypes.c_int64),
-        ("inner", ctypes.c_int64),
-        ("dtype", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
-    ]
+class _Axis(ctypes.Structure):
+    _fields_ = [("extent", ctypes.c_int64), ("stride", ctypes.c_int64 * len(ROLES))]
 
 
 class NativeProblem(ctypes.Structure):
@@ -59,13 +48,13 @@ class NativeProblem(ctypes.Structure):
     _fields_ = [
         ("abi_version", ctypes.c_int32),
         ("flags", ctypes.c_int32),
-        ("outer_rank", ctypes.c_int32),
         ("threads", ctypes.c_int32),
-        ("outer", ctypes.c_int64 * MAX_OUTER),
-        ("time", ctypes.c_int64),
-        ("inner", ctypes.c_int64),
+        ("outer_rank", ctypes.c_int32),
         ("holder_offset", ctypes.c_int64),
-        ("operand", Layout * len(ROLES)),
+        ("dtype", ctypes.c_int32 * len(ROLES)),
+        ("time", _Axis),
+        ("inner", _Axis),
+        ("outer", _Axis * MAX_OUTER),
     ]
     #: What `gpu.scratch_bytes` found for it; -1 before it was asked.
     scratch = -1
@@ -73,19 +62,6 @@ class NativeProblem(ctypes.Structure):
     @property
     def address(self) -> int:
         return ctypes.addressof(self)
-
-
-class GateForm(NamedTuple):
-    """What a gated recurrence is, apart from its sizes: where its gates' columns start, and what they go through."""
-
-    width: int
-    at_decay: int
-    at_input: int  # -1: the complement of the decay
-    at_output: int  # -1: none
-    at_candidate: int
-    candidate: int  # an index of CANDIDATES
-    reading: int  # AFTER, BEFORE or GATED
-    complement: int  # 1: f is the complement of what its column says
 
 
 class NativeGates(ctypes.Structure):
@@ -107,17 +83,7 @@ class NativeGates(ctypes.Structure):
         return ctypes.addressof(self)
 
 
-class RankError(NativeError):
-    """More axes are left after merging than libscanlib loops over: copy the operands to contiguous memory."""
-
-
-class AlignmentError(NativeError):
-    """An operand starts at an address that is not a multiple of its element size: copy it."""
-
-
 _ERRORS: dict[int, type[ScanlibError]] = {
-    E_RANK: RankError,
-    E_ALIGNMENT: AlignmentError,
     E_NO_GPU: MissingLibraryError,
     E_COMPILER: MissingLibraryError,
 }
@@ -175,8 +141,7 @@ def load(path: Path) -> ctypes.CDLL:
         ctypes.c_int32,
         pointer,
     ]
-    lib.scanlib_cpu_forward.argtypes = [pointer] * 6
-    lib.scanlib_cpu_backward.argtypes = [pointer] * 9
+    lib.scanlib_cpu_run.argtypes = [pointer] * 2
     lib.scanlib_cpu_gated_forward.argtypes = [pointer] * 6
     lib.scanlib_cpu_gated_backward.argtypes = [pointer] * 8
     lib.scanlib_cpu_set_openmp.argtypes = [pointer]
@@ -210,20 +175,19 @@ def prepare(
     holder_offset: int = 0,
     openmp: bool = False,
 ) -> NativeProblem:
-    """Make the canonical problem of `operands`, keyed by role (`ROLES`).
+    """Make the canonical problem of `operands`, keyed by role (`scanlib.roles`).
 
-    Forward needs a, x, h and takes h0, final; backward needs a, h, grad_h, grad_a, grad_x and takes h0, grad_final,
-    grad_h0. Operands are (dtype code, element strides over `shape`), stride 0 where they are broadcast; states have an
-    entry at `axis` too, which is ignored. Raises `RankError` where the strides do not merge far enough.
+    Operands are (dtype code, strides in bytes over `shape`), stride 0 where they are broadcast; states have an entry at
+    `axis` too, which is ignored. Where grad_h is given it is a backward pass. Raises `NativeError` where an operand is
+    missing or one too many.
     """
     ndim = len(shape)
     dims = ctypes.c_int64 * ndim
     table = (_Operand * len(ROLES))()
-    for index, role in enumerate(ROLES):
-        if role in operands:
-            dtype, strides = operands[role]
-            table[index].dtype = dtype
-            table[index].strides = dims(*strides)
+    for role, (dtype, strides) in operands.items():
+        row = table[NUMBERS[role]]
+        row.dtype = dtype
+        row.strides = dims(*strides)
     problem = NativeProblem()
     flags = REVERSE * reverse | CONJUGATE * conjugate | OPENMP * openmp
     check(
@@ -236,28 +200,20 @@ def prepare(
     return problem
 
 
-def forward(problem: NativeProblem, a: int, x: int, h0: int, h: int, final: int) -> None:
-    """Run the forward kernel on the CPU; addresses, 0 for what is absent."""
-    check(library().scanlib_cpu_forward(problem.address, a, x, h0, h, final))
+#: The pointers of a forward pass as `run` takes them: of `roles.FORWARD`, 0 for what is absent.
+pack_forward: Callable[..., bytes] = struct.Struct(f"{len(FORWARD)}P").pack
+_pack: Callable[..., bytes] = struct.Struct(f"{len(ROLES)}P").pack
 
 
-def backward(
-    problem: NativeProblem,
-    a: int,
-    h: int,
-    h0: int,
-    grad_h: int,
-    grad_final: int,
-    grad_a: int,
-    grad_x: int,
-    grad_h0: int,
-) -> None:
-    """Run the backward kernel on the CPU; addresses, 0 for what is absent."""
-    check(
-        library().scanlib_cpu_backward(
-            problem.address, a, h, h0, grad_h, grad_final, grad_a, grad_x, grad_h0
-        )
-    )
+def pack(pointers: Mapping[str, int]) -> bytes:
+    """The pointers of a pass by role, as `run` and `gpu.run` take them."""
+    return _pack(*(pointers.get(name, 0) for name in NAMES))
+
+
+def run(problem: NativeProblem, pointers: bytes) -> None:
+    """Run a problem on the CPU."""
+    if status := library().scanlib_cpu_run(problem.address, pointers):
+        check(status)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -288,25 +244,27 @@ def prepare_gates(
     return gates
 
 
-def gated_forward(gates: NativeGates, columns: int, h0: int, h: int, y: int, final: int) -> None:
+def gated_forward(
+    gates: NativeGates, columns: int, initial: int, h: int, y: int, final: int
+) -> None:
     """Run a gated recurrence on the CPU; addresses, 0 for what is absent."""
-    check(library().scanlib_cpu_gated_forward(gates.address, columns, h0, h, y, final))
+    check(library().scanlib_cpu_gated_forward(gates.address, columns, initial, h, y, final))
 
 
 def gated_backward(
     gates: NativeGates,
     columns: int,
     h: int,
-    h0: int,
+    initial: int,
     grad: int,
     grad_final: int,
     grad_columns: int,
-    grad_h0: int,
+    grad_initial: int,
 ) -> None:
     """Run the gradient of a gated recurrence on the CPU; addresses, 0 for what is absent."""
     check(
         library().scanlib_cpu_gated_backward(
-            gates.address, columns, h, h0, grad, grad_final, grad_columns, grad_h0
+            gates.address, columns, h, initial, grad, grad_final, grad_columns, grad_initial
         )
     )
 

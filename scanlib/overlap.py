@@ -5,12 +5,13 @@ Only addresses, shapes and strides are looked at; no memory is read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from scanlib.call import Shape
 from scanlib.errors import DTypeError, OutputError, ShapeError
-from scanlib.problem import Shape
 
 # Steps that `shares_memory` spends on one question; past them it answers yes. Strides of views that slicing,
 # transposing and reshaping can make are settled in far fewer.
@@ -26,18 +27,6 @@ class Memory(NamedTuple):
     itemsize: int
     dtype: str = ""
     writable: bool = True
-
-
-def numpy_memory(array: np.ndarray) -> Memory:
-    """The `Memory` of a NumPy array."""
-    return Memory(
-        array.ctypes.data,
-        array.shape,
-        array.strides,
-        array.itemsize,
-        array.dtype.name,
-        array.flags.writeable,
-    )
 
 
 def shares_memory(first: Memory, second: Memory) -> bool:
@@ -111,15 +100,12 @@ def check_out(
     out: Memory,
     shape: Shape,
     dtype: str,
-    *,
-    a: Memory | None = None,
-    x: Memory | None = None,
-    h0: Memory | None = None,
+    operands: Mapping[str, Memory],
 ) -> None:
-    """Raise unless a result of `shape` and `dtype` can be written to `out` while `a`, `x` and `h0` are read.
+    """Raise unless a result of `shape` and `dtype` can be written to `out` while the operands, by role, are read.
 
-    `out` may be `x` itself, element for element. Operands that are None (scalars, copies made for the call) cannot
-    overlap anything.
+    `out` may be `x` itself, element for element. Scalars and copies made for the call are no operands here: they
+    cannot overlap anything.
 
     Raises
     ------
@@ -136,12 +122,13 @@ def check_out(
             f"out has several elements in one place (shape {out.shape}, strides in bytes {out.strides}), as broadcast "
             "views have, so a result does not fit. Give an array with memory for each element."
         )
-    for name, operand in (("a", a), ("h0", h0)):
-        if operand is not None and shares_memory(out, operand):
+    for name, operand in operands.items():
+        if name != "x" and shares_memory(out, operand):
             raise OutputError(
                 f"out overlaps {name} in memory, so writing the result would change {name} while it is read. "
                 f"Give another out, or pass a copy of {name}; only x may be overwritten."
             )
+    x = operands.get("x")
     if x is not None and shares_memory(out, x) and not same_elements(out, x):
         raise OutputError(
             "out overlaps x in memory without being x itself (same start, shape, strides and dtype). "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from scanlib.dispatch import Explanation, adapter_for, adapter_for_gradient
+from scanlib.dispatch import adapter_for, adapter_for_gradient
+from scanlib.plan import Explanation
 
 
 def linear_recurrence(
@@ -96,7 +97,8 @@ def linear_recurrence(
     >>> scanlib.linear_recurrence(0.9, np.array([0.0, 0.0, 1.0]), reverse=True)
     array([0.81, 0.9 , 1.  ])
     """
-    adapter = adapter_for(a, x, h0, out)
+    others = {} if h0 is None and out is None else {"h0": h0, "out": out}
+    adapter = adapter_for(a, x, **others)
     return adapter.linear_recurrence(a, x, h0, axis, reverse, return_final, out)
 
 
@@ -164,16 +166,28 @@ def linear_recurrence_vjp(
     >>> grad_x
     array([0.25, 0.5 , 1.  ])
     """
-    adapter = adapter_for_gradient(grad_h, a, h, h0, grad_final)
+    adapter = adapter_for_gradient(grad_h=grad_h, a=a, h=h, h0=h0, grad_final=grad_final)
     return adapter.linear_recurrence_vjp(grad_h, a, h, h0, axis, reverse, grad_final)
 
 
 def explain(
-    a: Any, x: Any, h0: Any = None, *, axis: int | None = None, reverse: bool = False
+    a: Any,
+    x: Any,
+    h0: Any = None,
+    *,
+    axis: int | None = None,
+    reverse: bool = False,
+    backward: bool = False,
 ) -> Explanation:
-    """Say which path `linear_recurrence` would take with these arguments, and why not a faster one.
+    """Say which path `linear_recurrence` takes with these arguments, and why not a faster one.
 
-    Parameters are those of `linear_recurrence`; nothing is computed. Raises what `linear_recurrence` would raise.
+    Parameters are those of `linear_recurrence`; nothing is computed, and no array is copied. Raises what
+    `linear_recurrence` would raise.
+
+    Parameters
+    ----------
+    backward : bool
+        Explain the gradient in these arguments instead: `linear_recurrence_vjp`, or what the library's autodiff runs.
 
     Returns
     -------
@@ -186,4 +200,4 @@ def explain(
     >>> scanlib.explain(np.ones((4, 100)), np.ones((4, 100)), axis=1).path
     'libscanlib (cpu)'
     """
-    return adapter_for(a, x, h0).explain(a, x, h0, axis, reverse)
+    return adapter_for(a, x, h0=h0).explain(a, x, h0, axis, reverse, backward)

@@ -50,7 +50,7 @@ def not_taken(value: Any, name: str) -> ArrayKindError:
         advice = (
             "If its values are in memory, pass the array that holds them, which its library gives. If they are "
             "computed or loaded when asked for, go through time stretch by stretch: load one, and pass its final state "
-            "(return_final=True) to the next as h0."
+            "(return_final=True) to the next as its initial one."
         )
     return ArrayKindError(f"{name} is of type {type_name(cls)}; scanlib takes {ACCEPTED}. {advice}")
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scanlib import compiler, gpu, native
-from scanlib.problem import DTYPES
+from scanlib.call import DTYPES
 
 ARCHITECTURES = (75, 80, 90, 100, 120)
 KERNELS = ("walk", "look-back", "sums")
@@ -86,17 +86,19 @@ def _problems(a: int, x: int) -> Iterator[native.NativeProblem]:
     """Forward, and backward with `a` repeated along every choice of axes."""
     out = max(a, x)
     for shape, axis in SHAPES:
-        full = _strides(shape, (True,) * len(shape))
-        operands = {"a": (a, full), "x": (x, full), "h": (out, full)}
-        yield native.prepare(shape, axis, operands)
+
+        def full(code: int, shape: tuple[int, ...] = shape) -> native.Operand:
+            return code, _strides(shape, (True,) * len(shape), code)
+
+        yield native.prepare(shape, axis, {"a": full(a), "x": full(x), "h": full(out)})
         for kept in itertools.product((True, False), repeat=len(shape)):
-            own = (a, _strides(shape, kept))
-            gradients = {"grad_h": (out, full), "grad_a": own, "grad_x": (x, full)}
-            yield native.prepare(shape, axis, {"a": own, "h": (out, full), **gradients})
+            own = (a, _strides(shape, kept, a))
+            gradients = {"grad_h": full(out), "grad_a": own, "grad_x": full(x)}
+            yield native.prepare(shape, axis, {"a": own, "h": full(out), **gradients})
 
 
-def _strides(shape: tuple[int, ...], kept: tuple[bool, ...]) -> list[int]:
-    strides, step = [], 1
+def _strides(shape: tuple[int, ...], kept: tuple[bool, ...], code: int) -> list[int]:
+    strides, step = [], dict(DTYPES.values())[code]
     for length, keep in zip(reversed(shape), reversed(kept), strict=True):
         strides.append(step if keep else 0)
         step *= length if keep else 1

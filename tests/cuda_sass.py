@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import sys
 import time
 from collections import Counter
@@ -23,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import gpu_model
 import sass
 from gpu_model import MACHINES, HotPath, Program, hot_path, predicted, resident, timed, traced
+from native_calls import dense_problem
 from sass import Instruction
 
-from scanlib import compiler, gpu, native
-from scanlib.problem import DTYPES
+from scanlib import compiler, gpu
 
 if TYPE_CHECKING:
     pass
@@ -47,11 +46,9 @@ def programs(log2: int = LOG2) -> Iterator[Program]:
 
     for dtype in ARRAYS:
         for case in shapes(log2):
-            steps = [math.prod(case.shape[axis + 1 :]) for axis in range(len(case.shape))]
             for backward in (False, True):
                 names = ("a", "h", "grad_h", "grad_a", "grad_x") if backward else ("a", "x", "h")
-                operand = (DTYPES[dtype][0], steps)
-                problem = native.prepare(case.shape, case.axis, dict.fromkeys(names, operand))
+                problem = dense_problem(case.shape, case.axis, names, dtype)
                 (definitions,) = gpu.programs(problem)  # nothing is summed, so one launch
                 yield Program(case, dtype, backward, definitions, gpu.scratch_bytes(problem))
 

@@ -16,14 +16,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from native_build import ROOT
 
-from scanlib import compiler, dispatch, gpu, native
-from scanlib.backends._strided_cuda import StridedCuda
-from scanlib.backends._strided_plans import backward_problem, forward_plan
+from scanlib import compiler, gpu, kinds, native
+from scanlib.backends.strided_cuda import StridedCuda
+from scanlib.backends.strided_plans import backward_plan, forward_plan
 
 KEPT = ROOT / "build" / "tests-emulated"
 CUDA, EMULATION = ROOT / "cuda", Path(__file__).parent / "emulation"
@@ -97,7 +98,7 @@ def _answer(definitions: bytes, architecture: int, image: Any, size: Any) -> int
 
 
 _kept: list[bytes] = []
-_compile = type(compiler.answer)(_answer)
+_compile = type(compiler.callback)(_answer)
 _running = Emulation()
 
 
@@ -160,7 +161,7 @@ def tuned(**numbers: int) -> Iterator[None]:
 def _forget() -> None:
     """Problems that are kept know the size of the scratch memory that they needed."""
     forward_plan.cache_clear()
-    backward_problem.cache_clear()
+    backward_plan.cache_clear()
 
 
 # ---- arrays
@@ -215,6 +216,14 @@ class EmulatedCuda(StridedCuda):
     def stream(self) -> int:
         return 0
 
+    def bytes_of(self, array: Any) -> Any:
+        shape, strides = (*array.shape, array.itemsize), (*array.strides, 1)
+        interface = {"version": 3, "typestr": "|u1", "data": (array.ctypes.data, False)}
+        view = SimpleNamespace(
+            __array_interface__={**interface, "shape": shape, "strides": strides}
+        )
+        return np.asarray(view).view(EmulatedArray)
+
     def scratch(self, size: int) -> tuple[int, Any]:
         """Poisoned: only what a launch zeroes itself may be relied on. With numbers, for NaN would be healed."""
         memory = np.full(size + gpu.ALIGNMENT, 0x3F, np.uint8)
@@ -228,5 +237,5 @@ def adapter() -> EmulatedCuda:
     start()
     made = EmulatedCuda(_Namespace)
     sys.modules["scanlib.backends.emulated"] = made  # type: ignore[assignment]
-    dispatch._kinds[EmulatedArray] = "emulated"
+    kinds._kinds[EmulatedArray] = "emulated"
     return made

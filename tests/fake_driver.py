@@ -31,7 +31,7 @@ def restore() -> None:
         return
     library = gpu.library()
     native.check(library.scanlib_cuda_use_driver(None))
-    library.scanlib_cuda_set_compiler(compiler.answer)
+    library.scanlib_cuda_set_compiler(compiler.callback)
 
 
 class Fake:
@@ -68,7 +68,7 @@ def driver(driver_path: Path) -> Iterator[Fake]:
     fake.library.fake_reset()
     given = threading.local()
 
-    @compiler._ANSWER
+    @compiler._CALLBACK
     def answer(definitions: bytes, architecture: int, image: Any, size: Any) -> int:
         fake.compiled.append((definitions.decode(), architecture))
         status, data = fake.answer(definitions, architecture)

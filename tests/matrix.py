@@ -21,13 +21,20 @@ from capabilities import CAPABILITIES, Backend, Capability
 
 import scanlib
 from scanlib import compiler
-from scanlib.overlap import Memory, numpy_memory
+from scanlib.overlap import Memory
 
 # Several libraries share one GPU in one process.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 Item = TypeVar("Item")
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def numpy_memory(array: Array) -> Memory:
+    """Where a NumPy array lies."""
+    writable = array.flags.writeable
+    address = array.ctypes.data
+    return Memory(address, array.shape, array.strides, array.itemsize, array.dtype.name, writable)
 
 
 def np_dtype(name: str) -> np.dtype[Any]:

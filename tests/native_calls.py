@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from scanlib import native
-from scanlib.problem import broadcast_strides, dtype_code
+from scanlib.call import call_of
+from scanlib.plan import Layout, dense, prepare
 
 Array = np.ndarray[Any, np.dtype[Any]]
 KNOWN_SETS = ("baseline", "avx2", "avx512", "neon")
-STATES = ("h0", "final", "grad_final", "grad_h0")
-
-
-def _operand(role: str, array: Array, shape: tuple[int, ...], axis: int) -> native.Operand:
-    strides = tuple(stride // array.itemsize for stride in array.strides)
-    if role in STATES:
-        strides = (*strides[:axis], 0, *strides[axis:])
-    else:
-        strides = broadcast_strides(array.shape, strides, shape)
-    return dtype_code(array.dtype.name, role), strides
 
 
 def _prepare(shape: tuple[int, ...], axis: int, arrays: dict[str, Array], **options: Any) -> Any:
-    operands = {role: _operand(role, array, shape, axis) for role, array in arrays.items()}
-    return native.prepare(shape, axis, operands, **options)
+    layouts = {role: Layout(v.shape, v.strides, v.dtype.name) for role, v in arrays.items()}
+    return prepare(call_of(shape, axis), layouts, **options)
+
+
+def dense_problem(
+    shape: tuple[int, ...], axis: int, roles: Iterable[str], dtype: str = "float32", **options: Any
+) -> native.NativeProblem:
+    """The problem of operands without gaps, all of one dtype."""
+    call = call_of(shape, axis)
+    layouts = {role: dense(call.shape_of(role), dtype) for role in roles}
+    return prepare(call, layouts, **({"reverse": False} | options))
+
+
+def _run(problem: Any, arrays: dict[str, Array]) -> None:
+    native.run(problem, native.pack({role: v.ctypes.data for role, v in arrays.items()}))
 
 
 def run_forward(a: Array, x: Array, axis: int, *, threads: int = 0) -> tuple[Array, Array]:
@@ -35,8 +39,7 @@ def run_forward(a: Array, x: Array, axis: int, *, threads: int = 0) -> tuple[Arr
     h = np.full_like(x, np.nan)
     final = np.full_like(np.take(x, 0, axis), np.nan)
     arrays = {"a": a, "x": x, "h": h, "final": final}
-    problem = _prepare(x.shape, axis, arrays, threads=threads)
-    native.forward(problem, a.ctypes.data, x.ctypes.data, 0, h.ctypes.data, final.ctypes.data)
+    _run(_prepare(x.shape, axis, arrays, reverse=False, threads=threads), arrays)
     return h, final
 
 
@@ -46,11 +49,7 @@ def run_backward(
     """grad_a in a's own shape and grad_x, on so many threads."""
     grad_a, grad_x = np.full_like(a, np.nan), np.full_like(h, np.nan)
     arrays = {"a": a, "h": h, "grad_h": grad_h, "grad_a": grad_a, "grad_x": grad_x}
-    problem = _prepare(h.shape, axis, arrays, threads=threads, conjugate=True)
-    pointers = (
-        v if isinstance(v, int) else v.ctypes.data for v in (a, h, 0, grad_h, 0, grad_a, grad_x, 0)
-    )
-    native.backward(problem, *pointers)
+    _run(_prepare(h.shape, axis, arrays, reverse=False, threads=threads, conjugate=True), arrays)
     return grad_a, grad_x
 
 

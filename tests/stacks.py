@@ -24,9 +24,9 @@ def bundles_of_two() -> Iterator[None]:
     """Problems inside are cut so; those that torch has prepared know the size of another scratch memory."""
 
     def forget() -> None:
-        if run := sys.modules.get("scanlib.backends._torch_run"):
+        if run := sys.modules.get("scanlib.backends.torch.run"):
             run.forward_plan.cache_clear()
-            run._backward_problem.cache_clear()
+            run.backward_plan.cache_clear()
 
     forget()
     try:

@@ -21,12 +21,15 @@ import pytest
 from fake_driver import Fake
 from helpers import decay, normal, rng_for
 from native_build import ROOT, run
+from native_calls import dense_problem
 
 import scanlib
-from scanlib import dispatch, gpu, native
+from scanlib import dispatch, gpu, kinds
+from scanlib.roles import NUMBERS, written
 
 torch = pytest.importorskip("torch")
-from scanlib.backends import _torch_cuda, _torch_run  # noqa: E402
+from scanlib.backends.torch import cuda as torch_cuda  # noqa: E402
+from scanlib.backends.torch import run as torch_run  # noqa: E402
 
 STREAM = 1 * 256 + 7
 
@@ -56,7 +59,7 @@ def emulated_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         memory = torch.full((size + gpu.ALIGNMENT,), 255, dtype=torch.uint8)
         return memory[-memory.data_ptr() % gpu.ALIGNMENT :][:size]
 
-    monkeypatch.setattr(_torch_cuda, "_stream", lambda index: 0)
+    monkeypatch.setattr(torch_cuda, "_stream", lambda index: 0)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: -1)  # what a CPU tensor says
     monkeypatch.setattr(torch, "empty", aligned)
     return sizes
@@ -94,8 +97,8 @@ def test_torch_hands_everything_over(
     results = []
     for kind in (torch.Tensor, OnGpu):
         given = [t.as_subclass(kind) for t in (a, x, h0, grad_h, grad_final)]
-        h, final = _torch_run.forward(*given[:3], axis, reverse, True)
-        grads = _torch_run.backward(
+        h, final = torch_run.forward(*given[:3], axis, reverse, True)
+        grads = torch_run.backward(
             given[3], given[4], given[0], h, given[2], axis, reverse, x.dtype
         )
         results.append([t.as_subclass(torch.Tensor) for t in (h, final, *grads)])
@@ -107,11 +110,11 @@ def test_torch_hands_everything_over(
 
 def test_torch_brings_as_much_scratch_memory_as_is_needed(emulated_gpu: list[int]) -> None:
     a, x = (torch.full((50_000,), 0.5).as_subclass(OnGpu) for _ in range(2))
-    plan = _torch_run.forward_plan(
-        *_torch_run.signature(a), *_torch_run.signature(x), None, 0, False, False, 1
-    )
+    plan = torch_run.forward_plan(
+        *torch_run.signature(a), *torch_run.signature(x), None, 0, False, False, 1
+    ).plan
     assert gpu.scratch_bytes(plan.native) > 0
-    _torch_run.forward(a, x, None, 0, False, False)
+    torch_run.forward(a, x, None, 0, False, False)
     assert emulated_gpu == [gpu.scratch_bytes(plan.native)]
 
 
@@ -119,10 +122,10 @@ def test_torch_takes_the_current_stream_of_the_tensors_device(
     driver: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(_torch_cuda, "_stream", lambda index: asked.append(index) or STREAM)
+    monkeypatch.setattr(torch_cuda, "_stream", lambda index: asked.append(index) or STREAM)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: -1)
     a, x = (torch.full((8, 4), 0.5).as_subclass(OnGpu) for _ in range(2))
-    _torch_run.forward(a, x, None, 0, False, False)
+    torch_run.forward(a, x, None, 0, False, False)
     assert asked == [-1]
     (launch,) = (line for line in driver.lines() if line.startswith("cuLaunchKernel"))
     assert f"stream {STREAM} context 1" in launch
@@ -144,9 +147,9 @@ def test_torch_makes_another_device_current(driver: Fake, monkeypatch: pytest.Mo
     seen: list[int] = []
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
     monkeypatch.setattr(torch.cuda, "device", Device)
-    monkeypatch.setattr(_torch_cuda, "_stream", lambda index: seen.append(current[-1]) or STREAM)
+    monkeypatch.setattr(torch_cuda, "_stream", lambda index: seen.append(current[-1]) or STREAM)
     a = torch.full((8, 4), 0.5).as_subclass(OnGpu)  # of "device" -1
-    _torch_run.forward(a, a, None, 0, False, False)
+    torch_run.forward(a, a, None, 0, False, False)
     assert seen == [-1]
     assert current == [0]
 
@@ -155,7 +158,7 @@ def test_torch_for_rocm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "hip", "7.0")
     a = torch.full((8, 4), 0.5).as_subclass(OnGpu)
     with pytest.raises(ValueError, match="built for ROCm"):
-        _torch_run.forward(a, a, None, 0, False, False)
+        torch_run.forward(a, a, None, 0, False, False)
 
 
 # ---- CuPy: what the adapter asks of it, as far as that can be shown without it
@@ -209,7 +212,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     )
     _Device.entered.clear()
     monkeypatch.setitem(sys.modules, "cupy", module)
-    monkeypatch.setitem(dispatch._kinds, _Array, "cupy")
+    monkeypatch.setitem(kinds._kinds, _Array, "cupy")
     yield module
     sys.modules.pop("scanlib.backends.cupy", None)
     for types in [types for types in dispatch._adapters if _Array in types]:
@@ -250,7 +253,7 @@ def test_cupy_works_on_the_arrays_device(cupy: Any, driver: Fake) -> None:
     assert scanlib.explain(0.5, b, axis=0).path == "libscanlib (cuda)"
     assert _Device.entered == [3, -1] * 3
     b.number = 1
-    with pytest.raises(scanlib.DeviceError, match="must be on one device, but a on"):
+    with pytest.raises(scanlib.DeviceError, match="must be on one device, but a is on GPU 3"):
         scanlib.linear_recurrence(a, b, axis=0)
 
 
@@ -268,7 +271,7 @@ def test_cupy_for_rocm_is_refused(cupy: Any) -> None:
 def frame(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """Calls handlers as XLA does (tests/native/xla_frame.c)."""
     jax = pytest.importorskip("jax")
-    if not hasattr(gpu.library(), "scanlib_xla_cuda_forward"):
+    if not hasattr(gpu.library(), "scanlib_xla_cuda"):
         pytest.skip("libscanlib was built without JAX's entry points")
     path = tmp_path_factory.mktemp("frame") / "libframe.so"
     source = ROOT / "tests" / "native" / "xla_frame.c"
@@ -283,7 +286,7 @@ def frame(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         pointer,
         number,
         number,
-        *[pointer] * 3,
+        *[pointer] * 4,
         ctypes.c_int64,
         ctypes.c_bool,
     ]
@@ -295,15 +298,20 @@ def handler(name: str) -> Any:
 
 
 def call(
-    frame: ctypes.CDLL, name: str, arguments: int, buffers: list[tuple[int, tuple[int, ...]]]
+    frame: ctypes.CDLL,
+    roles: tuple[str, ...],
+    buffers: list[tuple[int, tuple[int, ...]]],
 ) -> str:
-    """Call a handler on buffers of (address, extents); the error's text."""
+    """Call the handler for a GPU on buffers of (address, extents), the last scratch memory; the error's text."""
+    backward = "grad_h" in roles
+    arguments = sum(role not in written(backward=backward) for role in roles)
+    numbers = (ctypes.c_int64 * len(roles))(*(NUMBERS.get(role, -1) for role in roles))
     data = (ctypes.c_void_p * len(buffers))(*(address for address, _ in buffers))
     ranks = (ctypes.c_int64 * len(buffers))(*(len(dims) for _, dims in buffers))
     flat = [n for _, dims in buffers for n in dims]
     dims = (ctypes.c_int64 * len(flat))(*flat)
     said = frame.frame_call(
-        handler(name), STREAM, arguments, len(buffers), data, ranks, dims, 0, False
+        handler("cuda"), STREAM, arguments, len(buffers), data, ranks, dims, numbers, 0, False
     )
     return said.decode()
 
@@ -311,26 +319,26 @@ def call(
 SHAPE = (1 << 16, 2)
 
 
-def buffers(backward: bool, scratch: int | None = None) -> list[tuple[int, tuple[int, ...]]]:
-    roles = ("a", "h", "grad_h", "grad_a", "grad_x") if backward else ("a", "x", "h")
+ROLES = {"forward": ("a", "x", "h"), "backward": ("a", "h", "grad_h", "grad_a", "grad_x")}
+
+
+def buffers(direction: str, scratch: int | None = None) -> list[tuple[int, tuple[int, ...]]]:
+    roles = ROLES[direction]
     if scratch is None:
-        problem = native.prepare(SHAPE, 0, dict.fromkeys(roles, (3, (2, 1))))
-        scratch = gpu.scratch_bytes(problem)
+        scratch = gpu.scratch_bytes(dense_problem(SHAPE, 0, roles))
     full = [(4096 * (i + 1), SHAPE) for i in range(len(roles))]
     return [*full, (1 << 20, (scratch,))]
 
 
-@pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_handlers_may_be_recorded(frame: ctypes.CDLL, direction: str) -> None:
+def test_handlers_may_be_recorded(frame: ctypes.CDLL) -> None:
     """XLA puts into a command buffer only what says that it may be."""
-    assert frame.frame_traits(handler(f"cuda_{direction}")) == 1
-    assert frame.frame_traits(handler(f"cpu_{direction}")) == 0
+    assert frame.frame_traits(handler("cuda")) == 1
+    assert frame.frame_traits(handler("cpu")) == 0
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_handlers_put_work_on_xlas_stream(frame: ctypes.CDLL, driver: Fake, direction: str) -> None:
-    backward = direction == "backward"
-    assert call(frame, f"cuda_{direction}", 3 if backward else 2, buffers(backward)) == ""
+    assert call(frame, ROLES[direction], buffers(direction)) == ""
     work = [line for line in driver.lines() if line.startswith(("cuLaunch", "cuMemset"))]
     assert work
     assert all(f"stream {STREAM}" in line for line in work)
@@ -341,8 +349,7 @@ def test_handlers_put_work_on_xlas_stream(frame: ctypes.CDLL, driver: Fake, dire
 def test_handlers_refuse_too_little_scratch_memory(
     frame: ctypes.CDLL, driver: Fake, direction: str
 ) -> None:
-    backward = direction == "backward"
-    said = call(frame, f"cuda_{direction}", 3 if backward else 2, buffers(backward, 256))
+    said = call(frame, ROLES[direction], buffers(direction, 256))
     assert "brings 256 bytes of scratch memory" in said
     assert "export it again" in said
     assert driver.calls() == []
@@ -350,10 +357,13 @@ def test_handlers_refuse_too_little_scratch_memory(
 
 def test_handlers_say_what_the_driver_refused(frame: ctypes.CDLL, driver: Fake) -> None:
     driver.refuse("cuLaunchKernel")
-    said = call(frame, "cuda_forward", 2, buffers(False))
+    said = call(frame, ROLES["forward"], buffers("forward"))
     assert "the CUDA driver refused a call: cuLaunchKernel returned FAKE_ERROR" in said
 
 
 def test_handlers_check_their_results(frame: ctypes.CDLL, driver: Fake) -> None:
-    assert "forward takes" in call(frame, "cuda_forward", 2, buffers(False)[:3])
+    roles, given = ROLES["forward"], buffers("forward")
+    assert "libscanlib was given an argument" in call(frame, ("a", "h"), [*given[:2], given[-1]])
+    assert "got 0" in call(frame, roles, [*given[:2], given[-1]])
+    assert "no role -1" in call(frame, ("a", "x", "no such"), given)
     assert driver.calls() == []

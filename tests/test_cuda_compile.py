@@ -12,6 +12,7 @@ from typing import Any
 import cuda_gate
 import numpy as np
 import pytest
+from native_calls import dense_problem
 
 import scanlib
 from scanlib import compiler, file_cache, gpu, native
@@ -403,20 +404,20 @@ def test_show_config_tells_of_the_cache(cache: Path) -> None:
 
 def test_libscanlib_is_given_the_image(cache: Path) -> None:
     image, size = ctypes.c_void_p(), ctypes.c_size_t()
-    status = compiler.answer(SMALL.encode(), 90, ctypes.byref(image), ctypes.byref(size))
+    status = compiler.callback(SMALL.encode(), 90, ctypes.byref(image), ctypes.byref(size))
     assert status == 0
     assert ctypes.string_at(image.value or 0, size.value) == compiler.program(SMALL, 90)
 
 
 def test_libscanlib_is_given_a_reason(cache: Path) -> None:
     image, size = ctypes.c_void_p(), ctypes.c_size_t()
-    status = compiler.answer(b"-DSCANLIB_KERNEL=0", 90, ctypes.byref(image), ctypes.byref(size))
+    status = compiler.callback(b"-DSCANLIB_KERNEL=0", 90, ctypes.byref(image), ctypes.byref(size))
     assert status == native.E_COMPILE
     assert b"does not compile" in ctypes.string_at(image.value or 0, size.value)
 
 
 def test_every_adapter_asks_the_same_plan() -> None:
     """`gpu.programs` and `gpu.describe` need no GPU, and a problem without elements needs no program."""
-    problem = native.prepare((4, 0), 0, dict.fromkeys(("a", "x", "h"), (3, (1, 1))))
+    problem = dense_problem((4, 0), 0, ("a", "x", "h"))
     assert gpu.programs(problem) == []
     assert np.prod([len(gpu.programs(p)) for p in cuda_gate._problems(3, 3)]) > 0

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from fake_driver import Fake, restore
 from native_build import run
+from native_calls import dense_problem
 
 from scanlib import compiler, gpu, native
 from scanlib.errors import MissingLibraryError, NativeError
+from scanlib.roles import FORWARD
 
 STREAM = 1 * 256 + 7  # of context 1
 SCRATCH = 1 << 20
@@ -21,12 +23,15 @@ A, X, H0, H, FINAL = (0x1000 * (i + 1) for i in range(5))  # never looked at
 
 def problem(time: int = 1 << 16, **options: Any) -> native.NativeProblem:
     """One long float32 sequence, which takes scratch memory, with h0 and final state."""
-    operands = dict.fromkeys(("a", "x", "h"), (3, (1,))) | dict.fromkeys(("h0", "final"), (3, (0,)))
-    return native.prepare((time,), 0, operands, **options)
+    return dense_problem((time,), 0, FORWARD, **options)
+
+
+def pointers(**others: int) -> bytes:
+    return native.pack({"a": A, "x": X, "h0": H0, "h": H, "final": FINAL, **others})
 
 
 def forward(stream: int = STREAM, scratch: int = SCRATCH, **options: Any) -> None:
-    gpu.forward(problem(**options), stream, scratch, A, X, H0, H, FINAL)
+    gpu.run(problem(**options), stream, scratch, pointers())
 
 
 def test_everything_is_put_on_the_stream(driver: Fake) -> None:
@@ -121,7 +126,9 @@ def test_a_current_context_is_not_pushed_again(driver: Fake) -> None:
 
 def test_without_a_current_context_the_operands_tell_the_device(driver: Fake) -> None:
     second = 1 << 32
-    gpu.forward(problem(), 0, SCRATCH, *(second + pointer for pointer in (A, X, H0, H, FINAL)))
+    gpu.run(
+        problem(), 0, SCRATCH, native.pack_forward(*(second + at for at in (A, X, H, H0, FINAL)))
+    )
     assert "cuDevicePrimaryCtxRetain 1" in driver.lines()
     assert all("context 2" in x for x in driver.lines() if x.startswith("cuLaunchKernel"))
     assert driver.balanced()
@@ -229,7 +236,7 @@ def test_what_the_compiler_says_is_said(driver: Fake, status: int, kind: type[Ex
 def test_an_error_in_the_compiler_does_not_pass_through_c(
     driver: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gpu.library().scanlib_cuda_set_compiler(compiler.answer)
+    gpu.library().scanlib_cuda_set_compiler(compiler.callback)
 
     def broken(definitions: str, architecture: int) -> bytes:
         raise KeyboardInterrupt("stopped")
@@ -292,28 +299,25 @@ def test_scratch_memory_is_no_more_aligned_than_xla_has_it(driver: Fake) -> None
 
 def test_operands_are_checked(driver: Fake) -> None:
     with pytest.raises(NativeError, match="argument"):
-        gpu.forward(problem(), STREAM, SCRATCH, A, X, H0, 0, FINAL)
-    with pytest.raises(native.AlignmentError):
-        gpu.forward(problem(), STREAM, SCRATCH, A, X + 2, H0, H, FINAL)
-    with pytest.raises(NativeError, match="argument"):
-        gpu.backward(problem(), STREAM, SCRATCH, A, H, H0, X, 0, X, X, X)  # prepared for forward
+        gpu.run(problem(), STREAM, SCRATCH, pointers(h=0))
+    with pytest.raises(NativeError, match="multiple of its element size"):
+        gpu.run(problem(), STREAM, SCRATCH, pointers(x=X + 2))
     assert driver.calls() == []
 
 
 def test_addresses_of_objects_are_followed(driver: Fake) -> None:
-    holders = np.array([[0, pointer] for pointer in (A, X, H0, H, FINAL)], dtype=np.uint64)
-    where = [holders[i].ctypes.data for i in range(5)]
-    gpu.forward(problem(holder_offset=8), STREAM, SCRATCH, *where)
+    holders = np.array([[0, pointer] for pointer in (A, X, H, H0, FINAL)], dtype=np.uint64)
+    where = native.pack_forward(*(holders[i].ctypes.data for i in range(5)))
+    gpu.run(problem(holder_offset=8), STREAM, SCRATCH, where)
     assert "cuLaunchKernel" in driver.calls()
-    holders[3, 1] = 2  # h
-    with pytest.raises(native.AlignmentError):
-        gpu.forward(problem(holder_offset=8), STREAM, SCRATCH, *where)
+    holders[2, 1] = 2  # h
+    with pytest.raises(NativeError, match="multiple of its element size"):
+        gpu.run(problem(holder_offset=8), STREAM, SCRATCH, where)
 
 
 def test_nothing_to_write_launches_nothing(driver: Fake) -> None:
-    operands = dict.fromkeys(("a", "x", "h"), (3, (4, 1)))
-    empty = native.prepare((0, 4), 0, operands)
+    empty = dense_problem((0, 4), 0, ("a", "x", "h"))
     assert gpu.scratch_bytes(empty) == 0
     assert gpu.programs(empty) == []
-    gpu.forward(empty, STREAM, 0, 0, 0, 0, 0, 0)
+    gpu.run(empty, STREAM, 0, native.pack({}))
     assert "cuLaunchKernel" not in driver.calls()

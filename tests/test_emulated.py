@@ -337,3 +337,64 @@ def test_complex_elements_across_their_alignment(member: Member) -> None:
         member.array(np.full(40, 0.5 + 0j)), x.view(emulated.EmulatedArray)
     )
     assert np.allclose(h, scanlib.linear_recurrence(np.full(40, 0.5 + 0j), x))
+
+
+@pytest.mark.parametrize(
+    "repeated", ["every other", "the others", "all but time", "nothing", "time"]
+)
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((2,) * 8 + (3,), 8), ((5, 2, 3, 1, 2, 2, 3, 2, 2), 0)]
+)
+def test_more_axes_than_a_kernel_counts_along(
+    repeated: str, shape: tuple[int, ...], axis: int, member: Member
+) -> None:
+    """Its launch is repeated for each index of the others, and sums of grad_a go over them as well."""
+    ndim = len(shape)
+    along = {
+        "every other": range(0, ndim, 2),
+        "the others": range(1, ndim, 2),
+        "all but time": [d for d in range(ndim) if d != axis],
+        "nothing": [],
+        "time": [axis],
+    }[repeated]
+    a, x, h0 = arrays(
+        shape, axis, "float32", tuple(1 if d in along else n for d, n in enumerate(shape))
+    )
+    # Gaps between all elements: no two axes are one.
+    spread = np.zeros(tuple(n + 1 for n in shape), np.float32)[tuple(slice(0, n) for n in shape)]
+    spread[...] = x
+    with emulated.tuned(**SMALL):
+        for reverse in (False, True):
+            check_forward(member, a, spread, h0, axis=axis, reverse=reverse)
+            check_gradients(member, a, spread, h0, axis=axis, reverse=reverse)
+
+
+def test_unaligned_memory_goes_by_way_of_a_copy(member: Member) -> None:
+    """Results too, and what lies around an array stays as it is."""
+    a, x, h0 = (np.asarray(v) for v in arrays((41, 7), 0, "complex64"))
+    expected = scanlib.linear_recurrence(a, x, h0, axis=0, return_final=True)
+    gradients = scanlib.linear_recurrence_vjp(x, a, expected[0], h0, axis=0)
+
+    def unaligned(values: Any) -> Any:
+        memory = np.full(values.nbytes + 16, 7, np.uint8)
+        array = memory[3 : 3 + values.nbytes].view(values.dtype).reshape(values.shape)
+        array[...] = values
+        return member.array(array), memory
+
+    (ua, _), (ux, _), (uh0, _), (uh, _) = map(unaligned, (a, x, h0, expected[0]))
+    found = scanlib.linear_recurrence(ua, ux, uh0, axis=0, return_final=True)
+    out, memory = unaligned(np.zeros_like(x))
+    assert scanlib.linear_recurrence(ua, ux, uh0, axis=0, out=out) is out
+    for one, other in zip((*found, out), (*expected, expected[0]), strict=True):
+        np.testing.assert_allclose(np.asarray(one), other, rtol=1e-5, atol=1e-5)
+    assert set(memory[:3]) | set(memory[3 + x.nbytes :]) == {7}
+    for one, other in zip(
+        scanlib.linear_recurrence_vjp(ux, ua, uh, uh0, axis=0), gradients, strict=True
+    ):
+        np.testing.assert_allclose(np.asarray(one), other, rtol=1e-4, atol=1e-4)
+    fields = np.zeros((41, 7), np.dtype([("flag", np.uint8), ("value", np.complex64)]))["value"]
+    fields[...] = x
+    assert "x is copied" in str(scanlib.explain(ua, member.array(fields), axis=0))
+    found = scanlib.linear_recurrence(ua, member.array(fields), axis=0)
+    want = scanlib.linear_recurrence(a, x, axis=0)
+    np.testing.assert_allclose(np.asarray(found), want, rtol=1e-5, atol=1e-5)

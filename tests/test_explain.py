@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from typing import Any
+
 import numpy as np
 import pytest
 from helpers import decay, normal, rng_for
 from matrix import Member
 
 import scanlib
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def test_every_member_is_explained(lib: Member) -> None:
@@ -53,17 +58,63 @@ def test_kernel_follows_the_layout() -> None:
 def test_copies_are_named() -> None:
     """A note for every array that has to be copied, and none where nothing is."""
     a, x = decay(rng_for(1), (8, 33), "float32"), normal(rng_for(2), (8, 33), "float32")
-    assert scanlib.explain(a, x, axis=1).notes == ()
     swapped = x.astype(x.dtype.newbyteorder())
-    odd = np.zeros(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
-    packed = np.zeros(x.shape, np.dtype([("flag", np.uint8), ("value", np.float32)]))["value"]
-    for awkward in (swapped, odd, packed):
-        notes = scanlib.explain(a, awkward, axis=1).notes
-        assert len(notes) == 1
-        assert "x is copied" in notes[0]
-    big = np.ones((3,) * 9)
-    tangled = big[tuple(slice(0, 2) for _ in range(9))]
-    assert any("copied" in note for note in scanlib.explain(tangled, tangled, axis=0).notes)
+    for backward in (False, True):
+        for awkward in awkward_arrays(x):
+            assert scanlib.explain(a, awkward, axis=1, backward=backward).notes == ()
+        tangled = np.ones((3,) * 9)[(slice(0, 2),) * 9]  # no two axes are one
+        assert scanlib.explain(tangled, tangled, axis=0, backward=backward).notes == ()
+        # h is of the machine's byte order, whichever x has.
+        notes = scanlib.explain(swapped, x, axis=1, backward=backward).notes
+        assert notes == ("a is copied: its byte order is not the machine's",)
+
+
+def awkward_arrays(x: Array) -> list[Array]:
+    """The same numbers at odd addresses, in a packed record, and on axes that do not merge."""
+    odd = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    packed = np.zeros(x.shape, np.dtype([("flag", np.uint8), ("value", x.dtype)]))["value"]
+    return [
+        odd,
+        packed,
+        np.ones((9, 34), x.dtype)[:8, :33],
+    ]
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
+def test_it_allocates_next_to_nothing(backend: str, backward: bool) -> None:
+    """Arrays of megabytes, unaligned, swapped or strided: not even those that a call copies are copied."""
+    x = normal(rng_for(3), (1000, 1050), "float32")
+    arrays = [x, x[:, ::2]]
+    if backend == "numpy":
+        arrays += [*awkward_arrays(x)[:2], x.astype(x.dtype.newbyteorder())]
+    convert = {"numpy": np.asarray}.get(backend)
+    if backend == "torch":
+        torch = pytest.importorskip("torch")
+        arrays.append(awkward_arrays(x)[0])
+        convert = torch.from_numpy
+    elif backend == "jax":
+        convert = pytest.importorskip("jax.numpy").asarray
+    assert convert is not None
+    for values in arrays:
+        array = convert(values)
+        extra = [array, array.conj()] if backend == "torch" else [array]
+        for given in extra:
+            scanlib.explain(0.5, given, axis=0, backward=backward)
+            tracemalloc.start()
+            scanlib.explain(0.5, given, axis=1, backward=backward)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert peak < 100_000
+
+
+def test_the_gradient_is_explained() -> None:
+    """As what `linear_recurrence_vjp` runs, sums of a repeated `a` included."""
+    for a in (np.ones((4, 100)), np.float64(0.5)):
+        forward = scanlib.explain(a, np.ones((4, 100)), np.ones(4), axis=1)
+        backward = scanlib.explain(a, np.ones((4, 100)), np.ones(4), axis=1, backward=True)
+        assert forward.kernel.startswith("forward")
+        assert backward.kernel.startswith("backward")
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

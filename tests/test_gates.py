@@ -13,8 +13,8 @@ from native_calls import instruction_set, instruction_sets
 
 from scanlib import native
 from scanlib.cells import CELLS, Gated, Gates
-from scanlib.cells import gates as gates_module
 from scanlib.cells.gates import outputs, states
+from scanlib.gates import AFTER, CANDIDATES, GATED, GateForm, form_of
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -28,11 +28,11 @@ FORMS = [
     Gates(order, activation, complement=complement)
     for order, activation, complement in [
         *itertools.product(
-            [("decay", "candidate"), ("candidate", "decay")], native.CANDIDATES, [False, True]
+            [("decay", "candidate"), ("candidate", "decay")], CANDIDATES, [False, True]
         ),
         *itertools.product(
             [("decay", "input", "output", "candidate"), ("candidate", "decay", "output", "input")],
-            native.CANDIDATES,
+            CANDIDATES,
             [False],
         ),
         (("candidate", "decay", "output"), "tanh", False),
@@ -278,7 +278,8 @@ def test_operators() -> None:
     """The operators have the schema, shapes and strides they say they have."""
     gates = Gates(("decay", "input", "output", "candidate"))
     columns, first = tensors(4, shape=(5, 2), axis=0, n=3, blocks=4)
-    form = list(gates_module._form(gates, columns.shape[-1], native.GATED))
+    form = form_of(columns.shape[-1], gates.order, gates.activation, gates.complement, GATED)
+    assert form is not None
     tests = ("test_schema", "test_faketensor")
     torch.library.opcheck(
         torch.ops.scanlib.gated_scan.default, (columns, first, 0, form), test_utils=tests
@@ -308,7 +309,7 @@ def test_cells_use_it(name: str, kernel_calls: list[str]) -> None:
 
 def test_refusals() -> None:
     """What the C interface must refuse; nothing is written."""
-    form = native.GateForm(2, 0, -1, -1, 2, 1, native.AFTER, False)
+    form = GateForm(2, 0, -1, -1, 2, 1, AFTER, False)
     columns, h = np.ones((3, 4)), np.full((3, 2), 7.0)
     pointers = (columns.ctypes.data, 0, h.ctypes.data, 0, 0)
     good = {"form": form, "dtype": 4, "shape": (3, 4), "axis": 0}
@@ -321,7 +322,7 @@ def test_refusals() -> None:
         {"form": form._replace(at_decay=3)},
         {"form": form._replace(at_decay=-1)},
         {"form": form._replace(at_input=-2)},
-        {"form": form._replace(reading=native.GATED)},
+        {"form": form._replace(reading=GATED)},
         {"form": form._replace(width=-1)},
         {"shape": (1 << 40, 1 << 30)},
     ]

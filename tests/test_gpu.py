@@ -14,6 +14,7 @@ import stacks
 from capabilities import Backend
 from helpers import check_forward, check_gradients, decay, normal, rng_for, same_bits
 from matrix import MEMBERS, Member, missing
+from native_calls import dense_problem
 from oracle import recurrence
 
 import scanlib
@@ -205,7 +206,7 @@ def test_cupy_graph(cupy: Any) -> None:
     """Replays give the right values, and write to no memory that others have been given since."""
     a, x = cupy.random.random((1 << 18, 2)), cupy.random.random((1 << 18, 2))
     out = cupy.empty_like(x)
-    size = gpu.scratch_bytes(native.prepare(x.shape, 0, dict.fromkeys("axh", (4, (2, 1)))))
+    size = gpu.scratch_bytes(dense_problem(x.shape, 0, "axh", "float64"))
     assert size > 0
     cupy.cuda.Device().synchronize()
     stream = cupy.cuda.Stream(non_blocking=True)
@@ -240,7 +241,7 @@ def test_jax_command_buffers() -> None:
     a, x = (lib.array(v) for v in (decay(rng, shape, "float32"), normal(rng, shape, "float32")))
     run = jax.jit(many)
     text = run.lower(a, x).compile().as_text()
-    assert text.count("scanlib_forward") >= 6
+    assert text.count("scanlib_recurrence") >= 6
     assert all(same_bits(run(a, x), run(a, x)) for _ in range(3))
     expected = np.asarray(x, np.float64)
     for _ in range(6):
@@ -302,12 +303,12 @@ def test_many_threads(torch: Any) -> None:
 def test_after_fork_it_says_so(cupy: Any) -> None:
     a = cupy.full((8, 8), 0.5)
     scanlib.linear_recurrence(a, a, axis=0)
-    problem = native.prepare((8,), 0, dict.fromkeys(("a", "x", "h"), (3, (1,))))
+    problem = dense_problem((8,), 0, "axh")
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            gpu.forward(problem, 0, 0, a.data.ptr, a.data.ptr, 0, a.data.ptr, 0)
+            gpu.run(problem, 0, 0, native.pack(dict.fromkeys("axh", a.data.ptr)))
             os.write(writer, b"nothing")
         except BaseException as error:
             os.write(writer, str(error).encode())

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from native_build import ROOT
+from native_calls import dense_problem
 
-from scanlib import gpu, native
+from scanlib import gpu
 from scanlib.errors import NativeError
 
 sys.path.insert(0, str(ROOT))
@@ -64,8 +65,7 @@ def test_what_libscanlib_refuses_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_numbers_hold_inside_only() -> None:
     def plan() -> tuple[list[str], str]:
-        operands = dict.fromkeys(("a", "x", "h"), (3, (1,)))
-        problem = native.prepare((1 << 18,), 0, operands)
+        problem = dense_problem((1 << 18,), 0, ("a", "x", "h"))
         return gpu.programs(problem), gpu.describe(problem)
 
     before = plan()

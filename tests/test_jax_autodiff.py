@@ -31,14 +31,14 @@ from jax_cases import (  # noqa: E402
     weighted,
 )
 
-from scanlib.backends import _jax_lowering  # noqa: E402
 from scanlib.backends import jax as adapter  # noqa: E402
+from scanlib.backends.jax import lowering as jax_lowering  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> None:
     """A libscanlib without XLA handlers would have most of this file test the pure path twice."""
-    assert not _jax_lowering.missing("cpu")
+    assert not jax_lowering.missing("cpu")
 
 
 # ---- gradients

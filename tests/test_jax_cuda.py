@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from native_calls import dense_problem
 
 import scanlib
-from scanlib import compiler, gpu, native
+from scanlib import compiler, gpu
 
 jax = pytest.importorskip("jax")
 
@@ -18,11 +19,12 @@ import jax.numpy as jnp  # noqa: E402
 from jax import export  # noqa: E402
 
 from scanlib import jax_export  # noqa: E402
-from scanlib.backends import _jax_internals, _jax_lowering  # noqa: E402
 from scanlib.backends import jax as adapter  # noqa: E402
+from scanlib.backends.jax import internals as jax_internals  # noqa: E402
+from scanlib.backends.jax import lowering as jax_lowering  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
-    bool(_jax_lowering.missing("cuda")), reason=_jax_lowering.missing("cuda") or "it is here"
+    bool(jax_lowering.missing("cuda")), reason=jax_lowering.missing("cuda") or "it is here"
 )
 LONG = (1 << 18, 2)  # takes scratch memory in both directions
 
@@ -48,24 +50,23 @@ def scan(a: Any, x: Any) -> Any:
 
 
 def scratch(backward: bool = False) -> str:
-    dense = (3, (2, 1))
     roles = ("a", "h", "grad_h", "grad_a", "grad_x") if backward else ("a", "x", "h")
-    size = gpu.scratch_bytes(native.prepare(LONG, 0, dict.fromkeys(roles, dense)))
+    size = gpu.scratch_bytes(dense_problem(LONG, 0, roles))
     assert size > 0
     return f"{size}xui8"
 
 
 def test_scratch_memory_is_the_last_result() -> None:
     ((name, results),) = calls(lowered(scan, LONG, LONG))
-    assert name == "scanlib_forward"
+    assert name == "scanlib_recurrence"
     assert results == ["262144x2xf32", scratch()]
 
 
 def test_a_gradient_is_one_scan_and_one_backward() -> None:
     text = lowered(jax.grad(lambda a, x: scan(a, x).sum(), (0, 1)), LONG, LONG)
     forward, backward = calls(text)
-    assert forward == ("scanlib_forward", ["262144x2xf32", scratch()])
-    assert backward == ("scanlib_backward", ["262144x2xf32"] * 2 + [scratch(backward=True)])
+    assert forward == ("scanlib_recurrence", ["262144x2xf32", scratch()])
+    assert backward == ("scanlib_recurrence", ["262144x2xf32"] * 2 + [scratch(backward=True)])
 
 
 def test_one_export_serves_both_platforms() -> None:
@@ -83,7 +84,7 @@ def test_final_state_comes_before_the_scratch_memory() -> None:
 
 
 def test_extents_left_open_take_the_slow_path_and_say_so() -> None:
-    _jax_internals.warn_once.cache_clear()
+    jax_internals.warn_once.cache_clear()
     (steps,) = export.symbolic_shape("t")
     operand = jax.ShapeDtypeStruct((steps, 4), np.float32)
     with pytest.warns(RuntimeWarning, match="scratch memory a CUDA kernel needs"):
@@ -96,14 +97,13 @@ def test_extents_left_open_take_the_slow_path_and_say_so() -> None:
 def test_programs_are_compiled_when_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
     """For every kind of GPU in this process, so that nothing is compiled while XLA records a command buffer."""
     asked: list[tuple[str, int]] = []
-    monkeypatch.setattr(_jax_lowering, "_architectures", lambda: (80, 90))
+    monkeypatch.setattr(jax_lowering, "_architectures", lambda: (80, 90))
     monkeypatch.setattr(
         compiler, "program", lambda text, arch: asked.append((text, arch)) or b"image"
     )
     shape = (LONG[0] + 1, 2)  # JAX keeps what it has lowered
     lowered(scan, shape, shape)
-    dense = (3, (2, 1))
-    needed = gpu.programs(native.prepare(shape, 0, dict.fromkeys(("a", "x", "h"), dense)))
+    needed = gpu.programs(dense_problem(shape, 0, ("a", "x", "h")))
     assert asked == [(text, arch) for arch in (80, 90) for text in needed]
 
 
@@ -113,7 +113,7 @@ def test_a_program_that_does_not_compile_fails_the_lowering(
     def broken(definitions: str, architecture: int) -> bytes:
         raise compiler.CompileError("no such luck")
 
-    monkeypatch.setattr(_jax_lowering, "_architectures", lambda: (90,))
+    monkeypatch.setattr(jax_lowering, "_architectures", lambda: (90,))
     monkeypatch.setattr(compiler, "program", broken)
     shape = (LONG[0] + 2, 2)
     with pytest.raises(compiler.CompileError, match="no such luck"):
@@ -123,10 +123,10 @@ def test_a_program_that_does_not_compile_fails_the_lowering(
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(compiler, "unavailable", lambda: "NVRTC is not here")
-    _jax_lowering.missing.cache_clear()
-    _jax_internals.warn_once.cache_clear()
+    jax_lowering.missing.cache_clear()
+    jax_internals.warn_once.cache_clear()
     yield
-    _jax_lowering.missing.cache_clear()
+    jax_lowering.missing.cache_clear()
 
 
 @pytest.mark.usefixtures("no_compiler")
@@ -134,16 +134,14 @@ def test_without_a_compiler_it_says_so() -> None:
     with pytest.warns(RuntimeWarning, match="NVRTC is not here"):
         text = lowered(scan, (100, 3), (100, 3))
     assert not calls(text)
-    assert _jax_lowering.missing("cpu") == ""
+    assert jax_lowering.missing("cpu") == ""
 
 
 def test_explained_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter, "platform_of", lambda devices: "cuda")
     a = jnp.ones(LONG)
     explanation = scanlib.explain(a, a, axis=0)
-    dense = native.prepare(
-        LONG, 0, dict.fromkeys(("a", "x", "h"), (3 + jax.config.jax_enable_x64, (2, 1)))
-    )
+    dense = dense_problem(LONG, 0, ("a", "x", "h"), a.dtype.name)
     assert explanation.path == "libscanlib (cuda)"
     assert explanation.kernel == gpu.describe(dense)
 

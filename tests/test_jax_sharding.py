@@ -27,8 +27,8 @@ import jax.numpy as jnp  # noqa: E402
 from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
 
 from scanlib import jax_export  # noqa: E402
-from scanlib.backends import _jax_sharding  # noqa: E402
 from scanlib.backends import jax as adapter  # noqa: E402
+from scanlib.backends.jax import sharding as jax_sharding  # noqa: E402
 
 B, T, D = 8, 40, 4
 CHECKS: dict[str, Callable[[], None]] = {}
@@ -216,14 +216,14 @@ def transformations() -> None:
 def without_the_partitioner() -> None:
     """Where JAX has no such hook the values are right still, and explain tells what it costs."""
     args = [put(v, mesh(4), "i") for v in values()]
-    kept, _jax_sharding.UNAVAILABLE = _jax_sharding.UNAVAILABLE, "there is no hook"
+    kept, jax_sharding.UNAVAILABLE = jax_sharding.UNAVAILABLE, "there is no hook"
     try:
         assert kept == ""
         with pytest.warns(RuntimeWarning, match="there is no hook"):
             assert "all-gather" in compiled(lambda *at: run(*at)[0] + 1, *args)[1]
         assert "no hook" in str(scanlib.explain(*args, axis=1))
     finally:
-        _jax_sharding.UNAVAILABLE = kept
+        jax_sharding.UNAVAILABLE = kept
 
 
 @check

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matrix import numpy_memory
 
 from scanlib.errors import DTypeError, OutputError, ShapeError
-from scanlib.overlap import Memory, check_out, numpy_memory, overlaps_itself, shares_memory
+from scanlib.overlap import Memory, check_out, overlaps_itself, shares_memory
 
 pytest.importorskip("hypothesis")
 from hypothesis import given
@@ -55,8 +56,9 @@ def interleaved() -> tuple[np.ndarray, np.ndarray]:
 
 
 def check(out: np.ndarray, x: np.ndarray, a: np.ndarray | None = None) -> None:
-    a_memory = None if a is None else numpy_memory(a)
-    check_out(numpy_memory(out), (4,), "float64", a=a_memory, x=numpy_memory(x))
+    given = {"x": x} | ({} if a is None else {"a": a})
+    memory = {role: numpy_memory(array) for role, array in given.items()}
+    check_out(numpy_memory(out), (4,), "float64", memory)
 
 
 def test_out_may_be_x_or_lie_beside_it() -> None:

@@ -7,18 +7,17 @@ import re
 import pytest
 import stacks
 from matrix import Member
+from native_calls import dense_problem
 
-from scanlib import gpu, native
-from scanlib.problem import contiguous_strides
+from scanlib import gpu
 
 
 @pytest.mark.parametrize("layout", stacks.SHAPES)
 def test_there_are_more_than_four(layout: str) -> None:
     shape, axis = stacks.SHAPES[layout]
-    dense = (3, contiguous_strides(shape))
     with stacks.bundles_of_two():
         for roles in (("a", "x", "h"), ("a", "h", "grad_h", "grad_a", "grad_x")):
-            plan = gpu.describe(native.prepare(shape, axis, dict.fromkeys(roles, dense)))
+            plan = gpu.describe(dense_problem(shape, axis, roles))
             assert f"look-back over {layout.split()[-1]} in float32" in plan
             found = re.search(r"(\d+) tiles", plan)
             assert found is not None

@@ -86,7 +86,7 @@ def test_sixteen_bits_accumulate_in_float32() -> None:
     h = standard.linear_recurrence(a, x, None, 0, False, False, None)
     assert h.dtype == np.float32
     assert np.allclose(h, recurrence(a, x)[0], rtol=1e-4, atol=1e-4)
-    assert "float32" in " ".join(standard.explain(ones, ones, None, 1, False).notes)
+    assert "float32" in " ".join(standard.explain(ones, ones, None, 1, False, False).notes)
 
 
 def test_memory_is_linear() -> None:

@@ -159,8 +159,22 @@ def test_views_are_not_copied() -> None:
         assert peak < 1.1 * size, f"{name}: {peak / size:.2f} times the result's memory"
 
 
-def test_more_axes_than_libscanlib_loops_over() -> None:
-    """Nine axes that do not merge are copied, and the numbers stay right."""
+def test_unaligned_memory_is_not_copied() -> None:
+    """Fields of packed records, arrays at odd addresses and axes that do not merge are read where they lie."""
+    shape = (64, 512, 32)
+    x = normal(rng_for("unaligned"), shape, "float32")
+    for name, value in numpy_variants(x):
+        if name == "other byte order":
+            continue
+        scanlib.linear_recurrence(0.5, value, axis=1)
+        tracemalloc.start()
+        scanlib.linear_recurrence(0.5, value, axis=1)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 1.1 * x.nbytes, f"{name}: {peak / x.nbytes:.2f} times the result's memory"
+
+
+def test_nine_axes_that_do_not_merge() -> None:
     shape = (2, 3, 2, 3, 2, 3, 2, 3, 2)
     rng = rng_for(shape)
     big = rng.standard_normal(tuple(n + 1 for n in shape))

@@ -166,12 +166,9 @@ def many_axes() -> list[Tensor]:
     return [a, x, h0]
 
 
-def test_more_axes_than_libscanlib_walks() -> None:
-    a, x, h0 = many_axes()
-    assert any(
-        "all operands are copied" in note for note in scanlib.explain(a, x, h0, axis=1).notes
-    )
-    inputs = a, x, h0
+def test_axes_that_do_not_merge() -> None:
+    inputs = a, x, h0 = many_axes()
+    assert "copied" not in str(scanlib.explain(*inputs, axis=1))
     found, expected = (
         linear_recurrence(*inputs, axis=1),
         loop(a, x, h0.expand(2, *(2,) * 14), axis=1),
@@ -330,7 +327,7 @@ def test_out_is_refused() -> None:
         call(wide[:, 1:5], x=wide[:, :4])
     with pytest.raises(OutputError, match="several elements in one place"):
         call(torch.zeros(4, dtype=f64).expand(3, 4))
-    with pytest.raises(DeviceError, match="out on meta"):
+    with pytest.raises(DeviceError, match="out is on meta"):
         call(torch.empty(3, 4, dtype=f64, device="meta"))
     with pytest.raises(OutputError, match="where autograd records"):
         call(torch.empty_like(a), a=random(3, 4))
@@ -364,7 +361,7 @@ def test_tensors_that_are_not_strided_are_refused() -> None:
 
 def test_devices() -> None:
     x = torch.ones(3)
-    with pytest.raises(DeviceError, match="a on cpu, x on meta"):
+    with pytest.raises(DeviceError, match="a is on cpu, x is on meta"):
         linear_recurrence(x, x.to("meta"))
     with torch._subclasses.FakeTensorMode():
         fake = torch.empty(3, device="xla")

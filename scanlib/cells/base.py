@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scanlib.call import Shape, time_axis
 from scanlib.cells.functions import forget, namespace, narrow, wide, zeros
 from scanlib.cells.gates import Gated, Update, outputs, written_out
-from scanlib.dispatch import kind_of
 from scanlib.errors import ArrayKindError, DTypeError, ScanlibError, ShapeError
-from scanlib.problem import Shape, time_axis
+from scanlib.kinds import kind_of
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 

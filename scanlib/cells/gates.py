@@ -15,18 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from scanlib.cells.functions import (
-    ACTIVATIONS,
-    convex,
-    delay,
-    forget,
-    identity,
-    parts,
-    sigmoid,
-    split,
-)
-from scanlib.dispatch import kind_of
-from scanlib.native import AFTER, BEFORE, CANDIDATES, GATED, GateForm
+from scanlib.cells.functions import delay, forget, identity
+from scanlib.dispatch import adapter_of, functions_for
+from scanlib.gates import AFTER, BEFORE, GATED, form_of, opened
 from scanlib.recurrence import linear_recurrence
 
 Array = Any
@@ -84,18 +75,13 @@ class Gated(NamedTuple):
 
     def update(self) -> Update:
         """The same written out."""
-        columns, order = self.columns, self.gates.order
-        n = columns.shape[-1] // len(order)
-        if order[0] == "candidate":
-            z, opened = parts(columns, n, (len(order) - 1) * n)
-        else:
-            opened, z = parts(columns, (len(order) - 1) * n, n)
-        opened = sigmoid(-opened if self.gates.complement else opened)
-        names = [name for name in order if name != "candidate"]
-        gate = dict(zip(names, split(opened, len(names)), strict=True))
-        f, z = gate["decay"], ACTIVATIONS[self.gates.activation](z)
-        o = gate.get("output")
-        entering = gate["input"] * z if "input" in gate else convex(f, z)
+        order, activation, complement = (
+            self.gates.order,
+            self.gates.activation,
+            self.gates.complement,
+        )
+        functions = functions_for(self.columns)
+        f, entering, o = opened(self.columns, order, activation, complement, functions)
         return Update(f, entering, identity if o is None else (lambda h: o * h))
 
 
@@ -139,36 +125,7 @@ def _run_fused(
 ) -> tuple[Array, Array] | None:
     """The same in one pass, where there is a kernel for it."""
     columns, gates = transition
-    if gates.activation not in CANDIDATES:
-        return None
-    form = _form(gates, columns.shape[-1], reading)
-    match kind_of(columns):
-        case "torch":
-            from scanlib.backends import _torch_gated
-
-            # For derivatives that have no kernel.
-            def again(columns: Array, first: Array | None) -> tuple[Array, Array]:
-                return _run(Gated(columns, gates).update(), first, axis, None, reading)
-
-            return _torch_gated.gated_scan(columns, first, axis, form, again)
-        case "numpy":
-            from scanlib.backends import _numpy_gated
-
-            return _numpy_gated.gated_scan(columns, first, axis, form)
-    return None
-
-
-def _form(gates: Gates, size: int, reading: int) -> GateForm:
-    order = gates.order
-    width = size // len(order)
-    at = {name: block * width for block, name in enumerate(order)}
-    return GateForm(
-        width,
-        at["decay"],
-        at.get("input", -1),
-        at.get("output", -1),
-        at["candidate"],
-        CANDIDATES.index(gates.activation),
-        AFTER if reading == GATED and "output" not in at else reading,
-        int(gates.complement),
-    )
+    scan = getattr(adapter_of(columns), "gated_scan", None)
+    size = columns.shape[-1]
+    form = form_of(size, gates.order, gates.activation, gates.complement, reading)
+    return None if scan is None or form is None else scan(columns, first, axis, form)

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scanlib.call import Shape
 from scanlib.cells.base import Cell, Params, Surrogate, check_choice
 from scanlib.cells.functions import ACTIVATIONS, project, project_pair, wide
 from scanlib.cells.gates import Gated, Gates
 from scanlib.cells.initial import blocks, uniform
 from scanlib.cells.surrogate import Recurrent
-from scanlib.problem import Shape
 
 Array = Any
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scanlib.call import Shape
 from scanlib.cells.base import Cell, CellError, Params, check_choice
 from scanlib.cells.functions import (
     identity,
@@ -21,7 +22,6 @@ from scanlib.cells.functions import (
     zeros,
 )
 from scanlib.cells.gates import Update
-from scanlib.problem import Shape
 
 Array = Any
 #: c in the exponent of the decay.

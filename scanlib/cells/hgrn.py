@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scanlib.call import Shape
 from scanlib.cells.base import Cell, Params
 from scanlib.cells.functions import convex, identity, namespace, project, sigmoid, silu, split, wide
 from scanlib.cells.gates import Update
 from scanlib.cells.initial import linear
-from scanlib.problem import Shape
 
 Array = Any
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from scanlib.problem import Shape
+from scanlib.call import Shape
 
 Values = np.ndarray
 

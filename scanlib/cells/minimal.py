@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scanlib.call import Shape
 from scanlib.cells.base import Cell, Params
 from scanlib.cells.functions import (
     convex,
@@ -20,7 +21,6 @@ from scanlib.cells.functions import (
 )
 from scanlib.cells.gates import Gated, Gates, Update
 from scanlib.cells.initial import linear
-from scanlib.problem import Shape
 
 Array = Any
 

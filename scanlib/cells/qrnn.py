@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scanlib.call import Shape
 from scanlib.cells.base import Cell, CellError, Params, Surrogate, check_choice
 from scanlib.cells.functions import project, project_pair, wide
 from scanlib.cells.gates import Gated, Gates
 from scanlib.cells.initial import blocks, glorot
 from scanlib.cells.surrogate import Window
-from scanlib.problem import Shape
 
 Array = Any
 #: Gates of each pooling, in the order of their columns, which follow the candidate's.

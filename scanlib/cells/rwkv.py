@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from scanlib.call import Shape, time_axis
 from scanlib.cells.base import Cell, Params, State, Surrogate, check_library
 from scanlib.cells.functions import (
     at,
@@ -35,8 +36,7 @@ from scanlib.cells.functions import (
 from scanlib.cells.gates import Update, states
 from scanlib.cells.initial import orthogonal
 from scanlib.cells.surrogate import Window
-from scanlib.dispatch import kind_of
-from scanlib.problem import Shape, time_axis
+from scanlib.kinds import kind_of
 
 Array = Any
 #: The largest exponent of nothing: a finite stand-in for minus infinity, whose differences are never NaN.

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scanlib.call import Shape
 from scanlib.cells.base import Cell, Params, check_choice
 from scanlib.cells.functions import (
     ACTIVATIONS,
@@ -22,7 +23,6 @@ from scanlib.cells.functions import (
 )
 from scanlib.cells.gates import Update
 from scanlib.cells.initial import blocks, uniform
-from scanlib.problem import Shape
 
 Array = Any
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scanlib.call import Shape
 from scanlib.cells.base import Cell, CellError, Params, State
 from scanlib.cells.functions import (
     complex_of,
@@ -25,7 +26,6 @@ from scanlib.cells.functions import (
 )
 from scanlib.cells.gates import Update
 from scanlib.cells.initial import hippo, truncated_normal
-from scanlib.problem import Shape
 
 Array = Any
 

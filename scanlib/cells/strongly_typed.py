@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scanlib.call import Shape
 from scanlib.cells.base import Cell, Params, Surrogate
 from scanlib.cells.functions import (
     convex,
@@ -25,7 +26,6 @@ from scanlib.cells.functions import (
 from scanlib.cells.gates import Gated, Gates, Update
 from scanlib.cells.initial import blocks, glorot
 from scanlib.cells.surrogate import Window
-from scanlib.problem import Shape
 
 Array = Any
 

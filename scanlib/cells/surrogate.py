@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from scanlib.call import Shape
 from scanlib.cells.base import Cell, Params, State, Surrogate
 from scanlib.cells.functions import at, delay, forget, namespace, narrow, part, zeros
 from scanlib.cells.gates import Gated, Update, states, written_out
 from scanlib.cells.initial import linear
-from scanlib.problem import Shape
 
 Array = Any
 PREFIX = "surrogate_"

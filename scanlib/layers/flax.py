@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from scanlib.layers import jax as pure
-from scanlib.layers.stack import States
+from scanlib.layers.stack import States, classes_for
 
 
 class Layer(nnx.Module):
@@ -87,85 +87,10 @@ class Layer(nnx.Module):
         return {name: getattr(self, name)[...] for name in self.layer.stack.shapes()}
 
 
-class GILR(Layer):
-    """Gated impulse linear recurrence: `scanlib.cells.GILR`."""
+#: A layer for each cell of `scanlib.cells.CELLS`, under the cell's name; each an attribute of this module.
+LAYERS: dict[str, type[Layer]] = classes_for(Layer, "layer_type", pure.LAYERS.values())
+globals().update(LAYERS)
 
-    layer_type = pure.GILR
+if TYPE_CHECKING:
 
-
-class GILRLSTM(Layer):
-    """An LSTM whose gates see a GILR in place of its own output: `scanlib.cells.GILRLSTM`."""
-
-    layer_type = pure.GILRLSTM
-
-
-class SRU(Layer):
-    """The simple recurrent unit: `scanlib.cells.SRU`."""
-
-    layer_type = pure.SRU
-
-
-class QRNN(Layer):
-    """Gates from a convolution over the last `width` inputs: `scanlib.cells.QRNN`."""
-
-    layer_type = pure.QRNN
-
-
-class TRNN(Layer):
-    """Strongly-typed recurrent network: `scanlib.cells.TRNN`."""
-
-    layer_type = pure.TRNN
-
-
-class TGRU(Layer):
-    """Strongly-typed gated recurrent unit: `scanlib.cells.TGRU`."""
-
-    layer_type = pure.TGRU
-
-
-class TLSTM(Layer):
-    """Strongly-typed LSTM: `scanlib.cells.TLSTM`."""
-
-    layer_type = pure.TLSTM
-
-
-class MinGRU(Layer):
-    """A GRU without its previous state in the gates: `scanlib.cells.MinGRU`."""
-
-    layer_type = pure.MinGRU
-
-
-class MinLSTM(Layer):
-    """An LSTM without its previous state in the gates: `scanlib.cells.MinLSTM`."""
-
-    layer_type = pure.MinLSTM
-
-
-class RGLRU(Layer):
-    """Griffin's real-gated linear recurrent unit: `scanlib.cells.RGLRU`."""
-
-    layer_type = pure.RGLRU
-
-
-class WKV(Layer):
-    """RWKV-4's time mixing: `scanlib.cells.WKV`, each layer initialised for its place in the stack."""
-
-    layer_type = pure.WKV
-
-
-class LRU(Layer):
-    """Linear recurrent unit, complex and diagonal: `scanlib.cells.LRU`."""
-
-    layer_type = pure.LRU
-
-
-class S5(Layer):
-    """Diagonal state space: `scanlib.cells.S5`."""
-
-    layer_type = pure.S5
-
-
-class HGRN(Layer):
-    """Hierarchically gated recurrent network: `scanlib.cells.HGRN`; `lower_bound` may be a list, one a layer."""
-
-    layer_type = pure.HGRN
+    def __getattr__(name: str) -> type[Layer]: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 
 from scanlib import cells
 from scanlib.errors import ShapeError
-from scanlib.layers.stack import Stack, States
+from scanlib.layers.stack import Stack, States, classes_for
 
 Array = jax.Array
 Params = dict[str, Array]
@@ -131,85 +131,10 @@ class Layer:
         return jnp.where(keep, x / (1 - self.dropout), 0)
 
 
-class GILR(Layer):
-    """Gated impulse linear recurrence: `scanlib.cells.GILR`."""
+#: A layer for each cell of `scanlib.cells.CELLS`, under the cell's name; each an attribute of this module.
+LAYERS: dict[str, type[Layer]] = classes_for(Layer, "cell_type", cells.CELLS.values())
+globals().update(LAYERS)
 
-    cell_type = cells.GILR
+if TYPE_CHECKING:
 
-
-class GILRLSTM(Layer):
-    """An LSTM whose gates see a GILR in place of its own output: `scanlib.cells.GILRLSTM`."""
-
-    cell_type = cells.GILRLSTM
-
-
-class SRU(Layer):
-    """The simple recurrent unit: `scanlib.cells.SRU`."""
-
-    cell_type = cells.SRU
-
-
-class QRNN(Layer):
-    """Gates from a convolution over the last `width` inputs: `scanlib.cells.QRNN`."""
-
-    cell_type = cells.QRNN
-
-
-class TRNN(Layer):
-    """Strongly-typed recurrent network: `scanlib.cells.TRNN`."""
-
-    cell_type = cells.TRNN
-
-
-class TGRU(Layer):
-    """Strongly-typed gated recurrent unit: `scanlib.cells.TGRU`."""
-
-    cell_type = cells.TGRU
-
-
-class TLSTM(Layer):
-    """Strongly-typed LSTM: `scanlib.cells.TLSTM`."""
-
-    cell_type = cells.TLSTM
-
-
-class MinGRU(Layer):
-    """A GRU without its previous state in the gates: `scanlib.cells.MinGRU`."""
-
-    cell_type = cells.MinGRU
-
-
-class MinLSTM(Layer):
-    """An LSTM without its previous state in the gates: `scanlib.cells.MinLSTM`."""
-
-    cell_type = cells.MinLSTM
-
-
-class RGLRU(Layer):
-    """Griffin's real-gated linear recurrent unit: `scanlib.cells.RGLRU`."""
-
-    cell_type = cells.RGLRU
-
-
-class WKV(Layer):
-    """RWKV-4's time mixing: `scanlib.cells.WKV`, each layer initialised for its place in the stack."""
-
-    cell_type = cells.WKV
-
-
-class LRU(Layer):
-    """Linear recurrent unit, complex and diagonal: `scanlib.cells.LRU`."""
-
-    cell_type = cells.LRU
-
-
-class S5(Layer):
-    """Diagonal state space: `scanlib.cells.S5`."""
-
-    cell_type = cells.S5
-
-
-class HGRN(Layer):
-    """Hierarchically gated recurrent network: `scanlib.cells.HGRN`; `lower_bound` may be a list, one a layer."""
-
-    cell_type = cells.HGRN
+    def __getattr__(name: str) -> type[Layer]: ...

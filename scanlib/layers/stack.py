@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from scanlib.errors import ShapeError
 
 Params = Mapping[str, Any]
 States = tuple[Any, ...]
+Base = TypeVar("Base")
 
 
 class Place(NamedTuple):
@@ -233,3 +234,18 @@ def _reset_from_the_end(reset: Any, steps: tuple[int, ...], axis: int) -> Any:
     """
     xp = namespace(reset)
     return delay(xp.flip(xp.broadcast_to(reset, steps), axis=axis), None, axis)
+
+
+def classes_for(base: type[Base], attribute: str, kinds: Iterable[type]) -> dict[str, type[Base]]:
+    """A subclass of `base` for each of `kinds`, which are cells or layers of cells, by name.
+
+    `attribute` of the class is the kind. Its description is the first line of the kind's.
+    """
+    found = {}
+    for kind in kinds:
+        summary = (kind.__doc__ or "").strip().splitlines()[0]
+        if issubclass(kind, Cell):
+            summary += f" Layers of `scanlib.cells.{kind.__name__}`."
+        body = {attribute: kind, "__doc__": summary, "__module__": base.__module__}
+        found[kind.__name__] = type(base)(kind.__name__, (base,), body)  # type: ignore[misc]
+    return found

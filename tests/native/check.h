@@ -19,8 +19,11 @@ enum class Values { kUnit, kSigns, kNearOne, kSpecial };
 
 struct Operand {
   int32_t dtype = SCANLIB_ABSENT;
-  std::vector<int64_t> strides;  // in elements, one for each axis of the shape
+  std::vector<int64_t> strides;  // in slots, one for each axis of the shape
   int misaligned = 0;            // bytes
+  int gap = 0;                   // bytes between two slots, as other fields of a record are
+
+  int64_t pitch() const;  // bytes from slot to slot
 };
 
 struct Case {
@@ -56,6 +59,7 @@ class Random {
 int dtype_bytes(int32_t dtype);
 bool is_complex(int32_t dtype);
 bool is_state(int role);
+bool is_used(int role, bool backward);
 bool is_output(int role, bool backward);
 const char *role_name(int role);
 

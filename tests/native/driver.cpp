@@ -41,14 +41,20 @@ void require(bool holds, const char *what) {
   std::fprintf(stderr, "not so: %s\n", what);
 }
 
+int forward(const scanlib_problem *problem, const void *a, const void *x, const void *h0, void *h, void *final_state) {
+  const void *pointers[SCANLIB_ROLES] = {};
+  pointers[SCANLIB_A] = a, pointers[SCANLIB_X] = x, pointers[SCANLIB_H0] = h0;
+  pointers[SCANLIB_H] = h, pointers[SCANLIB_FINAL] = final_state;
+  return scanlib_cpu_run(problem, pointers);
+}
+
 Case plain(std::vector<int64_t> shape, int32_t axis, int32_t dtype, bool backward) {
   Case c;
   c.shape = std::move(shape);
   c.axis = axis;
   c.backward = backward;
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
-    const bool used = backward ? role != SCANLIB_X && role != SCANLIB_FINAL : role <= SCANLIB_FINAL;
-    if (used) c.operand[role] = {dtype, contiguous(c.shape, axis, is_state(role)), 0};
+    if (is_used(role, backward)) c.operand[role] = {dtype, contiguous(c.shape, axis, is_state(role))};
   }
   return c;
 }
@@ -81,6 +87,11 @@ std::vector<Case> layouts(const std::vector<int64_t> &shape, int32_t axis, int32
   channel.flags |= SCANLIB_REVERSE;
   all.push_back(channel);
 
+  Case alternating = base;  // no two axes are one
+  for (int role : {SCANLIB_A, SCANLIB_GRAD_A})
+    for (size_t d = 0; d < alternating.operand[role].strides.size(); d += 2) alternating.operand[role].strides[d] = 0;
+  all.push_back(alternating);
+
   Case halves = base;  // every other channel, outputs too
   for (Operand &operand : halves.operand)
     for (int64_t &stride : operand.strides) stride *= 2;
@@ -93,6 +104,13 @@ std::vector<Case> layouts(const std::vector<int64_t> &shape, int32_t axis, int32
   backwards.operand[SCANLIB_A].strides[size_t(axis)] *= -1;
   backwards.values = Values::kSpecial;
   all.push_back(backwards);
+
+  Case fields = base;  // of packed records: elements at any address, any number of bytes apart
+  for (int role = 0; role < SCANLIB_ROLES; ++role) {
+    fields.operand[role].misaligned = 1 + role % 5;
+    fields.operand[role].gap = role % 3 ? 3 : 0;
+  }
+  all.push_back(fields);
   return all;
 }
 
@@ -125,6 +143,7 @@ void cases() {
         take({0, 4, 3}, 1);
         take({1, 1, 1}, 1);
         take({2, 3, 2, 7, 2, 3}, 3);
+        take({2, 2, 2, 2, 3, 2, 2, 2, 2, 2, 2}, 4);
         take({4099}, 0);     // one long sequence
         take({2, 9001}, 1);  // a few
         take({4001, 3}, 0);  // few channels
@@ -172,7 +191,7 @@ void large(int every) {
 
 // Threads that share a problem and its inputs, and each has an output of its own.
 void shared_problem() {
-  const int64_t shape[] = {2, 100003}, strides[] = {100003, 1};
+  const int64_t shape[] = {2, 100003}, strides[] = {100003 * sizeof(float), sizeof(float)};
   scanlib_operand operands[SCANLIB_ROLES] = {};
   for (int role : {SCANLIB_A, SCANLIB_X, SCANLIB_H}) operands[role] = {SCANLIB_F32, 0, strides};
   scanlib_problem problem;
@@ -186,8 +205,7 @@ void shared_problem() {
   for (std::vector<float> &own : h)
     callers.emplace_back([&] {
       for (int round = 0; round < 4; ++round)
-        require(scanlib_cpu_forward(&problem, a.data(), x.data(), nullptr, own.data(), nullptr) == SCANLIB_OK,
-                "it runs");
+        require(forward(&problem, a.data(), x.data(), nullptr, own.data(), nullptr) == SCANLIB_OK, "it runs");
     });
   for (std::thread &caller : callers) caller.join();
   for (const std::vector<float> &own : h) require(own == h[0], "every caller gets the same bits");
@@ -324,7 +342,7 @@ void forks() {
 
 void refusals() {
   float a[4] = {}, x[4] = {}, h[4] = {7, 7, 7, 7};
-  const int64_t shape[] = {4}, strides[] = {1}, negative[] = {-1}, giant[] = {INT64_MAX};
+  const int64_t shape[] = {4}, strides[] = {sizeof(float)}, negative[] = {-1}, giant[] = {INT64_MAX};
   scanlib_operand given[SCANLIB_ROLES] = {};
   for (int role : {SCANLIB_A, SCANLIB_X, SCANLIB_H}) given[role] = {SCANLIB_F32, 0, strides};
   scanlib_problem problem;
@@ -351,27 +369,31 @@ void refusals() {
   given[SCANLIB_A] = {SCANLIB_F32, 0, strides};
 
   require(init(0, 1, shape, 0) == SCANLIB_OK, "a plain problem is taken");
-  require(scanlib_cpu_forward(nullptr, a, x, nullptr, h, nullptr) == SCANLIB_E_ARGUMENT, "a null problem is refused");
-  require(scanlib_cpu_forward(&problem, nullptr, x, nullptr, h, nullptr) == SCANLIB_E_ARGUMENT, "a null a is refused");
-  require(scanlib_cpu_forward(&problem, a, x, x, h, nullptr) == SCANLIB_E_ARGUMENT, "an h0 not prepared is refused");
-  require(scanlib_cpu_backward(&problem, a, h, nullptr, x, nullptr, a, x, nullptr) == SCANLIB_E_ARGUMENT,
-          "backward refuses a problem of forward");
+  require(forward(nullptr, a, x, nullptr, h, nullptr) == SCANLIB_E_ARGUMENT, "a null problem is refused");
+  require(forward(&problem, nullptr, x, nullptr, h, nullptr) == SCANLIB_E_ARGUMENT, "a null a is refused");
+  require(scanlib_cpu_run(&problem, nullptr) == SCANLIB_E_ARGUMENT, "a null table of pointers is refused");
+  given[SCANLIB_GRAD_A] = given[SCANLIB_A];
+  require(init(0, 1, shape, 0) == SCANLIB_E_ARGUMENT, "an operand of the other pass is refused");
+  given[SCANLIB_GRAD_A] = {};
+  given[SCANLIB_H0] = given[SCANLIB_A];
+  require(init(0, 1, shape, 0) == SCANLIB_OK, "an initial state is taken");
+  require(forward(&problem, a, x, nullptr, h, nullptr) == SCANLIB_E_ARGUMENT,
+          "a null h0 is refused where it is prepared");
+  given[SCANLIB_H0] = {};
+  require(init(0, 1, shape, 0) == SCANLIB_OK, "the plain problem is taken again");
   const int64_t none[] = {0};
   given[SCANLIB_FINAL] = {SCANLIB_F32, 0, strides};
   require(init(0, 1, none, 0) == SCANLIB_OK, "a problem of no steps is taken");
-  require(scanlib_cpu_forward(&problem, nullptr, nullptr, nullptr, nullptr, nullptr) == SCANLIB_E_ARGUMENT,
+  require(forward(&problem, nullptr, nullptr, nullptr, nullptr, nullptr) == SCANLIB_E_ARGUMENT,
           "a null final state is refused though there are no steps");
-  require(scanlib_cpu_forward(&problem, nullptr, nullptr, nullptr, nullptr, h + 3) == SCANLIB_OK && h[3] == 0,
+  require(forward(&problem, nullptr, nullptr, nullptr, nullptr, h + 3) == SCANLIB_OK && h[3] == 0,
           "without steps only the final state needs memory");
   h[3] = 7;
   given[SCANLIB_FINAL] = {};
   require(init(0, 1, shape, 0) == SCANLIB_OK, "the plain problem is taken again");
 
-  const char *odd = reinterpret_cast<const char *>(a) + 1;
-  require(scanlib_cpu_forward(&problem, odd, x, nullptr, h, nullptr) == SCANLIB_E_ALIGNMENT,
-          "an odd address is refused");
   problem.abi_version += 1;
-  require(scanlib_cpu_forward(&problem, a, x, nullptr, h, nullptr) == SCANLIB_E_ARGUMENT, "another ABI is refused");
+  require(forward(&problem, a, x, nullptr, h, nullptr) == SCANLIB_E_ARGUMENT, "another ABI is refused");
   for (float value : h) require(value == 7, "a refused call writes nothing");
 
   require(scanlib_cpu_select_isa("abacus") == SCANLIB_E_ARGUMENT, "an unknown instruction set is refused");

@@ -4,7 +4,7 @@
 #include <string.h>
 
 int main(void) {
-  const int64_t shape[] = {2, 3}, strides[] = {3, 1}, per_row[] = {1, 0};
+  const int64_t shape[] = {2, 3}, strides[] = {3 * sizeof(double), sizeof(double)}, per_row[] = {sizeof(double), 0};
   const double a[] = {0.5, 0.5, 0.5, 2, 2, 2}, x[] = {1, 1, 1, 1, 1, 1}, h0[] = {0, 8}, grad[] = {0, 0, 1, 0, 0, 1};
   double h[6], final[2], grad_a[6], grad_x[6];
 
@@ -15,14 +15,18 @@ int main(void) {
   operands[SCANLIB_H0] = operands[SCANLIB_FINAL] = state;
   scanlib_problem problem;
   int status = scanlib_problem_init(&problem, 0, 2, shape, 1, operands);
-  if (!status) status = scanlib_cpu_forward(&problem, a, x, h0, h, final);
+  const void *pointers[SCANLIB_ROLES] = {0};
+  pointers[SCANLIB_A] = a, pointers[SCANLIB_X] = x, pointers[SCANLIB_H0] = h0;
+  pointers[SCANLIB_H] = h, pointers[SCANLIB_FINAL] = final;
+  if (!status) status = scanlib_cpu_run(&problem, pointers);
   if (status) return fprintf(stderr, "forward: %s\n", scanlib_status_string(status)), 1;
 
   memset(operands, 0, sizeof operands);
   operands[SCANLIB_A] = operands[SCANLIB_H] = full;
   operands[SCANLIB_GRAD_H] = operands[SCANLIB_GRAD_A] = operands[SCANLIB_GRAD_X] = full;
   status = scanlib_problem_init(&problem, SCANLIB_CONJUGATE, 2, shape, 1, operands);
-  if (!status) status = scanlib_cpu_backward(&problem, a, h, NULL, grad, NULL, grad_a, grad_x, NULL);
+  pointers[SCANLIB_GRAD_H] = grad, pointers[SCANLIB_GRAD_A] = grad_a, pointers[SCANLIB_GRAD_X] = grad_x;
+  if (!status) status = scanlib_cpu_run(&problem, pointers);
   if (status) return fprintf(stderr, "backward: %s\n", scanlib_status_string(status)), 1;
 
   printf("%g %g %g | %g %g %g\n", h[0], h[1], h[2], h[3], h[4], h[5]);

@@ -63,7 +63,7 @@ std::vector<int64_t> anything(Bytes &in, const std::vector<int64_t> &shape, int 
 
 Case decode(Bytes &in) {
   Case c;
-  const int ndim = 1 + int(in.one_in(8) ? in.below(9) : in.below(4));
+  const int ndim = 1 + int(in.one_in(8) ? in.below(14) : in.below(4));
   const int64_t most = in.one_in(40) ? 200000 : 12000;  // the larger are worth several threads
   int64_t count = 1;
   for (int d = 0; d < ndim; ++d) {
@@ -82,15 +82,17 @@ Case decode(Bytes &in) {
   c.seed = in.next();
   const int32_t common = 1 + int32_t(in.below(6));
   const bool mixed = in.one_in(4);
-  const int misaligned = in.one_in(12) ? int(in.below(SCANLIB_ROLES)) : -1;
+  const int misaligned = in.one_in(4) ? int(in.below(SCANLIB_ROLES)) : -1;
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
-    const bool used = c.backward ? role != SCANLIB_X && role != SCANLIB_FINAL : role <= SCANLIB_FINAL;
-    if (!used || (is_state(role) && in.one_in(2))) continue;
+    if (!is_used(role, c.backward) || (is_state(role) && in.one_in(2))) continue;
     Operand &operand = c.operand[role];
     operand.dtype = mixed ? 1 + int32_t(in.below(6)) : common;
     operand.strides = is_output(role, c.backward) ? distinct(in, c.shape, c.axis, is_state(role))
                                                   : anything(in, c.shape, c.axis, is_state(role));
-    if (role == misaligned) operand.misaligned = 1 + int(in.below(15));
+    if (role == misaligned) {
+      operand.misaligned = int(in.below(16));
+      operand.gap = int(in.below(9));
+    }
   }
   if (c.backward && in.one_in(2)) {  // the gradient of a broadcast a
     std::vector<int64_t> &strides = c.operand[SCANLIB_GRAD_A].strides;
@@ -109,7 +111,7 @@ void plan(const scanlib_problem &problem) {
   char text[64];
   int64_t bytes = -1;
   const int status = scanlib_cuda_scratch_bytes(&problem, &bytes);
-  if (status != SCANLIB_OK && status != SCANLIB_E_OVERFLOW) std::abort();
+  if (status != SCANLIB_OK && status != SCANLIB_E_OVERFLOW && status != SCANLIB_E_ALIGNMENT) std::abort();
   if (status == SCANLIB_OK && bytes < 0) std::abort();
   const bool described = scanlib_cuda_describe(&problem, text, sizeof text) > 0;
   if (described != (status == SCANLIB_OK)) std::abort();
@@ -128,7 +130,7 @@ void unshaped(Bytes &in) {
   const bool backward = in.one_in(2), garbled = in.one_in(4);
   scanlib_operand operands[SCANLIB_ROLES];
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
-    const bool used = backward ? role != SCANLIB_X && role != SCANLIB_FINAL : role <= SCANLIB_FINAL;
+    const bool used = is_used(role, backward);
     const bool odd = garbled && in.one_in(5);
     operands[role] = {odd    ? int32_t(in.below(9)) - 1
                       : used ? 1 + int32_t(in.below(6))

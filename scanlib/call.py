@@ -1,16 +1,18 @@
-"""From shapes and an axis to one problem: what every adapter checks, checked once.
+"""From arguments to a call: shapes, axes and dtypes, which every adapter has checked here.
 
-Nothing here knows an array library. Strides are merged into the canonical (outer, T, inner) form by libscanlib
-(`native/problem.cpp`), because the handlers that XLA calls need it where there is no Python.
+Nothing here knows an array library.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from scanlib.errors import AxisError, AxisTypeError, DTypeError, ShapeError
+from scanlib.errors import AxisError, AxisTypeError, DeviceError, DTypeError, ShapeError
+from scanlib.roles import STATES
 
 Shape = tuple[int, ...]
 
@@ -26,8 +28,8 @@ DTYPES: dict[str, tuple[int, int]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """A recurrence over arrays of known shapes.
+class Call:
+    """A recurrence, or its gradient, over arrays of known shapes.
 
     Attributes
     ----------
@@ -43,6 +45,15 @@ class Problem:
     axis: int
     state_shape: Shape
 
+    def shape_of(self, role: str) -> Shape:
+        """The full shape of an operand: what it may be broadcast to."""
+        return self.state_shape if role in STATES else self.shape
+
+
+def call_of(shape: Shape, axis: int) -> Call:
+    """The call whose result has this shape."""
+    return Call(shape, axis, shape[:axis] + shape[axis + 1 :])
+
 
 def axis_index(axis: object) -> int | None:
     """`axis` as an int, or None; what is not an integer (a float, a bool, a list) raises `AxisTypeError`."""
@@ -57,31 +68,29 @@ def axis_index(axis: object) -> int | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def resolve(a: Shape, x: Shape, h0: Shape | None, axis: int | None) -> Problem:
-    """Check shapes and axis; raise `ShapeError` or `AxisError`, or return the `Problem`."""
+def resolve(a: Shape, x: Shape, h0: Shape | None, axis: int | None) -> Call:
+    """Check shapes and axis; raise `ShapeError` or `AxisError`, or return the `Call`."""
     shape = broadcast_shapes(a, x)
-    axis = normalize_axis(axis, len(shape))
-    state_shape = shape[:axis] + shape[axis + 1 :]
+    call = call_of(shape, normalize_axis(axis, len(shape)))
     if h0 is not None:
-        check_state("h0", h0, shape, axis)
-    return Problem(shape, axis, state_shape)
+        check_state("h0", h0, call)
+    return call
 
 
 @functools.lru_cache(maxsize=4096)
 def resolve_vjp(
     grad_h: Shape, a: Shape, h: Shape, h0: Shape | None, grad_final: Shape | None, axis: int | None
-) -> Problem:
+) -> Call:
     """The same for `linear_recurrence_vjp`: `h` fixes the shape that all others must fit."""
     if grad_h != h:
         raise ShapeError(f"grad_h has shape {grad_h} and h has shape {h}; they must be equal.")
-    problem = resolve.__wrapped__(
-        a, h, h0, axis
-    )  # uncached: tracing compilers come here with symbolic lengths
-    if problem.shape != h:
+    # Uncached: tracing compilers come here with symbolic lengths.
+    call = resolve.__wrapped__(a, h, h0, axis)
+    if call.shape != h:
         raise ShapeError(f"a has shape {a}, which does not broadcast to h's shape {h}.")
     if grad_final is not None:
-        check_state("grad_final", grad_final, h, problem.axis)
-    return problem
+        check_state("grad_final", grad_final, call)
+    return call
 
 
 def broadcast_shapes(a: Shape, x: Shape) -> Shape:
@@ -129,18 +138,25 @@ def time_axis(axis: object, shape: Shape, of: str) -> int:
     return index
 
 
-def check_state(name: str, given: Shape, shape: Shape, axis: int) -> None:
-    """Raise `ShapeError` unless a state of shape `given` broadcasts to `shape` without `axis`."""
-    state_shape = shape[:axis] + shape[axis + 1 :]
+def check_state(name: str, given: Shape, call: Call) -> None:
+    """Raise `ShapeError` unless a state of shape `given` broadcasts to those of `call`."""
+    state_shape = call.state_shape
     fits = len(given) <= len(state_shape) and all(
         m == 1 or m == n
         for m, n in zip(given, state_shape[len(state_shape) - len(given) :], strict=True)
     )
     if not fits:
         raise ShapeError(
-            f"{name} has shape {given}, but a state has shape {state_shape}: the result's shape {shape} without "
-            f"axis {axis}. Give {name} that shape or one that broadcasts to it."
+            f"{name} has shape {given}, but a state has shape {state_shape}: the result's shape {call.shape} without "
+            f"axis {call.axis}. Give {name} that shape or one that broadcasts to it."
         )
+
+
+def check_one_device(places: Mapping[str, Any], what: str, advice: str) -> None:
+    """Raise `DeviceError` unless all places, of arguments by name, are equal; `advice` says how to move arrays."""
+    if len(set(places.values())) > 1:
+        given = ", ".join(f"{name} is on {place}" for name, place in places.items())
+        raise DeviceError(f"All {what} must be on one device, but {given}. {advice}")
 
 
 def dtype_code(name: str, operand: str) -> int:
@@ -151,33 +167,6 @@ def dtype_code(name: str, operand: str) -> int:
         raise DTypeError(
             f"{operand} has dtype {name}, but scanlib computes in {', '.join(DTYPES)}. Convert {operand} first."
         ) from None
-
-
-def broadcast_strides(shape: Shape, strides: Shape, target: Shape) -> Shape:
-    """Strides of an array seen at shape `target`: 0 along every axis it is repeated on, and along no other.
-
-    NumPy and CuPy give an array without elements strides of 0.
-    """
-    missing = len(target) - len(shape)
-    return (0,) * missing + tuple(
-        0 if length == 1 and wanted != 1 else stride if length else 1
-        for length, stride, wanted in zip(shape, strides, target[missing:], strict=True)
-    )
-
-
-def state_strides(shape: Shape, strides: Shape, problem: Problem) -> Shape:
-    """Strides of a state (h0, final or a gradient of them) with an unused entry put in at the time axis."""
-    merged = broadcast_strides(shape, strides, problem.state_shape)
-    return (*merged[: problem.axis], 0, *merged[problem.axis :])
-
-
-def contiguous_strides(shape: Shape) -> Shape:
-    """Element strides of a C-contiguous array."""
-    strides, step = [], 1
-    for length in reversed(shape):
-        strides.append(step)
-        step *= max(length, 1)
-    return tuple(reversed(strides))
 
 
 def reduced_axes(shape: Shape, target: Shape) -> tuple[int, ...]:

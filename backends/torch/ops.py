@@ -1,6 +1,6 @@
 """The torch operators `scanlib::scan` and `scanlib::scan_backward`, and the short way past torch's dispatcher.
 
-Both take `x`, `h`, `h0` and gradients at full size (expanded views do). Their derivatives are in `_torch_autograd.py`.
+Both take `x`, `h`, `h0` and gradients at full size (expanded views do). Their derivatives are in `autograd.py`.
 Each device is one more `LIBRARY.impl` of the same two operators.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from scanlib.backends._torch_run import backward, empty_final, empty_grads, empty_result, forward
+from scanlib.backends.torch.run import backward, empty_final, empty_grads, empty_result, forward
 
 # Compilers must not change the strides of the inputs: those of the outputs follow from them.
 _TAGS = (
@@ -92,7 +92,7 @@ _tracing = torch._C._get_tracing_state
 _is_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
-def unwatched(first: Any, second: Any, *others: Any) -> bool:
+def is_plain_call(first: Any, second: Any, *others: Any) -> bool:
     """Whether these are plain tensors of one CPU or GPU (later ones may be None) that nothing in torch watches."""
     if not (
         (type(first) is Tensor or type(first) is Parameter)
@@ -106,21 +106,21 @@ def unwatched(first: Any, second: Any, *others: Any) -> bool:
         return False
     if torch.is_grad_enabled() and (first.requires_grad or second.requires_grad):
         return False
-    if not all(other is None or unwatched(first, other) for other in others):
+    if not all(other is None or is_plain_call(first, other) for other in others):
         return False
     return ordinary(first) and ordinary(second) and _tracing() is None
 
 
 def run_scan(a: Tensor, x: Tensor, h0: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     """`scanlib::scan`, past the dispatcher where that changes nothing."""
-    return _scan(a, x, h0, *rest) if unwatched(a, x, h0) else scan_op(a, x, h0, *rest)
+    return _scan(a, x, h0, *rest) if is_plain_call(a, x, h0) else scan_op(a, x, h0, *rest)
 
 
 def run_scan_backward(
     grad_h: Tensor, grad_final: Tensor | None, a: Tensor, h: Tensor, h0: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`scanlib::scan_backward`, past the dispatcher where that changes nothing."""
-    if unwatched(a, h, h0, grad_h, grad_final):
+    if is_plain_call(a, h, h0, grad_h, grad_final):
         return backward(grad_h, grad_final, a, h, h0, *rest)
     return scan_backward_op(grad_h, grad_final, a, h, h0, *rest)
 

@@ -7,20 +7,17 @@ array that lies in memory anyway, the call is given that array, and the rearrang
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 from jax.core import ShapedArray
 from jax.interpreters import mlir
 
-from scanlib import native
-from scanlib.backends._jax_internals import integers, operation
-from scanlib.problem import contiguous_strides
+from scanlib.backends.jax.internals import integers, operation
+from scanlib.plan import contiguous_strides
 
 #: Results of these operations are in memory whoever reads them. Others XLA computes where they are read, so that a copy
 #: costs nothing.
@@ -118,13 +115,8 @@ def lower(
             )
             return call(*given, **params)
 
-        try:
-            jax.eval_shape(functools.partial(viewed, **params), *avals)
-        except native.RankError:
-            pass
-        else:
-            ctx = ctx.replace(avals_in=avals)
-            return mlir.lower_fun(viewed, multiple_results=True)(ctx, *bases, **params)
+        ctx = ctx.replace(avals_in=avals)
+        return mlir.lower_fun(viewed, multiple_results=True)(ctx, *bases, **params)
     return mlir.lower_fun(call, multiple_results=True)(ctx, *operands, **params)
 
 

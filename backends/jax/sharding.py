@@ -17,9 +17,9 @@ from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, 
 from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
-from scanlib.backends import _jax_internals as internals
-from scanlib.backends import _jax_views
-from scanlib.backends._jax_primitives import Array, accumulator, backward_p, cast, scan_p, tangent_p
+from scanlib.backends.jax import internals as internals
+from scanlib.backends.jax import views
+from scanlib.backends.jax.primitives import Array, accumulator, backward_p, cast, scan_p, tangent_p
 
 _GATHERED = "operands sharded outside of jax.shard_map are gathered on every device; put the call into jax.shard_map"
 _untold = internals.tell_devices((scan_p, tangent_p, backward_p))
@@ -37,7 +37,7 @@ def lower(
 ) -> Any:
     """Lower `call` in `ctx`: on views for one device and in a shard_map, partitioned for several devices."""
     if not internals.on_several_devices(ctx):
-        return _jax_views.lower(call, ctx, operands, params)
+        return views.lower(call, ctx, operands, params)
     if reason := UNAVAILABLE or (EXPORTED if internals.exporting(ctx) else ""):
         internals.warn_once(f"scanlib's results are right, but {reason}")
     elif internals.has_mesh(ctx):

@@ -1,4 +1,4 @@
-"""Gated recurrences of NumPy arrays, in one pass: `scanlib.cells.gates` says what they are."""
+"""Gated recurrences of NumPy arrays, in one pass: `scanlib.gates` says what they are."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from typing import Any
 import numpy as np
 
 from scanlib import native
-from scanlib.problem import DTYPES
+from scanlib.call import DTYPES
+from scanlib.gates import GATED, GateForm
 
 _CODES = {np.dtype(name): DTYPES[name][0] for name in ("float32", "float64")}
 
 
-def gated_scan(columns: Any, h0: Any, axis: int, form: native.GateForm) -> Any:
+def gated_scan(columns: Any, initial: Any, axis: int, form: GateForm) -> Any:
     """Output and final state, or None where there is no kernel for these arrays."""
     code = _CODES.get(columns.dtype)
     shape = (*columns.shape[:-1], form.width)
     state = (*shape[:axis], *shape[axis + 1 :])
     if code is None or not (columns.flags.c_contiguous and columns.flags.aligned):
         return None
-    if h0 is not None:
-        if h0.dtype != columns.dtype or h0.shape != state:
+    if initial is not None:
+        if initial.dtype != columns.dtype or initial.shape != state:
             return None
-        h0 = np.ascontiguousarray(h0)
+        initial = np.ascontiguousarray(initial)
     h, final = np.empty(shape, columns.dtype), np.empty(state, columns.dtype)
-    y = np.empty_like(h) if form.reading == native.GATED else None
+    y = np.empty_like(h) if form.reading == GATED else None
     gates = native.prepare_gates(form, code, columns.shape, axis)
-    native.gated_forward(gates, *map(_address, (columns, h0, h, y, final)))
+    native.gated_forward(gates, *map(_address, (columns, initial, h, y, final)))
     return h if y is None else y, final
 
 

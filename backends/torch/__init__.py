@@ -1,7 +1,7 @@
 """PyTorch: checks, promotion, outputs, and the short way for calls that nothing watches.
 
 A call on plain tensors that neither autograd nor a mode, transform or compiler looks at goes straight to libscanlib.
-Every other call goes through the operators of `_torch_ops.py`, wrapped by `_torch_autograd.py` where derivatives are
+Every other call goes through the operators of `ops.py`, wrapped by `autograd.py` where derivatives are
 wanted.
 """
 
@@ -14,10 +14,13 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from scanlib import gpu, native
-from scanlib.backends._torch_autograd import derivatives_wanted, scan, scan_backward
-from scanlib.backends._torch_ops import unwatched
-from scanlib.backends._torch_run import (
-    copy,
+from scanlib.backends.torch import functions
+from scanlib.backends.torch.autograd import derivatives_wanted, scan, scan_backward
+from scanlib.backends.torch.gates import gated_scan
+from scanlib.backends.torch.ops import is_plain_call
+from scanlib.backends.torch.run import (
+    backward_layouts,
+    backward_plan,
     dtype_name,
     forward,
     forward_plan,
@@ -26,11 +29,14 @@ from scanlib.backends._torch_run import (
     signature,
     sum_to,
 )
-from scanlib.backends._torch_sums import spread, spread_state
-from scanlib.dispatch import Explanation, is_scalar, python_number
+from scanlib.backends.torch.sums import spread, spread_state
+from scanlib.call import Call, axis_index, check_one_device, dtype_code, resolve, resolve_vjp
 from scanlib.errors import ArrayKindError, DeviceError, OutputError
+from scanlib.kinds import is_scalar, python_number
 from scanlib.overlap import Memory, check_out, check_out_type
-from scanlib.problem import Problem, axis_index, dtype_code, resolve, resolve_vjp
+from scanlib.plan import Explanation, copy_notes
+
+__all__ = ["explain", "functions", "gated_scan", "linear_recurrence", "linear_recurrence_vjp"]
 
 #: Devices with a kernel; on "meta" there is nothing to compute but shapes.
 DEVICES = ("cpu", "cuda", "meta")
@@ -42,18 +48,18 @@ def linear_recurrence(
     a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
 ) -> Tensor | tuple[Tensor, Tensor]:
     if out is None and not _compiling():
-        if type(a) is float and h0 is None and unwatched(x, x):
+        if type(a) is float and h0 is None and is_plain_call(x, x):
             a = _number_beside(a, x)
-        if unwatched(a, x, h0):
+        if is_plain_call(a, x, h0):
             axis = axis if type(axis) is int else axis_index(axis)
             h, final = forward(a, x, h0, axis, reverse, return_final)
             return h if final is None else (h, final)
     operands = a, x, h0 = python_number(a), python_number(x), python_number(h0)
-    a, x, h0, dtype, problem = _prepare(a, x, h0, axis)
+    a, x, h0, dtype, call = _prepare(a, x, h0, axis)
     if out is not None:
-        return _into(out, operands, a, x, h0, dtype, problem, reverse, return_final)
-    x, h0 = spread(x, problem.shape), spread_state(h0, problem.state_shape)
-    h, final = scan(a, x, h0, problem.axis, reverse, return_final, dtype)
+        return _into(out, operands, a, x, h0, dtype, call, reverse, return_final)
+    x, h0 = spread(x, call.shape), spread_state(h0, call.state_shape)
+    h, final = scan(a, x, h0, call.axis, reverse, return_final, dtype)
     return (h, final) if return_final else h
 
 
@@ -71,27 +77,27 @@ def linear_recurrence_vjp(
         )
     a, h0, grad_final = (_tensor(value, dtype, device) for value in (a, h0, grad_final))
     shapes = (None if t is None else tuple(t.shape) for t in (h0, grad_final))
-    problem = _resolved(
+    call = _resolved(
         resolve_vjp, tuple(grad_h.shape), tuple(a.shape), tuple(h.shape), *shapes, axis_index(axis)
     )
     grad_a, grad_x, grad_h0 = scan_backward(
         grad_h,
-        spread_state(grad_final, problem.state_shape),
+        spread_state(grad_final, call.state_shape),
         a,
         h,
-        spread_state(h0, problem.state_shape),
-        problem.axis,
+        spread_state(h0, call.state_shape),
+        call.axis,
         reverse,
         grad_h.dtype,
     )
     return grad_a, grad_x, None if h0 is None else sum_to(grad_h0, h0.shape).to(h0.dtype)
 
 
-def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
-    direct = unwatched(a, x, h0)
+def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool) -> Explanation:
+    direct = is_plain_call(a, x, h0)
     a, x, h0 = map(python_number, (a, x, h0))
-    a, x, h0, dtype, problem = _prepare(a, x, h0, axis)
-    given = {name: t for name, t in (("a", a), ("x", x), ("h0", h0)) if t is not None}
+    a, x, h0, dtype, call = _prepare(a, x, h0, axis)
+    given = {role: t for role, t in (("a", a), ("x", x), ("h0", h0)) if t is not None}
     notes = []
     if derivatives_wanted(*given.values()):
         notes.append(
@@ -99,28 +105,22 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
         )
     elif not direct:
         notes.append("the call goes through torch's dispatcher as scanlib::scan")
-    notes += [f"{name} is copied: {why}" for name, t in given.items() if (why := _awkward(t))]
+    notes += copy_notes([(role, why) for role, t in given.items() if (why := _copied_because(t))])
     if x.device.type == "meta":
         return Explanation("torch", str(x.device), "shapes only", "none", tuple(notes))
-    a, x, h0 = (
-        t if t is None or not _awkward(t) else t.resolve_conj().resolve_neg().clone()
-        for t in (a, x, h0)
-    )
+    threads = torch.get_num_threads()
     state = None if h0 is None else signature(h0)
-    rest = (problem.axis, reverse, False, torch.get_num_threads(), dtype)
-    try:
-        plan = forward_plan(*signature(a), *signature(x), state, *rest)
-    except native.RankError:
-        notes.append(
-            f"all operands are copied: more than {native.MAX_OUTER} axes are left after merging"
-        )
-        a, x, h0 = copy(a, problem.shape), copy(x, problem.shape), copy(h0, problem.state_shape)
-        plan = forward_plan(
-            *signature(a), *signature(x), None if h0 is None else signature(h0), *rest
-        )
+    made = forward_plan(
+        *signature(a), *signature(x), state, call.axis, reverse, False, threads, dtype
+    )
+    problem = made.plan.native
+    if backward:
+        h = call.shape, made.strides, dtype
+        layouts = backward_layouts(signature(a), h, state, x.dtype)
+        problem = backward_plan(layouts, call.axis, reverse, threads).native
     describe = gpu.describe if x.is_cuda else native.describe
     path = f"libscanlib ({x.device.type})"
-    return Explanation("torch", str(x.device), path, describe(plan.native), tuple(notes))
+    return Explanation("torch", str(x.device), path, describe(problem), tuple(notes))
 
 
 # ---- checks and promotion
@@ -128,7 +128,7 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
 
 def _prepare(
     a: Any, x: Any, h0: Any, axis: Any
-) -> tuple[Tensor, Tensor, Tensor | None, torch.dtype, Problem]:
+) -> tuple[Tensor, Tensor, Tensor | None, torch.dtype, Call]:
     """Tensors for all operands, the result's dtype, and the problem; raises where they do not fit together."""
     given = {"a": a, "x": x, "h0": h0}
     _check_operands(given)
@@ -136,8 +136,8 @@ def _prepare(
     device = next(value.device for value in given.values() if isinstance(value, Tensor))
     a, x, h0 = (_tensor(value, dtype, device) for value in given.values())
     state_shape = None if h0 is None else tuple(h0.shape)
-    problem = _resolved(resolve, tuple(a.shape), tuple(x.shape), state_shape, axis_index(axis))
-    return a, x, h0, dtype, problem
+    call = _resolved(resolve, tuple(a.shape), tuple(x.shape), state_shape, axis_index(axis))
+    return a, x, h0, dtype, call
 
 
 def _check_operands(given: dict[str, Any]) -> None:
@@ -151,11 +151,7 @@ def _check_operands(given: dict[str, Any]) -> None:
             )
         dtype_code(dtype_name(tensor.dtype), name)
     devices = {name: str(tensor.device) for name, tensor in tensors.items()}
-    if len(set(devices.values())) > 1:
-        places = ", ".join(f"{name} on {device}" for name, device in devices.items())
-        raise DeviceError(
-            f"All tensors must be on one device, but {places}. Move them with .to(device)."
-        )
+    check_one_device(devices, "tensors", "Move them with .to(device).")
     for name, tensor in tensors.items():
         if tensor.device.type not in DEVICES:
             raise DeviceError(
@@ -200,7 +196,7 @@ _NUMBER = {
 }
 
 
-def _resolved(function: Any, *arguments: Any) -> Problem:
+def _resolved(function: Any, *arguments: Any) -> Call:
     """`resolve` or `resolve_vjp`, past their cache where lengths are symbols, which do not hash."""
     if _compiling():
         return function.__wrapped__(*arguments)
@@ -210,18 +206,13 @@ def _resolved(function: Any, *arguments: Any) -> Problem:
         return function.__wrapped__(*arguments)
 
 
-def _awkward(tensor: Tensor) -> str:
-    """Why libscanlib cannot read this tensor's memory as it lies; empty if it can."""
+def _copied_because(tensor: Tensor) -> str:
+    """Why this tensor is copied before libscanlib reads it; empty if it is not."""
     if tensor.is_conj() or tensor.is_neg() or tensor._is_zerotensor():
         return "it is a conjugate, negative or zero view whose memory holds other values"
-    if tensor.device.type in ("cpu", "cuda") and tensor.data_ptr() % _alignment(tensor):
+    if tensor.is_cuda and tensor.data_ptr() % tensor.element_size():
         return "its address is not a multiple of its element size"
     return ""
-
-
-def _alignment(tensor: Tensor) -> int:
-    # CUDA kernels access a complex element at once.
-    return tensor.element_size() // (2 if tensor.is_complex() and not tensor.is_cuda else 1)
 
 
 # ---- writing into `out`
@@ -234,7 +225,7 @@ def _into(
     x: Tensor,
     h0: Tensor | None,
     dtype: torch.dtype,
-    problem: Problem,
+    call: Call,
     reverse: bool,
     return_final: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -250,22 +241,20 @@ def _into(
         raise OutputError(
             "out cannot be used inside torch.func transforms or forward-mode AD. Call without it."
         )
-    watched = _compiling() or not unwatched(a, x, h0, out)
+    watched = _compiling() or not is_plain_call(a, x, h0, out)
     if not watched or (not _compiling() and all(type(t) in _PLAIN for t in (*operands, out))):
-        a_memory, x_memory, h0_memory = (
-            _memory(t) if isinstance(t, Tensor) else None for t in operands
-        )
-        name = dtype_name(dtype)
-        check_out(_memory(out), problem.shape, name, a=a_memory, x=x_memory, h0=h0_memory)
+        named = zip(("a", "x", "h0"), operands, strict=True)
+        memory = {role: _memory(t) for role, t in named if isinstance(t, Tensor)}
+        check_out(_memory(out), call.shape, dtype_name(dtype), memory)
     else:  # a compiler's tensors have no memory; the result is made elsewhere and copied
-        check_out_type(tuple(out.shape), dtype_name(out.dtype), problem.shape, dtype_name(dtype))
+        check_out_type(tuple(out.shape), dtype_name(out.dtype), call.shape, dtype_name(dtype))
     final: Tensor | None
     if watched:
-        x, h0 = spread(x, problem.shape), spread_state(h0, problem.state_shape)
-        h, final = scan(a, x, h0, problem.axis, reverse, return_final, dtype)
+        x, h0 = spread(x, call.shape), spread_state(h0, call.state_shape)
+        h, final = scan(a, x, h0, call.axis, reverse, return_final, dtype)
         out.copy_(h)
     else:
-        _, final = forward(a, x, h0, problem.axis, reverse, return_final, dtype, out)
+        _, final = forward(a, x, h0, call.axis, reverse, return_final, dtype, out)
         if not out.is_inference():
             torch.autograd.graph.increment_version(out)
     return (out, final) if return_final and final is not None else out

@@ -1,7 +1,7 @@
 """JAX: immutable arrays, traced programs, autodiff of every order.
 
-The recurrence is three primitives (`_jax_primitives`) with all of JAX's rules; how they run is decided where a program
-is lowered (`_jax_lowering`, `_jax_sharding`, `_jax_pure`). This module turns arguments into their operands.
+The recurrence is three primitives (`primitives`) with all of JAX's rules; how they run is decided where a program
+is lowered (`lowering`, `sharding`, `pure`). This module turns arguments into their operands.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import numpy as np
 from jax import lax
 
 from scanlib import gpu, native
-from scanlib.backends import _jax_lowering, _jax_primitives, _jax_probe, _jax_sharding
-from scanlib.backends._jax_internals import inlined, spec_of
-from scanlib.dispatch import Explanation, is_number
+from scanlib.backends.jax import functions, lowering, primitives, probe, sharding
+from scanlib.backends.jax.internals import inlined, spec_of
+from scanlib.call import Call, axis_index, dtype_code, reduced_axes, resolve, resolve_vjp
 from scanlib.errors import DeviceError, DTypeError, OutputError
-from scanlib.problem import Problem, axis_index, dtype_code, resolve, resolve_vjp
+from scanlib.kinds import is_number
+from scanlib.plan import Explanation
+
+__all__ = ["explain", "functions", "linear_recurrence", "linear_recurrence_vjp", "platform_of"]
 
 Array = jax.Array
 
@@ -67,7 +70,7 @@ def linear_recurrence_vjp(
     return _placed(run, *_numbers(grad_h=grad_h, a=a, h=h, h0=h0, grad_final=grad_final))
 
 
-def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
+def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool) -> Explanation:
     """Takes arrays, tracers and `jax.ShapeDtypeStruct`."""
     operands: list[Operands] = []
     axis = axis_index(axis)
@@ -76,7 +79,7 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
         operands.append(_operands(a, x, h0, axis))
 
     jax.eval_shape(trace, *_numbers(a=a, x=x, h0=h0))
-    call = operands[0]
+    given = operands[0]
     arrays = _concrete(a, x, h0)
     devices = sorted(
         {device for array in arrays for device in array.devices()}, key=lambda device: device.id
@@ -91,18 +94,21 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool) -> Explanation:
         if arrays
         else ["the arguments are traced: they are compiled for that platform or another"]
     )
-    if (len(devices) > 1 or not arrays) and (reason := _jax_sharding.gathered_because()):
+    if (len(devices) > 1 or not arrays) and (reason := sharding.gathered_because()):
         notes.append(reason)
-    if any(_shards_time(array, call.problem) for array in arrays if array is not h0):
+    if any(_shards_time(array, given.call) for array in arrays if array is not h0):
         notes.append("the time axis is sharded: it is gathered on every device first")
-    if reason := _jax_lowering.missing(platform):
+    if reason := lowering.missing(platform):
         kernel = (
             "about sqrt(T) chunks of time side by side; step by step where a state is not finite"
         )
         return Explanation("jax", where, "JAX operations", kernel, (reason, *notes))
-    kernel, note = _kernel(call, reverse, gpu.describe if platform == "cuda" else native.describe)
-    lost = _jax_probe.lost()
-    return Explanation("jax", where, f"libscanlib ({platform})", kernel, (*note, *notes, *lost))
+    kernel = "chosen at run time, when the extents are known"
+    if all(isinstance(n, int) for n in given.call.shape):
+        describe = gpu.describe if platform == "cuda" else native.describe
+        kernel = describe(_problem(given, reverse, backward))
+    lost = probe.lost()
+    return Explanation("jax", where, f"libscanlib ({platform})", kernel, (*notes, *lost))
 
 
 def platform_of(devices: Sequence[Any] = ()) -> str:
@@ -113,29 +119,26 @@ def platform_of(devices: Sequence[Any] = ()) -> str:
     return "rocm" if "rocm" in device.client.platform_version.lower() else "cuda"
 
 
-def _kernel(
-    call: Operands, reverse: bool, describe: Callable[[native.NativeProblem], str]
-) -> tuple[str, tuple[str, ...]]:
-    shape, axis, state_shape = call.problem.shape, call.problem.axis, call.problem.state_shape
-    if not all(isinstance(n, int) for n in shape):
-        return "chosen at run time, when the extents are known", ()
-    h = jax.ShapeDtypeStruct(shape, call.dtype)
-    given: dict[str, Any] = {"a": call.a, "x": call.x, "h": h} | (
-        {} if call.h0 is None else {"h0": call.h0}
-    )
-    try:
-        return describe(_jax_lowering.problem_of(shape, axis, given, reverse)), ()
-    except native.RankError:
-        full = {
-            role: jax.ShapeDtypeStruct(state_shape if role == "h0" else shape, v.dtype)
-            for role, v in given.items()
+def _problem(given: Operands, reverse: bool, backward: bool) -> native.NativeProblem:
+    """The native problem of a call of known extents, or of its gradient in all of its operands."""
+    call = given.call
+    h = jax.ShapeDtypeStruct(call.shape, given.dtype)
+    operands: dict[str, Any] = {"a": given.a, "x": given.x, "h": h}
+    if given.h0 is not None:
+        operands["h0"] = given.h0
+    if backward:
+        operands |= {
+            "grad_h": h,
+            "grad_a": given.a,
+            "grad_x": jax.ShapeDtypeStruct(h.shape, operands.pop("x").dtype),
         }
-        note = f"all operands are copied: more than {native.MAX_OUTER} axes are left after merging"
-        return describe(_jax_lowering.problem_of(shape, axis, full, reverse)), (note,)
+        if given.h0 is not None:
+            operands["grad_h0"] = jax.ShapeDtypeStruct(call.state_shape, given.h0.dtype)
+    return lowering.problem_of(call.shape, call.axis, operands, reverse)
 
 
-def _shards_time(array: Array, problem: Problem) -> bool:
-    axis = problem.axis - (len(problem.shape) - array.ndim)
+def _shards_time(array: Array, call: Call) -> bool:
+    axis = call.axis - (len(call.shape) - array.ndim)
     spec = spec_of(array)
     return 0 <= axis < len(spec) and spec[axis] is not None
 
@@ -148,15 +151,15 @@ def _compiled_forward(
     axis: int | None, reverse: bool, return_final: bool, pure: bool
 ) -> Callable[..., Any]:
     def linear_recurrence(a: Array, x: Array, h0: Array | None) -> Array | tuple[Array, Array]:
-        call = _operands(a, x, h0, axis)
-        out = _jax_primitives.scan(
-            call.a,
-            call.x,
-            call.h0,
-            axis=call.problem.axis,
+        given = _operands(a, x, h0, axis)
+        out = primitives.scan(
+            given.a,
+            given.x,
+            given.h0,
+            axis=given.call.axis,
             reverse=reverse,
             final=return_final,
-            dtype=call.dtype,
+            dtype=given.dtype,
             native=not pure,
         )
         return (out[0], out[1]) if return_final else out[0]
@@ -170,35 +173,35 @@ def _compiled_vjp(axis: int | None, reverse: bool, pure: bool) -> Callable[..., 
         grad_h: Array, a: Array, h: Array, h0: Array | None, grad_final: Array | None
     ) -> tuple[Array, Array, Array | None]:
         named = _arrays(grad_h=grad_h, a=a, h=h, h0=h0, grad_final=grad_final)
-        problem = resolve_vjp(
+        call = resolve_vjp(
             *(value if value is None else value.shape for value in named.values()), axis
         )
         given = _numbers_as(_common_dtype(named), named)
-        ndim = len(problem.shape)
+        ndim = len(call.shape)
         full: dict[str, Any] = {
             name: value if value is None else _pad(value, ndim - (name in ("h0", "grad_final")))
             for name, value in given.items()
         }
-        state, state_shape = full["h0"], problem.state_shape
+        state, state_shape = full["h0"], call.state_shape
         if state is not None and state.shape != state_shape:
             # Its gradient is a sum, whose terms have the dtype that it has here.
-            full["h0"] = state.astype(_jax_primitives.accumulator(state.dtype))
-        grad_a, grad_x, *grad_h0 = _jax_primitives.backward(
+            full["h0"] = state.astype(primitives.accumulator(state.dtype))
+        grad_a, grad_x, *grad_h0 = primitives.backward(
             full["a"],
             full["h"],
             full["grad_h"],
             full["h0"],
             full["grad_final"],
-            axis=problem.axis,
+            axis=call.axis,
             reverse=reverse,
             x_dtype=full["grad_h"].dtype,
-            summed=_jax_primitives.repeated_axes(full["a"].shape, problem.shape),
+            summed=reduced_axes(full["a"].shape, call.shape),
             native=not pure,
         )
         grad_a = _unpad(grad_a, named["a"])
         if h0 is None:
             return grad_a, grad_x, None
-        total = _jax_primitives.sum_to(grad_h0[0], state.shape).astype(state.dtype)
+        total = primitives.sum_to(grad_h0[0], state.shape).astype(state.dtype)
         return grad_a, grad_x, _unpad(total, named["h0"])
 
     return inlined(linear_recurrence_vjp)
@@ -230,7 +233,7 @@ class Operands(NamedTuple):
     a: Array
     x: Array
     h0: Array | None
-    problem: Problem
+    call: Call
     dtype: Any
 
 
@@ -245,16 +248,16 @@ def _numbers(**named: Any) -> Iterator[Any]:
 def _operands(a: Array, x: Array, h0: Array | None, axis: int | None) -> Operands:
     """Checked, with as many axes as the result (`h0` one fewer), each in its own dtype."""
     named = _arrays(a=a, x=x, h0=h0)
-    problem = resolve(*(value if value is None else value.shape for value in named.values()), axis)
+    call = resolve(*(value if value is None else value.shape for value in named.values()), axis)
     dtype = _common_dtype(named)
     given = _numbers_as(dtype, named)
-    ndim = len(problem.shape)
+    ndim = len(call.shape)
     state = given["h0"]
     return Operands(
         _pad(given["a"], ndim),
         _pad(given["x"], ndim),
         None if state is None else _pad(state, ndim - 1),
-        problem,
+        call,
         dtype,
     )
 

@@ -25,12 +25,14 @@ Array = jax.Array
 SHORT = 32  # not worth cutting
 
 
-def scan(a: Array, x: Array, h0: Array | None, axis: int, reverse: bool) -> tuple[Array, Array]:
+def scan(
+    a: Array, x: Array, initial: Array | None, axis: int, reverse: bool
+) -> tuple[Array, Array]:
     """`(h, final)`; operands of one dtype, shaped as the primitive's."""
     T = jnp.broadcast_shapes(a.shape, x.shape)[axis]
     a = jnp.broadcast_to(a, (*a.shape[:axis], T, *a.shape[axis + 1 :]))
     x = _alike(x, a)
-    start = jnp.zeros((), x.dtype) if h0 is None else lax.expand_dims(h0, (axis,))
+    start = jnp.zeros((), x.dtype) if initial is None else lax.expand_dims(initial, (axis,))
     if isinstance(T, int) and T == 0:
         one_step = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
         return x, lax.squeeze(jnp.broadcast_to(start, one_step), (axis,))

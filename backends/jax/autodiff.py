@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad
 
-from scanlib.backends._jax_primitives import (
+from scanlib.backends.jax.primitives import (
     Array,
     accumulator,
     backward,
@@ -24,13 +24,13 @@ from scanlib.backends._jax_primitives import (
     cast,
     filler,
     linear_map,
-    repeated_axes,
     scan,
     scan_p,
     state_filler,
     sum_to,
     tangent_p,
 )
+from scanlib.call import reduced_axes
 
 # ---- tangent and backward in terms of scan
 
@@ -210,7 +210,7 @@ def _transpose_linear_map(
     if dh0 is not None:
         of: Any = dh0.aval if wanted_h0 else dh0
         h0 = state_filler(shape, of.dtype) if h0 is None else h0
-        if repeated_axes(of.shape, (*shape[:axis], *shape[axis + 1 :])):
+        if reduced_axes(of.shape, (*shape[:axis], *shape[axis + 1 :])):
             h0 = cast(
                 h0, accumulator(h0.dtype)
             )  # the terms of the sum, which are of this dtype, are not rounded
@@ -224,7 +224,7 @@ def _transpose_linear_map(
         reverse=params["reverse"],
         x_dtype=(dx.aval if wanted_x else dx).dtype,
         # Nobody reads ga where it is not wanted: as one number it costs no memory traffic.
-        summed=repeated_axes(da.aval.shape, shape) if wanted_a else tuple(range(len(shape))),
+        summed=reduced_axes(da.aval.shape, shape) if wanted_a else tuple(range(len(shape))),
         native=params["native"],
     )
     return (

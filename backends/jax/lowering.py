@@ -2,7 +2,7 @@
 
 The choice is made when a program is lowered for a platform, from `HANDLERS`. A handler for a GPU has one more result,
 its scratch memory, which is dropped here. What runs on several devices is wrapped by
-`_jax_sharding` first.
+`sharding` first.
 """
 
 from __future__ import annotations
@@ -17,54 +17,49 @@ import numpy as np
 from jax.interpreters import mlir
 
 from scanlib import compiler, gpu, native
-from scanlib.backends import _jax_internals as internals
-from scanlib.backends import _jax_probe, _jax_pure, _jax_sharding, _jax_views
-from scanlib.backends._jax_autodiff import backward_by_scan, tangent_by_scan
-from scanlib.backends._jax_primitives import Array, accumulator, backward_p, cast, scan_p, tangent_p
-from scanlib.errors import MissingLibraryError
-from scanlib.problem import (
-    Problem,
-    broadcast_strides,
-    dtype_code,
-    state_strides,
+from scanlib.backends.jax import internals as internals
+from scanlib.backends.jax import probe, pure, sharding, views
+from scanlib.backends.jax.autodiff import backward_by_scan, tangent_by_scan
+from scanlib.backends.jax.primitives import (
+    Array,
+    accumulator,
+    backward_p,
+    cast,
+    scan_p,
+    tangent_p,
 )
+from scanlib.call import call_of
+from scanlib.errors import MissingLibraryError
+from scanlib.plan import Layout, prepare
+from scanlib.roles import INITIAL, NUMBERS, READ, states_last
 
-FORWARD, BACKWARD = "scanlib_forward", "scanlib_backward"
+TARGET = "scanlib_recurrence"
 
-#: the platform a program is lowered for -> its FFI targets -> the symbols of libscanlib that serve them
-HANDLERS = {
-    "cpu": {FORWARD: "scanlib_xla_cpu_forward", BACKWARD: "scanlib_xla_cpu_backward"},
-    "cuda": {FORWARD: "scanlib_xla_cuda_forward", BACKWARD: "scanlib_xla_cuda_backward"},
-}
-#: what XLA's registry of FFI targets calls them
-REGISTRY = {"cpu": "cpu", "cuda": "CUDA"}
+#: the platform a program is lowered for -> the symbol of libscanlib that serves it, and XLA's own name of the platform
+HANDLERS = {"cpu": ("scanlib_xla_cpu", "cpu"), "cuda": ("scanlib_xla_cuda", "CUDA")}
 
 EXPORT_HINT = "jax.export needs disabled_checks=scanlib.jax_export.CHECKS"
-
-STATES = ("h0", "final", "grad_final", "grad_h0")
 
 
 @functools.cache
 def missing(platform: str) -> str:
     """Why libscanlib does not serve XLA's `platform`; empty if it does. The first call registers its handlers."""
-    symbols = HANDLERS.get(platform)
-    if symbols is None:
+    if platform not in HANDLERS:
         return f"libscanlib has no kernels for JAX on {platform}"
     try:
         library = native.library()
     except MissingLibraryError as error:
         return str(error)
-    if not all(hasattr(library, symbol) for symbol in symbols.values()):
+    symbol, registry = HANDLERS[platform]
+    if not hasattr(library, symbol):
         return "this libscanlib was compiled without XLA handlers, because jaxlib's headers were missing"
     if platform == "cuda":
         if reason := compiler.unavailable():
             return reason
         gpu.library()  # sets the compiler that the handlers call
     try:
-        for target, symbol in symbols.items():
-            jax.ffi.register_ffi_target(
-                target, jax.ffi.pycapsule(getattr(library, symbol)), platform=REGISTRY[platform]
-            )
+        handler = jax.ffi.pycapsule(getattr(library, symbol))
+        jax.ffi.register_ffi_target(TARGET, handler, platform=registry)
     except Exception as error:  # whatever class this jaxlib raises, JAX operations still compute
         major, minor = divmod(library.scanlib_xla_ffi_version(), 1000)
         return f"this jaxlib refuses libscanlib's handlers, compiled for XLA FFI {major}.{minor}: {error}"
@@ -77,31 +72,14 @@ def missing(platform: str) -> str:
 def problem_of(
     shape: Sequence[int], axis: int, operands: Mapping[str, Any], reverse: bool = False
 ) -> native.NativeProblem:
-    """What the handler will make of `operands` by role; raises `native.RankError` where it cannot."""
-    shape = tuple(shape)
-    problem = Problem(shape, axis, shape[:axis] + shape[axis + 1 :])
-    layouts = {}
-    for role, value in operands.items():
-        own = _jax_views.strides_of(value)
-        strides = (
-            state_strides(value.shape, own, problem)
-            if role in STATES
-            else broadcast_strides(value.shape, own, shape)
-        )
-        layouts[role] = dtype_code(value.dtype.name, role), strides
-    return native.prepare(shape, axis, layouts, reverse=reverse)
+    """What the handler will make of `operands` by role: arrays, views or `jax.ShapeDtypeStruct`."""
+    layouts = {role: _layout(value) for role, value in operands.items()}
+    return prepare(call_of(tuple(shape), axis), layouts, reverse=reverse)
 
 
-def _too_many_axes(shape: Sequence[Any], axis: int, operands: Mapping[str, Any]) -> bool:
-    """Whether the axes do not merge into as few as libscanlib loops over: more than six that alternate in what they
-    repeat. An extent that is known only at run time cannot be asked about; the handler then returns the error."""
-    if not all(isinstance(n, int) for n in shape):
-        return False
-    try:
-        problem_of(shape, axis, operands)
-    except native.RankError:
-        return True
-    return False
+def _layout(value: Any) -> Layout:
+    strides = tuple(stride * value.dtype.itemsize for stride in views.strides_of(value))
+    return Layout(tuple(value.shape), strides, value.dtype.name)
 
 
 def _without_time(shape: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
@@ -123,15 +101,12 @@ def _call_forward(
     platform: str,
     **_: Any,
 ) -> list[Array]:
-    a, x, *h0 = operands
-    shape = _full_shape((a, x), h0, axis)
+    shape = _full_shape(operands[:2], operands[2:], axis)
     results = {"h": jax.ShapeDtypeStruct(shape, dtype)}
     if final:
         results["final"] = jax.ShapeDtypeStruct(_without_time(shape, axis), dtype)
-    given = dict(zip(("a", "x", "h0"), operands, strict=False))
-    if _too_many_axes(shape, axis, given | results):
-        given = _materialised(given, shape, axis)
-    return _call(platform, FORWARD, given, results, axis, reverse)
+    given = dict(zip(states_last(READ, backward=False), operands, strict=False))
+    return _call(platform, given, results, axis, reverse)
 
 
 def _call_backward(
@@ -156,45 +131,24 @@ def _call_backward(
     }
     if has_h0:
         results["grad_h0"] = jax.ShapeDtypeStruct(_without_time(shape, axis), states[0].dtype)
-    roles = ("a", "h", "grad_h", *(("h0", "grad_final") if has_h0 else ("grad_final",)))
+    roles = [r for r in states_last(READ, backward=True) if has_h0 or r != INITIAL]
     given = dict(zip(roles, operands, strict=False))
-    if not _too_many_axes(shape, axis, given | results):
-        return _call(platform, BACKWARD, given, results, axis, reverse)
-    results["grad_a"] = jax.ShapeDtypeStruct(shape, accumulator(a_dtype))
-    full = _materialised(given, shape, axis)
-    grad_a, *rest = _call(platform, BACKWARD, full, results, axis, reverse)
-    return [cast(grad_a.sum(summed, keepdims=True), a_dtype), *rest]
-
-
-def _materialised(
-    given: Mapping[str, Array], shape: tuple[Any, ...], axis: int
-) -> dict[str, Array]:
-    if any(isinstance(value, _jax_views.Viewed) for value in given.values()):
-        raise native.RankError("views with more axes than libscanlib loops over")
-    state_shape = _without_time(shape, axis)
-    return {
-        role: jnp.broadcast_to(value, state_shape if role in STATES else shape)
-        for role, value in given.items()
-    }
+    return _call(platform, given, results, axis, reverse)
 
 
 def _call(
-    platform: str,
-    target: str,
-    given: Mapping[str, Array],
-    results: Mapping[str, Any],
-    axis: int,
-    reverse: bool,
+    platform: str, given: Mapping[str, Array], results: Mapping[str, Any], axis: int, reverse: bool
 ) -> list[Array]:
     types = list(results.values())
     if platform == "cuda":
-        shape = results["h" if target == FORWARD else "grad_x"].shape
+        shape = results["h" if "h" in results else "grad_x"].shape
         problem = problem_of(shape, axis, {**given, **results}, reverse)
         types.append(jax.ShapeDtypeStruct((gpu.scratch_bytes(problem),), np.uint8))
         _compile_ahead(problem)
-    call = jax.ffi.ffi_call(target, types)
-    arrays, views = _jax_views.call_attributes(given.values())
-    out = call(*arrays, axis=np.int64(axis), reverse=np.bool_(reverse), views=views)
+    call = jax.ffi.ffi_call(TARGET, types)
+    arrays, numbers = views.call_attributes(given.values())
+    roles = np.array([NUMBERS[role] for role in (*given, *results)], np.int64)
+    out = call(*arrays, axis=np.int64(axis), reverse=np.bool_(reverse), roles=roles, views=numbers)
     return list(out)[: len(results)]
 
 
@@ -225,8 +179,8 @@ def _scan_by_jax(
     wide = accumulator(
         functools.reduce(jnp.promote_types, [operand.dtype for operand in operands], dtype)
     )
-    a, x, *h0 = (cast(operand, wide) for operand in operands)
-    h, state = _jax_pure.scan(a, x, h0[0] if h0 else None, axis, reverse)
+    a, x, *initial = (cast(operand, wide) for operand in operands)
+    h, state = pure.scan(a, x, initial[0] if initial else None, axis, reverse)
     return [cast(h, dtype), cast(state, dtype)] if final else [cast(h, dtype)]
 
 
@@ -254,7 +208,7 @@ def _lower(
         call = _hinting(call)
     runs = {p: functools.partial(call, platform=p) for p in platforms if _served(p, ctx, params)}
     if len(platforms) == 1 and runs:
-        return _jax_sharding.lower(runs[platforms[0]], ctx, operands, params)
+        return sharding.lower(runs[platforms[0]], ctx, operands, params)
 
     def chosen(*arrays: Array) -> list[Array]:
         cases = {platform: functools.partial(run, **params) for platform, run in runs.items()}
@@ -288,7 +242,7 @@ def _served(platform: str, ctx: Any, params: Mapping[str, Any]) -> bool:
     if reason:
         internals.warn_once(f"scanlib runs as JAX operations, which is right but slow: {reason}")
         return False
-    for price in _jax_probe.lost():
+    for price in probe.lost():
         internals.warn_once(f"scanlib's results are right, but {price}")
     return True
 

@@ -5,7 +5,7 @@
     backward  (a, h, g, [h0], [g_final])    -> ga, gx, [gh0]            linear in g, g_final; the fused kernel
 
 `tangent` is what `scan` differentiates to and `backward` is its transpose, so a gradient is one scan and one backward.
-How they are differentiated is in `_jax_autodiff`.
+How they are differentiated is in `autodiff`.
 
 All operands have the same number of axes (states one fewer) and extent 1 wherever they are repeated, so a broadcast
 `a` is never stored. `filler` makes zeros of that kind for what a derivative does not depend on.
@@ -23,7 +23,8 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
-from scanlib.backends._jax_internals import make_vary, spec_of, varying_axes
+from scanlib.backends.jax.internals import make_vary, spec_of, varying_axes
+from scanlib.call import reduced_axes
 from scanlib.errors import DeviceError
 
 Array = jax.Array
@@ -42,14 +43,9 @@ def cast(value: Array, dtype: Any) -> Array:
     return lax.convert_element_type(value, dtype)
 
 
-def repeated_axes(shape: Sequence[Any], full: Sequence[Any]) -> tuple[int, ...]:
-    """The axes along which an operand of `shape` is repeated to `full`, which has as many."""
-    return tuple(d for d, (m, n) in enumerate(zip(shape, full, strict=True)) if m == 1 and n != 1)
-
-
 def sum_to(value: Array, shape: Sequence[Any]) -> Array:
     """Sum over the axes along which an operand of `shape` was repeated, in its accumulator; of that dtype then."""
-    axes = repeated_axes(shape, value.shape)
+    axes = reduced_axes(tuple(shape), value.shape)
     return cast(value, accumulator(value.dtype)).sum(axes, keepdims=True) if axes else value
 
 

@@ -2,7 +2,7 @@
 
 Known to hold for the versions in `KNOWN`. The rest of the adapter uses `jax.interpreters`, `jax.ffi` and
 `jax.experimental.custom_partitioning` as JAX's own guides for new primitives do. Where something is not found the
-recurrence still runs, at a price: `_jax_probe` tries it once, and `warn_once` and `scanlib.explain` tell.
+recurrence still runs, at a price: `probe` tries it once, and `warn_once` and `scanlib.explain` tell.
 """
 
 from __future__ import annotations
@@ -118,9 +118,9 @@ def has_mesh(ctx: Any) -> bool:
 def tell_devices(primitives: Sequence[Any]) -> str:
     """Have JAX name the devices when these primitives are lowered, as partitioning needs; why not, where it cannot."""
     try:
-        from jax._src.dispatch import prim_requires_devices_during_lowering as told
+        from jax._src.dispatch import prim_requires_devices_during_lowering as informed
 
-        told.update(primitives)
+        informed.update(primitives)
     except (ImportError, AttributeError) as error:
         return str(error)
     return "" if _SEVERAL is not None else "there is no ShardingContext"

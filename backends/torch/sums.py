@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from scanlib.backends._torch_run import promote, sum_to
-from scanlib.problem import Shape
+from scanlib.backends.torch.run import promote, sum_to
+from scanlib.call import Shape
 
 
 def spread(tensor: Tensor, shape: Shape) -> Tensor:
@@ -49,5 +49,5 @@ class Spread(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        with forward_ad._set_fwd_grad_enabled(True):  # as in `_torch_autograd._primals`
+        with forward_ad._set_fwd_grad_enabled(True):  # as in `autograd._primals`
             return tangent.expand(ctx.to)

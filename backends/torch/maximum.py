@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scanlib.backends._torch_autograd import batched
-from scanlib.backends._torch_ops import LIBRARY
-from scanlib.cells.functions import maximum_by_doubling
+from scanlib.backends import array_functions
+from scanlib.backends.torch.autograd import batched
+from scanlib.backends.torch.ops import LIBRARY
 
 LIBRARY.define(
     "running_maximum(Tensor v, Tensor start, int axis) -> Tensor", tags=torch.Tag.pt2_compliant_tag
@@ -23,12 +23,12 @@ def running_maximum(v: Tensor, start: Tensor, axis: int) -> Tensor:
     """The largest element of `v`, a constant, since the last `start` along an axis; both of one shape."""
     if torch.compiler.is_compiling():
         return torch.ops.scanlib.running_maximum.default(v, start, axis)
-    return maximum_by_doubling(v, axis, start)
+    return array_functions.running_maximum(v, axis, start)
 
 
 def _run(v: Tensor, start: Tensor, axis: int) -> Tensor:
     # An operator returns memory of its own, laid out as it told the compiler.
-    found = maximum_by_doubling(v, axis, start)
+    found = array_functions.running_maximum(v, axis, start)
     return found.clone(memory_format=torch.contiguous_format) if found is v else found.contiguous()
 
 

@@ -1,6 +1,6 @@
 """libscanlib on torch's tensors: what the results look like, prepared problems, and running them.
 
-Nothing here knows autograd, transforms or compilers; the tensors are plain ones, as `_torch_ops.py` sees to.
+Nothing here knows autograd, transforms or compilers; the tensors are plain ones, as `ops.py` sees to.
 """
 
 from __future__ import annotations
@@ -9,23 +9,16 @@ import ctypes
 import functools
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from scanlib import gpu, native
-from scanlib.backends._torch_cuda import launch
-from scanlib.problem import (
-    DTYPES,
-    Problem,
-    Shape,
-    broadcast_strides,
-    dtype_code,
-    reduced_axes,
-    resolve,
-    state_strides,
-)
+from scanlib import native
+from scanlib.backends.torch.cuda import aligned, bytes_of, is_aligned, launch
+from scanlib.call import DTYPES, Shape, call_of, dtype_code, reduced_axes, resolve
+from scanlib.plan import Layout, Output, Plan, dense, make
+from scanlib.roles import BACKWARD, FORWARD
 
 #: shape, strides in elements and dtype: all a plan depends on
 Signature = tuple[Shape, Shape, torch.dtype]
@@ -61,12 +54,11 @@ def empty_grads(
 # ---- plans: what is worked out once for tensors of the same shapes, strides and dtypes
 
 
-class Plan(NamedTuple):
-    """A prepared forward call and how to allocate its outputs."""
+class TorchPlan(NamedTuple):
+    """A plan, and how to allocate `h`."""
 
-    native: native.NativeProblem
+    plan: Plan
     address: int
-    resolved: Problem
     dtype: torch.dtype
     strides: Shape
     like_x: bool  # `empty_like(x)` makes `h`, which is quicker than by strides
@@ -77,14 +69,10 @@ def signature(tensor: Tensor) -> Signature:
     return tensor.shape, tensor.stride(), tensor.dtype
 
 
-def _operand(
-    name: str, given: Signature, target: Problem, *, state: bool = False
-) -> native.Operand:
-    shape, strides, dtype = tuple(given[0]), tuple(given[1]), given[2]
-    code = dtype_code(dtype_name(dtype), name)
-    return code, state_strides(shape, strides, target) if state else broadcast_strides(
-        shape, strides, target.shape
-    )
+def _layout(given: Signature) -> Layout:
+    shape, strides, dtype = given
+    size = dtype.itemsize
+    return Layout(tuple(shape), tuple(stride * size for stride in strides), dtype_name(dtype))
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -97,7 +85,7 @@ _PROMOTED = {(p, q): torch.promote_types(p, q) for p in _FLOATING for q in _FLOA
 
 
 def promote(first: torch.dtype, second: torch.dtype) -> torch.dtype:
-    """`torch.promote_types` for the dtypes of `scanlib.problem.DTYPES`."""
+    """`torch.promote_types` for the dtypes of `scanlib.call.DTYPES`."""
     return _PROMOTED[first, second]
 
 
@@ -148,54 +136,37 @@ def forward_plan(
     threads: int,
     dtype: torch.dtype | None = None,
     out_strides: Shape | None = None,
-) -> Plan:
+) -> TorchPlan:
     a, x = (a_shape, a_strides, a_dtype), (x_shape, x_strides, x_dtype)
-    resolved = resolve(tuple(a_shape), tuple(x_shape), None if h0 is None else tuple(h0[0]), axis)
-    operands = {"a": _operand("a", a, resolved), "x": _operand("x", x, resolved)}
-    if h0 is not None:
-        operands["h0"] = _operand("h0", h0, resolved, state=True)
+    call = resolve(tuple(a_shape), tuple(x_shape), None if h0 is None else tuple(h0[0]), axis)
+    given = {"a": a, "x": x} | ({} if h0 is None else {"h0": h0})
+    layouts = {role: _layout(value) for role, value in given.items()}
+    for role, layout in layouts.items():
+        dtype_code(layout.dtype, role)
     if dtype is None:
-        dtype = result_dtype(
-            [(given[2], len(given[0])) for given in (a, x, h0) if given is not None]
-        )
-    dtype_code(dtype_name(dtype), "the result")
+        dtype = result_dtype([(value[2], len(value[0])) for value in given.values()])
+    name = dtype_name(dtype)
+    dtype_code(name, "the result")
     strides = out_strides
     if strides is None:
-        strides = empty_result(_meta(a), _meta(x).expand(resolved.shape), dtype).stride()
-    operands["h"] = _operand("the result", (resolved.shape, strides, dtype), resolved)
+        strides = empty_result(_meta(a), _meta(x).expand(call.shape), dtype).stride()
+    layouts["h"] = _layout((call.shape, strides, dtype))
+    outputs = {"h": Output(call.shape, dtype)}
     if return_final:
-        final = torch.empty(resolved.state_shape, device="meta").stride()
-        operands["final"] = _operand(
-            "the result", (resolved.state_shape, final, dtype), resolved, state=True
-        )
-    problem = native.prepare(
-        resolved.shape, resolved.axis, operands, reverse=reverse, threads=threads, openmp=True
-    )
-    like_x = (
-        resolved.shape == x_shape and strides == torch.empty_like(_meta(x), dtype=dtype).stride()
-    )
-    return Plan(problem, problem.address, resolved, dtype, strides, like_x, 0 in resolved.shape)
+        layouts["final"] = dense(call.state_shape, name)
+        outputs["final"] = Output(call.state_shape, dtype)
+    plan = make(call, layouts, outputs, reverse=reverse, threads=threads, openmp=True)
+    like_x = call.shape == x_shape and strides == torch.empty_like(_meta(x), dtype=dtype).stride()
+    return TorchPlan(plan, plan.address, dtype, strides, like_x, 0 in call.shape)
 
 
 @functools.lru_cache(maxsize=1024)
-def _backward_problem(
+def backward_plan(
     given: tuple[tuple[str, Signature], ...], axis: int, reverse: bool, threads: int
-) -> native.NativeProblem:
-    signatures = dict(given)
-    resolved = resolve(tuple(signatures["a"][0]), tuple(signatures["h"][0]), None, axis)
-    states = ("h0", "grad_final", "grad_h0")
-    operands = {
-        role: _operand(role, value, resolved, state=role in states) for role, value in given
-    }
-    return native.prepare(
-        resolved.shape,
-        resolved.axis,
-        operands,
-        reverse=reverse,
-        conjugate=True,
-        threads=threads,
-        openmp=True,
-    )
+) -> Plan:
+    layouts = {role: _layout(value) for role, value in given}
+    call = call_of(layouts["h"].shape, axis)
+    return make(call, layouts, {}, reverse=reverse, conjugate=True, threads=threads, openmp=True)
 
 
 # ---- running
@@ -219,8 +190,8 @@ def _find_openmp() -> int | None:
 
 native.library().scanlib_cpu_set_openmp(_find_openmp())
 
-_ROLES = ("a", "h", "h0", "grad_h", "grad_final", "grad_a", "grad_x", "grad_h0")
-_native_forward = native.library().scanlib_cpu_forward
+_native_run = native.library().scanlib_cpu_run
+_pack = native.pack_forward
 
 
 def forward(
@@ -234,56 +205,43 @@ def forward(
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Run the forward kernel on tensors of one device that hold plain values (no conjugate or negative bit)."""
-    try:
-        # fmt: off
-        plan = forward_plan(a.shape, a.stride(), a.dtype, x.shape, x.stride(), x.dtype,
-                            None if h0 is None else signature(h0), axis, reverse, return_final,
-                            torch.get_num_threads(), dtype, None if out is None else out.stride())
-        # fmt: on
+    if x.is_cuda and not (is_aligned(a) and is_aligned(x) and is_aligned(h0) and is_aligned(out)):
+        a, x, h0 = map(aligned, (a, x, h0))
+        h, final = forward(a, x, h0, axis, reverse, return_final, dtype)
         if out is not None:
-            h = out
-        elif plan.like_x:
-            h = (
-                torch.empty_like(x)
-                if x.dtype is plan.dtype
-                else torch.empty_like(x, dtype=plan.dtype)
-            )
-        else:
-            h = torch.empty_strided(
-                plan.resolved.shape, plan.strides, dtype=plan.dtype, device=x.device
-            )
-        final = (
-            torch.empty(plan.resolved.state_shape, dtype=plan.dtype, device=x.device)
-            if return_final
-            else None
-        )
-        if plan.empty:
-            if final is not None:
-                final.zero_() if h0 is None else final.copy_(h0)
-            return h, final
-        if h.is_cuda:
-            launch(gpu.forward, plan.native, a, x, h0, h, final)
-            return h, final
-        status = _native_forward(
-            plan.address,
+            bytes_of(out).copy_(bytes_of(h))
+        return h if out is None else out, final
+    # fmt: off
+    plan = forward_plan(a.shape, a.stride(), a.dtype, x.shape, x.stride(), x.dtype,
+                        None if h0 is None else signature(h0), axis, reverse, return_final,
+                        torch.get_num_threads(), dtype, None if out is None else out.stride())
+    # fmt: on
+    made, address, result, strides, like_x, empty = plan
+    if out is not None:
+        h = out
+    elif like_x:
+        h = torch.empty_like(x) if x.dtype is result else torch.empty_like(x, dtype=result)
+    else:
+        h = torch.empty_strided(made.call.shape, strides, dtype=result, device=x.device)
+    final = None
+    if return_final:
+        final = torch.empty(made.call.state_shape, dtype=result, device=x.device)
+    if empty:
+        if final is not None:
+            final.zero_() if h0 is None else final.copy_(h0)
+    elif h.is_cuda:
+        launch(made.native, dict(zip(FORWARD, (a, x, h, h0, final), strict=True)))
+    else:
+        pointers = _pack(
             a.data_ptr(),
             x.data_ptr(),
-            None if h0 is None else h0.data_ptr(),
             h.data_ptr(),
-            None if final is None else final.data_ptr(),
+            0 if h0 is None else h0.data_ptr(),
+            0 if final is None else final.data_ptr(),
         )
-        if status:
+        if status := _native_run(address, pointers):
             native.check(status)
-        return h, final
-    except (native.RankError, native.AlignmentError):
-        resolved = resolve(
-            tuple(a.shape), tuple(x.shape), None if h0 is None else tuple(h0.shape), axis
-        )
-        if dtype is None:
-            dtype = result_dtype([(t.dtype, t.ndim) for t in (a, x, h0) if t is not None])
-        a, x, h0 = copy(a, resolved.shape), copy(x, resolved.shape), copy(h0, resolved.state_shape)
-        h, final = forward(a, x, h0, axis, reverse, return_final, dtype)
-        return h if out is None else out.copy_(h), final
+    return h, final
 
 
 def backward(
@@ -297,41 +255,41 @@ def backward(
     x_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the fused backward kernel on tensors of one device that hold plain values."""
+    if h.is_cuda:
+        grad_h, grad_final, a, h, h0 = map(aligned, (grad_h, grad_final, a, h, h0))
     grad_a, grad_x, grad_h0 = empty_grads(a, h, h0, x_dtype)
     if h.numel() == 0:
         grad_a.zero_()
         if h0 is not None:
             grad_h0.zero_() if grad_final is None else grad_h0.copy_(
-                _project(grad_final, grad_h0.dtype)
+                cast(grad_final, grad_h0.dtype)
             )
         return grad_a, grad_x, grad_h0
-    tensors = (a, h, h0, grad_h, grad_final, grad_a, grad_x, None if h0 is None else grad_h0)
-    try:
-        given = tuple(
-            (role, signature(t)) for role, t in zip(_ROLES, tensors, strict=True) if t is not None
-        )
-        problem = _backward_problem(given, axis, reverse, torch.get_num_threads())
-        if h.is_cuda:
-            launch(gpu.backward, problem, *tensors)
-        else:
-            native.backward(
-                problem, *(0 if tensor is None else tensor.data_ptr() for tensor in tensors)
-            )
-        return grad_a, grad_x, grad_h0
-    except (native.RankError, native.AlignmentError):
-        state_shape = h.select(axis, 0).shape
-        wide_a = a if a.shape == h.shape else a.to(promote(a.dtype, torch.float32))
-        grad_a, grad_x, grad_h0 = backward(
-            copy(grad_h, h.shape),
-            copy(grad_final, state_shape),
-            copy(wide_a, h.shape),
-            copy(h, h.shape),
-            copy(h0, state_shape),
-            axis,
-            reverse,
-            x_dtype,
-        )
-        return sum_to(grad_a, a.shape).to(a.dtype), grad_x, grad_h0
+    target = None if h0 is None else grad_h0
+    tensors = dict(
+        zip(BACKWARD, (a, h, h0, grad_h, grad_final, grad_a, grad_x, target), strict=True)
+    )
+    given = tuple((role, signature(t)) for role, t in tensors.items() if t is not None)
+    problem = backward_plan(given, axis, reverse, torch.get_num_threads()).native
+    if h.is_cuda:
+        launch(problem, tensors)
+    else:
+        pointers = {role: t.data_ptr() for role, t in tensors.items() if t is not None}
+        native.run(problem, native.pack(pointers))
+    return grad_a, grad_x, grad_h0
+
+
+def backward_layouts(
+    a: Signature, h: Signature, h0: Signature | None, x_dtype: torch.dtype
+) -> tuple[tuple[str, Signature], ...]:
+    """What `backward` is given and allocates for operands like these, where grad_h is laid out as `h`."""
+    h_like = _meta(h)
+    state = None if h0 is None else _meta(h0)
+    grads = empty_grads(_meta(a), h_like, state, x_dtype)
+    named = {"a": a, "h": h, "h0": h0, "grad_h": h}
+    named |= dict(zip(("grad_a", "grad_x"), map(signature, grads[:2]), strict=True))
+    named["grad_h0"] = None if h0 is None else signature(grads[2])
+    return tuple((role, value) for role in BACKWARD if (value := named.get(role)) is not None)
 
 
 #: Parts of a sum to one number; where each has so few elements, torch makes the sum on one thread.
@@ -359,14 +317,6 @@ def sum_to(gradient: Tensor, shape: Shape) -> Tensor:
     return (parts.sum() + flat[count - rest :].sum(dtype=wide)).reshape(shape)
 
 
-def copy(tensor: Any, shape: Shape) -> Any:
-    """A contiguous copy at full size, for strides or an address that libscanlib does not take; None stays None."""
-    return (
-        None
-        if tensor is None
-        else tensor.expand(shape).clone(memory_format=torch.contiguous_format)
-    )
-
-
-def _project(grad: Tensor, dtype: torch.dtype) -> Tensor:
-    return (grad.real if grad.is_complex() and not dtype.is_complex else grad).to(dtype)
+def cast(gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    """A gradient in the dtype of what it belongs to; the real part where that is real."""
+    return (gradient.real if gradient.is_complex() and not dtype.is_complex else gradient).to(dtype)

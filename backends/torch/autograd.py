@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from scanlib.backends._torch_ops import (
+from scanlib.backends.torch.ops import (
     LIBRARY,
     run_scan,
     run_scan_backward,
     scan_backward_op,
     scan_op,
 )
-from scanlib.backends._torch_run import sum_to
+from scanlib.backends.torch.run import cast, sum_to
 from scanlib.errors import DTypeError
 
 State = Tensor | None
@@ -299,11 +299,6 @@ def first(g: Tensor, axis: int, reverse: bool) -> Tensor:
     if g.shape[axis] == 0:
         return g.sum(axis)
     return g.select(axis, -1 if reverse else 0)
-
-
-def cast(gradient: Tensor, dtype: torch.dtype) -> Tensor:
-    """A gradient in the dtype of what it belongs to; the real part where that is real."""
-    return (gradient.real if gradient.is_complex() and not dtype.is_complex else gradient).to(dtype)
 
 
 def _zeros(like: Tensor) -> Tensor:

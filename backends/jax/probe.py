@@ -1,4 +1,4 @@
-"""Whether this JAX is as `_jax_internals` expects it: tried once, on a program of one operand that is never run."""
+"""Whether this JAX is as `internals` expects it: tried once, on a program of one operand that is never run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from scanlib.backends import _jax_internals as internals
-from scanlib.backends import _jax_views
+from scanlib.backends.jax import internals as internals
+from scanlib.backends.jax import views
 
 
 @functools.cache
@@ -21,7 +21,7 @@ def lost() -> tuple[str, ...]:
 
     def rule(ctx: Any, operand: Any) -> list[Any]:
         seen["compute type"] = internals.tells_compute_type(ctx)
-        base, view = _jax_views.look_through(operand)
+        base, view = views.look_through(operand)
         seen["view"] = view, internals.operation(base) is None
         return [operand]
 
@@ -42,7 +42,7 @@ def lost() -> tuple[str, ...]:
 
 
 def _rearranged(p: jax.Array) -> jax.Array:
-    """Every operation that `_jax_views` sees through."""
+    """Every operation that `views` sees through."""
     value = lax.rev(p[1:, ::2].T, (0,))
     return lax.broadcast_in_dim(value, (2, 3, 3), (1, 2)).reshape(2, 3, 1, 3)
 
@@ -50,7 +50,7 @@ def _rearranged(p: jax.Array) -> jax.Array:
 def _reasons(seen: dict[str, Any]) -> list[str]:
     here, error = internals.this_jax(), seen.get("error", "")
     reasons = []
-    if seen.get("view") != (_jax_views.View((2, 3, 1, 3), 10, (0, -2, 0, 6)), True):
+    if seen.get("view") != (views.View((2, 3, 1, 3), 10, (0, -2, 0, 6)), True):
         reasons.append(
             f"slices, transposes, flips and broadcasts are copied before the recurrence reads them: {here} does not "
             f"show what an operand is taken of{error}"

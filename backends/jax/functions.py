@@ -1,0 +1,93 @@
+"""JAX's own ways of `scanlib.backends.array_functions`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from scanlib.backends import array_functions
+from scanlib.backends.array_functions import at, convex, device_of, identity, part, parts
+
+Array = Any
+
+__all__ = [
+    "at",
+    "complex_of",
+    "convex",
+    "device_of",
+    "elu",
+    "identity",
+    "namespace",
+    "part",
+    "parts",
+    "positive",
+    "project",
+    "project_pair",
+    "project_to_complex",
+    "project_to_real",
+    "running_maximum",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "sqrt_capped",
+    "stop_gradient",
+    "tanh",
+]
+
+sigmoid = jax.nn.sigmoid
+softplus = jax.nn.softplus
+elu = jax.nn.elu
+tanh = jnp.tanh
+stop_gradient = lax.stop_gradient
+complex_of = lax.complex
+
+
+def namespace(array: Array) -> Any:
+    return jnp
+
+
+def positive(v: Array) -> Array:
+    return jnp.where(v >= 0, v + 0.5, jax.nn.sigmoid(v))
+
+
+def silu(v: Array) -> Array:
+    return v * jax.nn.sigmoid(v)
+
+
+def sqrt_capped(v: Array) -> Array:
+    steep = v <= 2.5e-7
+    root = jnp.sqrt(jnp.where(steep, jnp.ones_like(v), v))
+    line = jnp.sqrt(lax.stop_gradient(v)) + 1000 * (v - lax.stop_gradient(v))
+    return jnp.where(steep, line, root)
+
+
+def project(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    y = x @ weight
+    return y if bias is None else y + bias
+
+
+def project_pair(s: Array, x: Array, weight: Array, bias: Array | None = None) -> Array:
+    size = s.shape[-1]
+    return project(x, weight[size:, :], bias) + project(s, weight[:size, :])
+
+
+def project_to_complex(x: Array, weight: Array) -> Array:
+    y = project(x, jnp.concat([weight[:, :, 0], weight[:, :, 1]], axis=-1))
+    if y.dtype.itemsize == 2:
+        y = y.astype(jnp.float32)
+    n = weight.shape[1]
+    return lax.complex(y[..., :n], y[..., n:])
+
+
+def project_to_real(h: Array, weight: Array) -> Array:
+    return project(jnp.real(h), weight[:, 0, :]) - project(jnp.imag(h), weight[:, 1, :])
+
+
+def running_maximum(v: Array, axis: int, start: Array | None = None) -> Array:
+    v = lax.stop_gradient(v)
+    if start is None and v.shape[axis]:
+        return lax.cummax(v, axis)
+    return array_functions.running_maximum(v, axis, start)

@@ -1,0 +1,229 @@
+"""What NumPy's adapter and CuPy's share: arrays with strides in bytes and NumPy's dtypes, no autodiff, mutable outputs.
+
+`Strided` is an adapter over such a library. What it leaves to a subclass is where the arrays' memory is and what runs
+libscanlib on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scanlib.backends import array_functions
+from scanlib.backends.strided_plans import (
+    Access,
+    Signature,
+    backward_plan,
+    forward_plan,
+    native_order,
+    result_dtype,
+)
+from scanlib.call import Shape, axis_index, reduced_axes, resolve, resolve_vjp
+from scanlib.kinds import is_scalar
+from scanlib.native import NativeProblem
+from scanlib.overlap import Memory, check_out
+from scanlib.plan import Explanation, Output, Plan, contiguous_strides, copy_notes
+
+
+class Strided:
+    """An adapter for the library `xp`, whose arrays are of type `kind`."""
+
+    name: str
+    path: str
+    functions: Any = array_functions
+    access = Access()
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+        self.kind: type = xp.ndarray
+        self.empty = xp.empty
+
+    # ---- for subclasses
+
+    def address(self, array: Any) -> int:
+        """The address of the first element."""
+        raise NotImplementedError
+
+    def writable(self, array: Any) -> bool:
+        return True
+
+    def device(self, array: Any) -> str:
+        """Where `array` is, for `scanlib.explain`."""
+        raise NotImplementedError
+
+    def number(self, value: complex, dtype: np.dtype[Any]) -> Any:
+        """A Python number as an array without axes."""
+        return self.xp.full((), value, dtype)
+
+    def describe(self, problem: NativeProblem) -> str:
+        """Which kernel runs a problem, and how its work is cut."""
+        raise NotImplementedError
+
+    def run_forward(self, plan: Plan, *arrays: Any) -> None:
+        """Run a plan on the arrays of `roles.FORWARD`, None for what is absent."""
+        raise NotImplementedError
+
+    def run_backward(self, plan: Plan, arrays: dict[str, Any]) -> None:
+        """Run a plan on arrays by role."""
+        raise NotImplementedError
+
+    # ---- the adapter
+
+    def linear_recurrence(
+        self, a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
+    ) -> Any:
+        kind = self.kind
+        if type(a) is not kind or type(x) is not kind or h0 is not None:
+            a, x, h0 = self._arrays(a, x, h0)
+        if type(axis) is not int:
+            axis = axis_index(axis)
+        target = None if out is None else self._target(a, x, h0, axis, out)
+        # fmt: off
+        plan = forward_plan(a.shape, a.strides, a.dtype, x.shape, x.strides, x.dtype,
+                            None if h0 is None else _signature(h0), axis, reverse, return_final,
+                            None if target is None else _signature(target), self.access)
+        # fmt: on
+        outputs = plan.outputs
+        h = self._empty(outputs["h"]) if target is None else target
+        final = self._empty(outputs["final"]) if return_final else None
+        if plan.copies:
+            self._run_copied(plan, a=a, x=x, h=h, h0=h0, final=final)
+        else:
+            self.run_forward(plan, a, x, h, h0, final)
+        if out is not None:
+            h = out
+        return (h, final) if return_final else h
+
+    def linear_recurrence_vjp(
+        self, grad_h: Any, a: Any, h: Any, h0: Any, axis: Any, reverse: bool, grad_final: Any
+    ) -> tuple[Any, Any, Any]:
+        plain = self.xp.asarray
+        a, grad_h, _ = self._arrays(a, grad_h, None)
+        h = plain(h)
+        if is_scalar(h0):
+            h0 = self._number(h0, h.dtype)
+        arrays = {"a": a, "h": h, "h0": h0, "grad_h": grad_h, "grad_final": grad_final}
+        given = {role: plain(array) for role, array in arrays.items() if array is not None}
+        shapes = (given[role].shape if role in given else None for role in ("h0", "grad_final"))
+        call = resolve_vjp(grad_h.shape, a.shape, h.shape, *shapes, axis_index(axis))
+        result_dtype({role: array.dtype for role, array in given.items()})
+        signatures = tuple((role, _signature(array)) for role, array in given.items())
+        plan = backward_plan(call, bool(reverse), signatures, self.access)
+        results = {role: self._empty(output) for role, output in plan.outputs.items()}
+        self.run_backward(plan, self._readable(plan, given) | results)
+        grad_h0 = None
+        if "h0" in given:
+            own = given["h0"]
+            grad_h0 = sum_to(results["grad_h0"], own.shape, native_order(own.dtype))
+        return results["grad_a"], results["grad_x"], grad_h0
+
+    def explain(
+        self, a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool
+    ) -> Explanation:
+        a, x, h0 = self._arrays(a, x, h0)
+        state = None if h0 is None else _signature(h0)
+        # fmt: off
+        plan = forward_plan(*_signature(a), *_signature(x), state, axis_index(axis), reverse, False, None, self.access)
+        # fmt: on
+        if backward:
+            h = _signature_of(plan.outputs["h"])
+            given = {"a": _signature(a), "h": h, "grad_h": h} | (
+                {} if h0 is None else {"h0": state}
+            )
+            plan = backward_plan(plan.call, bool(reverse), tuple(given.items()), self.access)
+        notes = copy_notes(plan.copies)
+        return Explanation(
+            self.name, self.device(x), self.path, self.describe(plan.native), tuple(notes)
+        )
+
+    # ---- from arguments to arrays
+
+    def _arrays(self, a: Any, x: Any, h0: Any) -> tuple[Any, Any, Any]:
+        """Plain arrays: subclasses as asarray sees them, Python numbers in the dtype they are promoted to."""
+        given = {"a": a, "x": x} | ({} if h0 is None else {"h0": h0})
+        arrays = {
+            name: self.xp.asarray(value) for name, value in given.items() if not is_scalar(value)
+        }
+        if len(arrays) < len(given):
+            like = result_dtype({name: array.dtype for name, array in arrays.items()})
+            arrays |= {
+                name: self._number(value, like) for name, value in given.items() if is_scalar(value)
+            }
+        return arrays["a"], arrays["x"], arrays.get("h0")
+
+    def _number(self, value: complex, like: np.dtype[Any]) -> Any:
+        """A Python number as an array: of the dtype it meets, made complex where the number is (NEP 50)."""
+        return self.number(
+            value, np.result_type(like, np.complex64) if isinstance(value, complex) else like
+        )
+
+    # ---- running
+
+    def _empty(self, output: Output) -> Any:
+        shape, dtype, order = output
+        if order is None:
+            return self.empty(shape, dtype)
+        flat = self.empty([shape[axis] for axis in order], dtype)
+        return flat.transpose(sorted(range(len(order)), key=order.__getitem__))
+
+    def _readable(self, plan: Plan, arrays: dict[str, Any]) -> dict[str, Any]:
+        """The arrays, with a copy of each that the plan wants copied."""
+        copied = {role for role, _ in plan.copies}
+        return {
+            role: array.astype(native_order(array.dtype), order="C") if role in copied else array
+            for role, array in arrays.items()
+        }
+
+    def _run_copied(self, plan: Plan, **arrays: Any) -> None:
+        """Run a forward plan with copies to make, of `h` after it was computed."""
+        run = self._readable(plan, {r: v for r, v in arrays.items() if v is not None and r != "h"})
+        elsewhere = any(role == "h" for role, _ in plan.copies)
+        h = self._empty(plan.outputs["h"]) if elsewhere else arrays["h"]
+        self.run_forward(plan, run["a"], run["x"], h, run.get("h0"), arrays["final"])
+        if elsewhere:
+            self.xp.copyto(arrays["h"], h)
+
+    # ---- writing into `out`
+
+    def _target(self, a: Any, x: Any, h0: Any, axis: int | None, out: Any) -> Any:
+        """`out` as a plain array; raises where the result cannot be written to it."""
+        given = {"a": a, "x": x} | ({} if h0 is None else {"h0": h0})
+        call = resolve(a.shape, x.shape, None if h0 is None else h0.shape, axis)
+        dtype = result_dtype({role: array.dtype for role, array in given.items()})
+        target = self.xp.asarray(out)
+        memory = {role: self._memory(array) for role, array in given.items()}
+        check_out(self._memory(target), call.shape, dtype.name, memory)
+        return target
+
+    def _memory(self, array: Any) -> Memory:
+        return Memory(
+            self.address(array),
+            array.shape,
+            array.strides,
+            array.itemsize,
+            array.dtype.name,
+            self.writable(array),
+        )
+
+
+def sum_to(array: Any, shape: Shape, dtype: np.dtype[Any]) -> Any:
+    """Sum `array` over the axes along which `shape` was broadcast to it, in float64, and round it to `dtype` once."""
+    axes = reduced_axes(shape, array.shape)
+    if not axes:
+        return array
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # as libscanlib, which says nothing of infinities
+        wide = np.result_type(array.dtype, np.float64)
+        total = array.sum(axis=axes, dtype=wide, keepdims=True)
+        return total.reshape(shape).astype(dtype)
+
+
+def _signature(array: Any) -> Signature:
+    return array.shape, array.strides, array.dtype
+
+
+def _signature_of(output: Output) -> Signature:
+    shape, dtype, order = output
+    return shape, contiguous_strides(shape, dtype.itemsize, order), dtype

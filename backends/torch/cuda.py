@@ -1,0 +1,63 @@
+"""The CUDA kernels on torch's tensors: on the current stream, with scratch memory from torch's allocator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scanlib import gpu, native
+from scanlib.errors import DeviceError
+
+
+def launch(problem: native.NativeProblem, tensors: Mapping[str, Tensor | None]) -> None:
+    """Run a problem on tensors by role, all of one GPU; None for what is absent."""
+    first = tensors["a"]
+    assert first is not None
+    if torch.version.hip is not None:
+        raise DeviceError(
+            f"The tensors are on {first.device} of a PyTorch built for ROCm, and scanlib's kernels are for CUDA. "
+            "Move them with .to('cpu')."
+        )
+    index = first.get_device()
+    if index != torch.cuda.current_device():
+        with torch.cuda.device(index):
+            return launch(problem, tensors)
+    size = gpu.scratch_bytes(problem)
+    # Freed at once: torch's allocator gives it out again only to what follows on the same stream.
+    scratch = torch.empty(size, dtype=torch.uint8, device=first.device) if size else None
+    pointers = {role: t.data_ptr() for role, t in tensors.items() if t is not None}
+    address = 0 if scratch is None else scratch.data_ptr()
+    gpu.run(problem, _stream(index), address, native.pack(pointers))
+    return None
+
+
+def is_aligned(tensor: Tensor | None) -> bool:
+    """Whether the kernels, which access an element at once, can read this; only what is imported may lie otherwise."""
+    return tensor is None or tensor.data_ptr() % tensor.element_size() == 0
+
+
+def aligned(tensor: Any) -> Any:
+    """A tensor, copied if it is not aligned; None stays None."""
+    if is_aligned(tensor):
+        return tensor
+    copy = bytes_of(tensor).clone(memory_format=torch.contiguous_format)
+    return copy.view(tensor.dtype).squeeze(-1)
+
+
+def bytes_of(tensor: Tensor) -> Tensor:
+    """A view of a tensor's bytes, on one more axis at the end."""
+    size = tensor.element_size()
+    flat = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+    strides = (*(stride * size for stride in tensor.stride()), 1)
+    return flat.as_strided((*tensor.shape, size), strides, tensor.storage_offset() * size)
+
+
+def _current_stream(index: int) -> int:
+    return torch.cuda.current_stream(index).cuda_stream
+
+
+#: The handle of the current stream; torch's own, without the object around it, where this torch has that.
+_stream: Callable[[int], Any] = getattr(torch._C, "_cuda_getCurrentRawStream", _current_stream)

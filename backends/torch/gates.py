@@ -1,0 +1,200 @@
+"""Gated recurrences of torch's tensors on the CPU, in one pass: `scanlib.gates` says what they are.
+
+Gradients of the first order have a kernel too; those of higher order go through the same written out. So does all that
+is transformed or compiled: a compiler fuses the gates itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+
+from scanlib import native
+from scanlib.backends.torch import functions
+from scanlib.backends.torch.autograd import previous, scan
+from scanlib.backends.torch.ops import LIBRARY, ordinary, transformed
+from scanlib.call import DTYPES
+from scanlib.gates import BEFORE, GATED, GateForm, opened_by
+
+State = Tensor | None
+_CODES = {getattr(torch, name): DTYPES[name][0] for name in ("float32", "float64")}
+
+# `form` is a GateForm. `h` has the states the gradient needs; `output` is of shape (0,) where it is `h`.
+LIBRARY.define(
+    "gated_scan(Tensor columns, Tensor? initial, int axis, int[] form) -> (Tensor h, Tensor output, Tensor final)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+LIBRARY.define(
+    "gated_scan_backward(Tensor grad, Tensor? grad_final, Tensor columns, Tensor h, Tensor? initial, int axis, "
+    "int[] form) -> (Tensor grad_columns, Tensor grad_initial)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+_forward_op = torch.ops.scanlib.gated_scan.default
+_backward_op = torch.ops.scanlib.gated_scan_backward.default
+
+
+def gated_scan(
+    columns: Tensor, initial: State, axis: int, form: GateForm
+) -> tuple[Tensor, Tensor] | None:
+    """Output and final state, or None where there is no kernel for these tensors."""
+    if not (_plain(columns) and columns.is_contiguous()):
+        return None
+    if initial is not None:
+        state = (*columns.shape[:axis], *columns.shape[axis + 1 : -1], form.width)
+        if not _plain(initial) or initial.dtype != columns.dtype or initial.shape != state:
+            return None
+    if torch.is_grad_enabled() and (
+        columns.requires_grad or (initial is not None and initial.requires_grad)
+    ):
+        output, final = GatedScan.apply(columns, initial, axis, form)
+        return output, final
+    h, output, final = _forward_op(columns, initial, axis, form)
+    return output if form.reading == GATED else h, final
+
+
+def _plain(tensor: Any) -> bool:
+    """Whether this is an ordinary tensor on the CPU, in an ordinary call."""
+    if torch.compiler.is_compiling():
+        return False
+    return (
+        (type(tensor) is Tensor or type(tensor) is Parameter)
+        and tensor.is_cpu
+        and tensor.dtype in _CODES
+        and ordinary(tensor)
+        and not transformed()
+        and forward_ad._current_level < 0
+        and tensor.data_ptr() % tensor.element_size() == 0
+    )
+
+
+class GatedScan(torch.autograd.Function):
+    """(columns, initial, axis, form) -> (output, final)"""
+
+    @staticmethod
+    def forward(
+        ctx: Any, columns: Tensor, initial: State, axis: int, form: GateForm
+    ) -> tuple[Tensor, Tensor]:
+        h, output, final = _forward_op(columns, initial, axis, form)
+        ctx.axis, ctx.form = axis, form
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(columns, initial, h)
+        return output if form.reading == GATED else h, final
+
+    @staticmethod
+    def backward(ctx: Any, grad: State, grad_final: Tensor | None) -> Any:
+        columns, initial, h = ctx.saved_tensors
+        given = [g for g in (grad, grad_final) if g is not None]
+        if not given:
+            return None, None, None, None
+        if torch.is_grad_enabled() or not all(map(_plain, given)):
+            grads = _differentiable_backward(columns, initial, ctx.axis, ctx.form, grad, grad_final)
+            return *grads, None, None
+        grad = torch.zeros_like(h) if grad is None else grad
+        grad_columns, grad_initial = _backward_op(
+            grad, grad_final, columns, h, initial, ctx.axis, ctx.form
+        )
+        return grad_columns, None if initial is None else grad_initial, None, None
+
+
+def _differentiable_backward(
+    columns: Tensor, initial: State, axis: int, form: GateForm, grad: State, grad_final: State
+) -> tuple[State, State]:
+    """The gradients as differentiable functions of everything."""
+    create = torch.is_grad_enabled()
+    with torch.enable_grad():
+        results = zip(_written_out(columns, initial, axis, form), (grad, grad_final), strict=True)
+        outputs, grads = zip(*((y, g) for y, g in results if g is not None), strict=True)
+        inputs = [t for t in (columns, initial) if t is not None and t.requires_grad]
+        found = torch.autograd.grad(outputs, inputs, grads, create_graph=create, allow_unused=True)
+    of_columns = found[0] if columns.requires_grad else None
+    of_h0 = found[-1] if initial is not None and initial.requires_grad else None
+    return of_columns, of_h0
+
+
+def _written_out(
+    columns: Tensor, initial: State, axis: int, form: GateForm
+) -> tuple[Tensor, Tensor]:
+    """The same in torch's functions, which have derivatives of every order."""
+    decay, entering, output = opened_by(columns, form, functions)
+    h, final = scan(decay, entering, initial, axis, False, True, columns.dtype)
+    if form.reading == BEFORE:
+        h = previous(h, initial, axis, False)
+    return h if output is None or form.reading != GATED else output * h, final
+
+
+# ---- the operators on the CPU, and their shapes
+
+
+def _empty(columns: Tensor, axis: int, form: GateForm) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (*columns.shape[:-1], form.width)
+    h = columns.new_empty(shape)
+    output = columns.new_empty(shape if form.reading == GATED else (0,))
+    return h, output, columns.new_empty((*shape[:axis], *shape[axis + 1 :]))
+
+
+def _empty_grads(columns: Tensor, initial: State, form: GateForm) -> tuple[Tensor, Tensor]:
+    written = 2 + (form.at_input >= 0) + (form.reading == GATED)
+    all_written = written * form.width == columns.shape[-1]
+    grad_columns = torch.empty_like(columns) if all_written else torch.zeros_like(columns)
+    return grad_columns, columns.new_empty(() if initial is None else initial.shape)
+
+
+def _forward(
+    columns: Tensor, initial: State, axis: int, numbers: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    form = GateForm(*numbers)
+    h, output, final = _empty(columns, axis, form)
+    initial = None if initial is None else initial.contiguous()
+    y = output if form.reading == GATED else None
+    native.gated_forward(
+        _prepared(columns, axis, form), *map(_address, (columns, initial, h, y, final))
+    )
+    return h, output, final
+
+
+def _backward(
+    grad: Tensor,
+    grad_final: State,
+    columns: Tensor,
+    h: Tensor,
+    initial: State,
+    axis: int,
+    numbers: list[int],
+) -> tuple[Tensor, Tensor]:
+    form = GateForm(*numbers)
+    grad_columns, grad_initial = _empty_grads(columns, initial, form)
+    given = [None if t is None else t.contiguous() for t in (columns, h, initial, grad, grad_final)]
+    target = None if initial is None else grad_initial
+    native.gated_backward(
+        _prepared(columns, axis, form), *map(_address, (*given, grad_columns, target))
+    )
+    return grad_columns, grad_initial
+
+
+def _prepared(columns: Tensor, axis: int, form: GateForm) -> native.NativeGates:
+    code, threads = _CODES[columns.dtype], torch.get_num_threads()
+    return native.prepare_gates(form, code, columns.shape, axis, threads, openmp=True)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+LIBRARY.impl("gated_scan", _forward, "CPU")
+LIBRARY.impl("gated_scan_backward", _backward, "CPU")
+torch.library.register_fake(
+    "scanlib::gated_scan",
+    lambda columns, initial, axis, form: _empty(columns, axis, GateForm(*form)),
+    lib=LIBRARY,
+)
+torch.library.register_fake(
+    "scanlib::gated_scan_backward",
+    lambda grad, grad_final, columns, h, initial, axis, form: _empty_grads(
+        columns, initial, GateForm(*form)
+    ),
+    lib=LIBRARY,
+)
