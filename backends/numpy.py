@@ -36,6 +36,7 @@ def _find_holder_offset() -> int:
 _HOLDER_OFFSET = _find_holder_offset()
 _run = native.library().scanlib_cpu_run
 _pack = native.pack_forward
+_empty = np.empty
 
 
 def _address(array: Any) -> int:
@@ -67,9 +68,28 @@ class NumPy(Strided):
     def describe(self, problem: native.NativeProblem) -> str:
         return native.describe(problem)
 
-    def run_forward(self, plan: Plan, *arrays: Any) -> None:
-        if code := _run(plan.address, _pack(*map(_pointer, arrays))):
-            native.check(code)
+    def linear_recurrence(
+        self, a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
+    ) -> Any:
+        # The short way of what follows in `Strided`: for tiny arrays each step between would count.
+        plain = type(a) is type(x) is np.ndarray and (type(axis) is int or axis is None)
+        if plain and h0 is out is None and not return_final:
+            # fmt: off
+            plan = self.forward_plan(a.shape, a.strides, a.dtype, x.shape, x.strides, x.dtype,
+                                     None, axis, reverse, False, None)
+            # fmt: on
+            shape, dtype, order = plan.outputs["h"]
+            if order is None and not plan.copies:
+                h, of = _empty(shape, dtype), _pointer
+                if status := _run(plan.address, _pack(of(a), of(x), of(h), 0, 0)):
+                    native.check(status)
+                return h
+        return super().linear_recurrence(a, x, h0, axis, reverse, return_final, out)
+
+    def run_forward(self, plan: Plan, a: Any, x: Any, h: Any, initial: Any, final: Any) -> None:
+        of = _pointer
+        if status := _run(plan.address, _pack(of(a), of(x), of(h), of(initial), of(final))):
+            native.check(status)
 
     def run_backward(self, plan: Plan, arrays: dict[str, Any]) -> None:
         native.run(plan.native, native.pack({role: _pointer(v) for role, v in arrays.items()}))

@@ -6,6 +6,7 @@ libscanlib on it.
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,9 @@ class Strided:
         self.xp = xp
         self.kind: type = xp.ndarray
         self.empty = xp.empty
+        #: Plans of this adapter's calls, kept by all that they depend on.
+        self.forward_plan = lru_cache(1024)(partial(forward_plan, self.access))
+        self.backward_plan = lru_cache(1024)(partial(backward_plan, self.access))
 
     # ---- for subclasses
 
@@ -60,7 +64,7 @@ class Strided:
         """Which kernel runs a problem, and how its work is cut."""
         raise NotImplementedError
 
-    def run_forward(self, plan: Plan, *arrays: Any) -> None:
+    def run_forward(self, plan: Plan, a: Any, x: Any, h: Any, initial: Any, final: Any) -> None:
         """Run a plan on the arrays of `roles.FORWARD`, None for what is absent."""
         raise NotImplementedError
 
@@ -74,19 +78,22 @@ class Strided:
         self, a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
     ) -> Any:
         kind = self.kind
-        if type(a) is not kind or type(x) is not kind or h0 is not None:
+        plain = type(a) is type(x) is kind and (h0 is None or type(h0) is kind)
+        if not plain:
             a, x, h0 = self._arrays(a, x, h0)
         if type(axis) is not int:
             axis = axis_index(axis)
         target = None if out is None else self._target(a, x, h0, axis, out)
         # fmt: off
-        plan = forward_plan(a.shape, a.strides, a.dtype, x.shape, x.strides, x.dtype,
-                            None if h0 is None else _signature(h0), axis, reverse, return_final,
-                            None if target is None else _signature(target), self.access)
+        plan = self.forward_plan(a.shape, a.strides, a.dtype, x.shape, x.strides, x.dtype,
+                                 None if h0 is None else _signature(h0), axis, reverse, return_final,
+                                 None if target is None else _signature(target))
         # fmt: on
-        outputs = plan.outputs
-        h = self._empty(outputs["h"]) if target is None else target
-        final = self._empty(outputs["final"]) if return_final else None
+        h = target
+        if h is None:
+            shape, dtype, order = plan.outputs["h"]
+            h = self.empty(shape, dtype) if order is None else self._empty(plan.outputs["h"])
+        final = self._empty(plan.outputs["final"]) if return_final else None
         if plan.copies:
             self._run_copied(plan, a=a, x=x, h=h, h0=h0, final=final)
         else:
@@ -109,7 +116,7 @@ class Strided:
         call = resolve_vjp(grad_h.shape, a.shape, h.shape, *shapes, axis_index(axis))
         result_dtype({role: array.dtype for role, array in given.items()})
         signatures = tuple((role, _signature(array)) for role, array in given.items())
-        plan = backward_plan(call, bool(reverse), signatures, self.access)
+        plan = self.backward_plan(call, bool(reverse), signatures)
         results = {role: self._empty(output) for role, output in plan.outputs.items()}
         self.run_backward(plan, self._readable(plan, given) | results)
         grad_h0 = None
@@ -124,14 +131,14 @@ class Strided:
         a, x, h0 = self._arrays(a, x, h0)
         state = None if h0 is None else _signature(h0)
         # fmt: off
-        plan = forward_plan(*_signature(a), *_signature(x), state, axis_index(axis), reverse, False, None, self.access)
+        plan = self.forward_plan(*_signature(a), *_signature(x), state, axis_index(axis), reverse, False, None)
         # fmt: on
         if backward:
             h = _signature_of(plan.outputs["h"])
             given = {"a": _signature(a), "h": h, "grad_h": h} | (
                 {} if h0 is None else {"h0": state}
             )
-            plan = backward_plan(plan.call, bool(reverse), tuple(given.items()), self.access)
+            plan = self.backward_plan(plan.call, bool(reverse), tuple(given.items()))
         notes = copy_notes(plan.copies)
         return Explanation(
             self.name, self.device(x), self.path, self.describe(plan.native), tuple(notes)

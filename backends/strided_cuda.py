@@ -39,8 +39,8 @@ class StridedCuda(Strided):
     def describe(self, problem: native.NativeProblem) -> str:
         return gpu.describe(problem)
 
-    def run_forward(self, plan: Plan, *arrays: Any) -> None:
-        self.run_backward(plan, dict(zip(FORWARD, arrays, strict=True)))
+    def run_forward(self, plan: Plan, a: Any, x: Any, h: Any, initial: Any, final: Any) -> None:
+        self.run_backward(plan, dict(zip(FORWARD, (a, x, h, initial, final), strict=True)))
 
     def run_backward(self, plan: Plan, arrays: dict[str, Any]) -> None:
         size = gpu.scratch_bytes(plan.native)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -32,8 +31,8 @@ class Access(NamedTuple):
     whole_elements: bool = False
 
 
-@functools.lru_cache(maxsize=1024)
 def forward_plan(
+    access: Access,
     a_shape: Shape,
     a_strides: Shape,
     a_dtype: np.dtype[Any],
@@ -45,7 +44,6 @@ def forward_plan(
     reverse: bool,
     return_final: bool,
     out: Signature | None,
-    access: Access,
 ) -> Plan:
     """The plan of a call on arrays with these signatures."""
     given = {"a": (a_shape, a_strides, a_dtype), "x": (x_shape, x_strides, x_dtype)}
@@ -62,9 +60,8 @@ def forward_plan(
     return _plan(call, given, outputs, access, reverse=reverse)
 
 
-@functools.lru_cache(maxsize=1024)
 def backward_plan(
-    call: Call, reverse: bool, signatures: tuple[tuple[str, Signature], ...], access: Access
+    access: Access, call: Call, reverse: bool, signatures: tuple[tuple[str, Signature], ...]
 ) -> Plan:
     """The plan of a gradient from operands by role with these signatures."""
     given = dict(signatures)

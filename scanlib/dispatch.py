@@ -27,16 +27,19 @@ except ModuleNotFoundError as error:
 _adapters: dict[tuple[type, ...], Adapter] = {}
 
 
-def adapter_for(a: Any, x: Any, **others: Any) -> Adapter:
-    """The adapter for a call with these arguments; raises `ArrayKindError` where they do not belong together."""
-    types = type(a), type(x), *map(type, others.values())
-    return _adapters.get(types) or _find(types, {"a": a, "x": x, **others})
+def adapter_for(names: tuple[str, ...], *arguments: Any) -> Adapter:
+    """The adapter for a call with these arguments; raises `ArrayKindError` where they do not belong together.
+
+    Those that may be left out (`roles.OPTIONAL`, and out) may be None.
+    """
+    types = tuple(map(type, arguments))
+    return _adapters.get(types) or _find(types, dict(zip(names, arguments, strict=True)))
 
 
-def adapter_for_gradient(**given: Any) -> Adapter:
-    """The same for `linear_recurrence_vjp`."""
-    types = tuple(map(type, given.values()))
-    return _adapters.get(types) or _find(types, given)
+def adapter_for_two(a: Any, x: Any) -> Adapter:
+    """The same for the two that every call has, in less time."""
+    types = type(a), type(x)
+    return _adapters.get(types) or _find(types, {"a": a, "x": x})
 
 
 def _tracing() -> bool:

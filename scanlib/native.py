@@ -141,7 +141,7 @@ def load(path: Path) -> ctypes.CDLL:
         ctypes.c_int32,
         pointer,
     ]
-    lib.scanlib_cpu_run.argtypes = [pointer] * 2
+    lib.scanlib_cpu_run.argtypes = [pointer, text]  # the latter as a table of pointers
     lib.scanlib_cpu_gated_forward.argtypes = [pointer] * 6
     lib.scanlib_cpu_gated_backward.argtypes = [pointer] * 8
     lib.scanlib_cpu_set_openmp.argtypes = [pointer]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scanlib.dispatch import adapter_for, adapter_for_gradient
+from scanlib.dispatch import adapter_for, adapter_for_two
 from scanlib.plan import Explanation
 
 
@@ -97,8 +97,9 @@ def linear_recurrence(
     >>> scanlib.linear_recurrence(0.9, np.array([0.0, 0.0, 1.0]), reverse=True)
     array([0.81, 0.9 , 1.  ])
     """
-    others = {} if h0 is None and out is None else {"h0": h0, "out": out}
-    adapter = adapter_for(a, x, **others)
+    names = "a", "x", "h0", "out"
+    two = h0 is out is None
+    adapter = adapter_for_two(a, x) if two else adapter_for(names, a, x, h0, out)
     return adapter.linear_recurrence(a, x, h0, axis, reverse, return_final, out)
 
 
@@ -166,7 +167,8 @@ def linear_recurrence_vjp(
     >>> grad_x
     array([0.25, 0.5 , 1.  ])
     """
-    adapter = adapter_for_gradient(grad_h=grad_h, a=a, h=h, h0=h0, grad_final=grad_final)
+    names = "grad_h", "a", "h", "h0", "grad_final"
+    adapter = adapter_for(names, grad_h, a, h, h0, grad_final)
     return adapter.linear_recurrence_vjp(grad_h, a, h, h0, axis, reverse, grad_final)
 
 
@@ -200,4 +202,5 @@ def explain(
     >>> scanlib.explain(np.ones((4, 100)), np.ones((4, 100)), axis=1).path
     'libscanlib (cpu)'
     """
-    return adapter_for(a, x, h0=h0).explain(a, x, h0, axis, reverse, backward)
+    adapter = adapter_for(("a", "x", "h0"), a, x, h0)
+    return adapter.explain(a, x, h0, axis, reverse, backward)

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from scanlib.errors import ArrayKindError
+from scanlib.roles import INITIAL
 
 ACCEPTED = "NumPy, CuPy, PyTorch, JAX or other array-API arrays"
 
@@ -50,7 +51,7 @@ def not_taken(value: Any, name: str) -> ArrayKindError:
         advice = (
             "If its values are in memory, pass the array that holds them, which its library gives. If they are "
             "computed or loaded when asked for, go through time stretch by stretch: load one, and pass its final state "
-            "(return_final=True) to the next as its initial one."
+            f"(return_final=True) to the next as {INITIAL}."
         )
     return ArrayKindError(f"{name} is of type {type_name(cls)}; scanlib takes {ACCEPTED}. {advice}")
 

@@ -24,7 +24,6 @@ from native_build import ROOT
 
 from scanlib import compiler, gpu, kinds, native
 from scanlib.backends.strided_cuda import StridedCuda
-from scanlib.backends.strided_plans import backward_plan, forward_plan
 
 KEPT = ROOT / "build" / "tests-emulated"
 CUDA, EMULATION = ROOT / "cuda", Path(__file__).parent / "emulation"
@@ -160,8 +159,8 @@ def tuned(**numbers: int) -> Iterator[None]:
 
 def _forget() -> None:
     """Problems that are kept know the size of the scratch memory that they needed."""
-    forward_plan.cache_clear()
-    backward_plan.cache_clear()
+    adapter().forward_plan.cache_clear()
+    adapter().backward_plan.cache_clear()
 
 
 # ---- arrays

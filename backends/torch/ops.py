@@ -92,23 +92,47 @@ _tracing = torch._C._get_tracing_state
 _is_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
-def is_plain_call(first: Any, second: Any, *others: Any) -> bool:
-    """Whether these are plain tensors of one CPU or GPU (later ones may be None) that nothing in torch watches."""
-    if not (
-        (type(first) is Tensor or type(first) is Parameter)
-        and (type(second) is Tensor or type(second) is Parameter)
-        and ((first.is_cpu and second.is_cpu) or _on_one_gpu(first, second))
-        and not first.is_neg()
-        and not second.is_neg()
+def is_plain_call(*tensors: Any) -> bool:
+    """Whether these are plain tensors of one CPU or GPU (some may be None) that nothing in torch watches."""
+    if (
+        transformed()
+        or _function_modes()
+        or _dispatch_modes()
+        or forward_ad._current_level >= 0
+        or _tracing() is not None
     ):
         return False
-    if transformed() or _function_modes() or _dispatch_modes() or forward_ad._current_level >= 0:
-        return False
-    if torch.is_grad_enabled() and (first.requires_grad or second.requires_grad):
-        return False
-    if not all(other is None or is_plain_call(first, other) for other in others):
-        return False
-    return ordinary(first) and ordinary(second) and _tracing() is None
+    recording, device = torch.is_grad_enabled(), -2
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if type(tensor) is not Tensor and type(tensor) is not Parameter:
+            return False
+        if recording and tensor.requires_grad:
+            return False
+        # The keys by which torch finds a tensor's kernels tell all that `_plain_device` asks for.
+        keys = _dispatch_keys(tensor).raw_repr()
+        own = _PLAIN.get(keys)
+        if own is None:
+            own = _PLAIN[keys] = _plain_device(tensor)
+        if own is GPU:
+            own = tensor.get_device()
+        if own is NOT_PLAIN or (own != device and device != -2):
+            return False
+        device = own
+    return True
+
+
+NOT_PLAIN, CPU, GPU = None, -1, "GPU"
+_dispatch_keys = torch._C._dispatch_keys
+#: What tensors of given keys are: on the CPU, on some GPU, or not plain.
+_PLAIN: dict[int, Any] = {}
+
+
+def _plain_device(tensor: Tensor) -> Any:
+    if tensor.is_neg() or not ordinary(tensor):
+        return NOT_PLAIN
+    return CPU if tensor.is_cpu else GPU if tensor.is_cuda else NOT_PLAIN
 
 
 def run_scan(a: Tensor, x: Tensor, h0: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -123,10 +147,6 @@ def run_scan_backward(
     if is_plain_call(a, h, h0, grad_h, grad_final):
         return backward(grad_h, grad_final, a, h, h0, *rest)
     return scan_backward_op(grad_h, grad_final, a, h, h0, *rest)
-
-
-def _on_one_gpu(first: Tensor, second: Tensor) -> bool:
-    return first.is_cuda and second.is_cuda and first.get_device() == second.get_device()
 
 
 def ordinary(tensor: Tensor) -> bool:

@@ -205,7 +205,8 @@ def forward(
     out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Run the forward kernel on tensors of one device that hold plain values (no conjugate or negative bit)."""
-    if x.is_cuda and not (is_aligned(a) and is_aligned(x) and is_aligned(h0) and is_aligned(out)):
+    cuda = x.is_cuda
+    if cuda and not (is_aligned(a) and is_aligned(x) and is_aligned(h0) and is_aligned(out)):
         a, x, h0 = map(aligned, (a, x, h0))
         h, final = forward(a, x, h0, axis, reverse, return_final, dtype)
         if out is not None:
@@ -229,7 +230,7 @@ def forward(
     if empty:
         if final is not None:
             final.zero_() if h0 is None else final.copy_(h0)
-    elif h.is_cuda:
+    elif cuda:
         launch(made.native, dict(zip(FORWARD, (a, x, h, h0, final), strict=True)))
     else:
         pointers = _pack(
