@@ -12,7 +12,7 @@ JOBS   ?= auto
 TORCH  ?=
 
 PACKAGE = pyproject.toml CMakeLists.txt $(wildcard cmake/* native/* cuda/*.h)
-CXX_SOURCES = $(wildcard native/*.cpp native/*.h cuda/*.cu cuda/*.cuh cuda/*.h bench/*.cu \
+CXX_SOURCES = $(wildcard native/*.cpp native/*.h cuda/*.cu cuda/*.cuh cuda/*.h bench/gpu/*.cu \
                 tests/native/*.cpp tests/native/*.h tests/native/*.c tests/emulation/*.cpp tests/emulation/*.h)
 
 PYTEST  = $(BIN)/pytest -n $(JOBS) --maxprocesses 8 --durations=25
@@ -54,23 +54,23 @@ lint: $(VENV)/.extra-dev
 	cd build/typed && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p scanlib
 
 bench: $(VENV)/.torchlpc
-	$(BIN)/python bench/run.py $(ARGS)
+	$(BIN)/python bench/cpu/run.py $(ARGS)
 
 # For another machine, whose NVRTC may be of another version: make gpu-prepare ARGS="--nvrtc 13.0.88 --architecture 90"
 gpu-prepare: $(VENV)/.extra-test
-	$(BIN)/python bench/gpu_prepare.py $(ARGS)
+	$(BIN)/python bench/gpu/prepare.py $(ARGS)
 
 # In the Python that is there, with its torch, JAX and CuPy: nothing is installed or downloaded.
 gpu-check:
-	$(PYTHON) bench/gpu_check.py $(ARGS)
+	$(PYTHON) bench/gpu/check.py $(ARGS)
 
 gpu-paper: gpu-table2 gpu-million
 
 gpu-table2:
-	$(PYTHON) bench/gpu_paper.py table2 $(ARGS)
+	$(PYTHON) experiments/gpu_paper.py table2 $(ARGS)
 
 gpu-million:
-	$(PYTHON) bench/gpu_paper.py million $(ARGS)
+	$(PYTHON) experiments/gpu_paper.py million $(ARGS)
 
 docs: $(VENV)/.extra-docs
 	$(BIN)/sphinx-build -W -q docs docs/_build

@@ -1,1 +1,1 @@
-"""Benchmarks: the price of an add, peers side by side, and accuracy. Run with `python bench/run.py`."""
+"""Benchmarks: the price of an add, peers side by side, and accuracy. Run with `python bench/cpu/run.py`."""

@@ -1,6 +1,6 @@
 """Draws docs/images/gradients.png: which coefficient multiplies what, forward and backward, in both directions.
 
-Run with `python docs/make_pictures.py`. The pictures of the benchmarks come from `python bench/run.py --draw`.
+Run with `python docs/make_pictures.py`. The pictures of the benchmarks come from `python bench/cpu/run.py --draw`.
 """
 
 from __future__ import annotations

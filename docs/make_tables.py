@@ -205,12 +205,12 @@ def _bench(name: str) -> ModuleType:
 
 
 def _summed_up(stage: str, rows: list[Row]) -> str:
-    return "\n".join(_bench("gpu_summary").SECTIONS[stage](rows))
+    return "\n".join(_bench("gpu.summary").SECTIONS[stage](rows))
 
 
 def _gpu(stage: str) -> tuple[str, list[Row]]:
     """The card of the newest results of a GPU, and their rows of a stage."""
-    report = _bench("gpu_report")
+    report = _bench("gpu.report")
 
     def header(path: Path) -> Row:
         return next(line["header"] for line in report.lines(path) if "header" in line)
@@ -263,7 +263,7 @@ def _module(path: Path) -> ModuleType:
 
 
 def _report() -> Report:
-    path = _module(ROOT / "bench" / "plot.py").newest()
+    path = _module(ROOT / "bench" / "core" / "plot.py").newest()
     report: Report = json.loads(path.read_text())
     return report
 

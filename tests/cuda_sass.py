@@ -42,7 +42,7 @@ LAYOUTS = ("columns", "rows")
 
 def programs(log2: int = LOG2) -> Iterator[Program]:
     """The six shapes, dense and contiguous, forward and backward."""
-    from bench.shapes import shapes
+    from bench.core.shapes import shapes
 
     for dtype in ARRAYS:
         for case in shapes(log2):

@@ -17,7 +17,7 @@ import sass
 from sass import Block, Instruction, Loop
 
 if TYPE_CHECKING:
-    from bench.shapes import Case
+    from bench.core.shapes import Case
 
 # ---- the model's numbers, all of them; docs/gpu-model.md says where they come from
 

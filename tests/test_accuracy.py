@@ -12,8 +12,8 @@ from capabilities import Backend
 from matrix import MEMBERS, Member
 from oracle import Array
 
-from bench import accuracy
-from bench.accuracy import Case, Inputs
+from bench.cpu import accuracy
+from bench.cpu.accuracy import Case, Inputs
 
 #: The most that a parallel scan may lose, as a multiple of the serial loop's largest error.
 MOST = 2.0
@@ -94,7 +94,7 @@ def test_jax_operations(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", accuracy.DTYPES)
 def test_a_million_steps(kind: str) -> None:
-    """Every decay in every layout, each one way; bench/accuracy.py takes all ways."""
+    """Every decay in every layout, each one way; bench/cpu/accuracy.py takes all ways."""
     lib = MEMBERS[Backend.NUMPY](Backend.NUMPY)
     for decay, work in zip(accuracy.DECAYS, itertools.cycle(accuracy.WORKS), strict=False):
         check(lib, Case(kind, decay, 1_000_000, 16, work), list(accuracy.LAYOUTS))

@@ -1,4 +1,4 @@
-"""bench/compare.py: two libraries in one process, each called as often as the other, by all of an adapter's calls."""
+"""bench/cpu/compare.py: two libraries in one process, each called as often as the other, by all calls of an adapter."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_both_libraries_are_called_as_often(tmp_path: Path) -> None:
         path.write_bytes(native.library_path().read_bytes())
     output = tmp_path / "result.json"
     # fmt: off
-    command = [sys.executable, "-c", COUNT, ROOT / "bench" / "compare.py", *paths, "--log2", "21",
+    command = [sys.executable, "-c", COUNT, ROOT / "bench" / "cpu" / "compare.py", *paths, "--log2", "21",
                "--libraries", "numpy", "--seconds", "0.01", "--visits", "1", "--output", output]
     # fmt: on
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)

@@ -59,14 +59,14 @@ def test_no_program_spills(architecture: int, half: int) -> None:
 @pytest.mark.parametrize("version", ["13.0.88", "12.4.127"])
 def test_older_compilers_take_the_source(version: str, tmp_path: Path) -> None:
     """Of every twelfth kind of program one: what a newer NVRTC takes, an older one may refuse."""
-    from bench import gpu_prepare
+    from bench.gpu import prepare as gpu_prepare
 
     with Path(os.devnull).open("w") as log:
         nvrtc = gpu_prepare.nvrtc(version, tmp_path, log)
     kinds = list(cuda_gate.kinds(cuda_gate.programs()).values())
     wanted = [alike[index % len(alike)] for index, alike in list(enumerate(kinds))[3::12]]
     (tmp_path / "programs").write_text("\n".join(wanted))
-    command = [sys.executable, "-m", "bench.gpu_programs", str(tmp_path / "programs")]
+    command = [sys.executable, "-m", "bench.gpu.programs", str(tmp_path / "programs")]
     command += ["--nvrtc", str(nvrtc), "--output", str(tmp_path)]
     environment = {**os.environ, "SCANLIB_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(

@@ -13,7 +13,7 @@ import sass
 from cuda_sass import KERNEL
 from gpu_model import Program
 
-from bench.shapes import Case
+from bench.core.shapes import Case
 from scanlib import compiler
 
 MISSING = compiler.unavailable() or sass.unavailable()

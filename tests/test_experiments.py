@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 def checkout(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The folders of the checkout as modules, and none of them left imported."""
     before = set(sys.modules)
-    monkeypatch.setattr(sys, "path", [str(ROOT / "examples"), *sys.path, str(ROOT)])
+    monkeypatch.setattr(sys, "path", [str(ROOT / "experiments"), *sys.path, str(ROOT)])
     yield
     for name in set(sys.modules) - before:
-        if str(ROOT / "examples") in str(getattr(sys.modules[name], "__file__", "")):
+        if str(ROOT / "experiments") in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
 
 
@@ -106,7 +106,7 @@ def test_a_latching_start_is_what_it_says(library: str) -> None:
 def test_a_run_converges_stops_and_goes_on(tmp_path: Path) -> None:
     import long_dependency
 
-    from bench import experiment
+    from experiments import experiment
 
     options = argparse.Namespace(
         output=tmp_path, fresh=False, iterations=4000, time_limit=math.inf, held_out=50
@@ -130,7 +130,7 @@ def test_a_run_converges_stops_and_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("axis", [0, 1])
 def test_serial_scans_are_the_recurrence(axis: int) -> None:
     import scanlib
-    from bench import serial_scan
+    from experiments import serial_scan
 
     random = torch.Generator().manual_seed(0)
     a, x = (torch.rand((5, 6, 3), generator=random).requires_grad_() for _ in range(2))
@@ -147,7 +147,7 @@ def test_serial_scans_are_the_recurrence(axis: int) -> None:
 
 
 def test_table2_replaces_the_scan_of_every_layer(tmp_path: Path) -> None:
-    from bench import table2
+    from experiments import table2
 
     calls = []
 

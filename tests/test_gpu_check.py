@@ -14,21 +14,18 @@ import pytest
 from native_build import ROOT
 
 sys.path.insert(0, str(ROOT))
-from bench import (
-    gpu_check,
-    gpu_environment,
-    gpu_report,
-    gpu_stages,
-    gpu_summary,
-    machine,
-    progress,
-)
-from bench.gpu_stages import Stage
+from bench.core import machine, progress
+from bench.gpu import check as gpu_check
+from bench.gpu import environment as gpu_environment
+from bench.gpu import report as gpu_report
+from bench.gpu import stages as gpu_stages
+from bench.gpu import summary as gpu_summary
+from bench.gpu.stages import Stage
 
 
 def check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(ROOT / "bench" / "gpu_check.py"), *arguments],
+        [sys.executable, str(ROOT / "bench" / "gpu" / "check.py"), *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -90,7 +87,7 @@ sys.path.append({root!r})
 for number in list(signal.Signals):
     try: signal.signal(number, signal.SIG_IGN)
     except (OSError, ValueError): pass
-from bench import progress
+from bench.core import progress
 progress.enter("float32 (8, 4096) axis 1")
 print("began", flush=True)
 if os.fork() == 0:
@@ -204,7 +201,7 @@ def test_a_killed_process_loses_no_row(tmp_path: Path) -> None:
 import os, signal, sys
 from pathlib import Path
 sys.path.append({str(ROOT)!r})
-from bench import gpu_report
+from bench.gpu import report as gpu_report
 report = gpu_report.Report("price", Path({str(path)!r}))
 def last():
     os.kill(os.getpid(), signal.SIGKILL)

@@ -16,10 +16,15 @@ from scanlib import gpu
 from scanlib.errors import NativeError
 
 sys.path.insert(0, str(ROOT))
-from bench import gpu_direct, gpu_profile, gpu_report, gpu_stress, gpu_sweep, libraries
-from bench.reference import WrongResultError
-from bench.shapes import Case
-from bench.timing import Budget, interleaved
+from bench.core import libraries
+from bench.core.reference import WrongResultError
+from bench.core.shapes import Case
+from bench.core.timing import Budget, interleaved
+from bench.gpu import direct as gpu_direct
+from bench.gpu import profile as gpu_profile
+from bench.gpu import report as gpu_report
+from bench.gpu import stress as gpu_stress
+from bench.gpu import sweep as gpu_sweep
 
 
 def cell(knob: str, value: int, work: str, ratio: float, noise: float = 0.0) -> dict[str, Any]:

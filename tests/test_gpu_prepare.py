@@ -16,7 +16,8 @@ from native_build import ROOT
 from scanlib import compiler
 
 sys.path.insert(0, str(ROOT))
-from bench import gpu_check, gpu_report
+from bench.gpu import check as gpu_check
+from bench.gpu import report as gpu_report
 
 pytestmark = [
     pytest.mark.skipif(bool(compiler.unavailable()), reason=compiler.unavailable()),
@@ -29,7 +30,7 @@ def run(tmp_path: Path, script: str, *arguments: str | Path) -> str:
     environment = {**os.environ, "GPU_CHECK_WORK": str(tmp_path / script)}
     for name in ("SCANLIB_CACHE_DIR", "SCANLIB_CUDA_COMPILE"):
         environment.pop(name, None)
-    command = [sys.executable, ROOT / "bench" / script, *arguments]
+    command = [sys.executable, ROOT / "bench" / "gpu" / script, *arguments]
     done = subprocess.run(
         [str(part) for part in command],
         env=environment,
@@ -46,7 +47,7 @@ def rehearsed(tmp_path: Path, prepared: Path, *only: str) -> dict[str, Any]:
     """The summary of a rehearsal."""
     output = tmp_path / "results"
     given = ["--rehearse", "--minutes", "600", "--prepared", prepared, "--output", output]
-    run(tmp_path, "gpu_check.py", *given, *(["--only", *only] if only else []))
+    run(tmp_path, "check.py", *given, *(["--only", *only] if only else []))
     assert len(list(output.iterdir())) <= 8
     summary = json.loads((output / "summary.json").read_text())
     return summary | {"found": gpu_report.read(output / gpu_report.FILE)}
@@ -54,9 +55,7 @@ def rehearsed(tmp_path: Path, prepared: Path, *only: str) -> dict[str, Any]:
 
 def test_nothing_is_compiled_twice_wherever_the_folder_lies(tmp_path: Path) -> None:
     prepared, moved = tmp_path / "prepared", tmp_path / "elsewhere" / "prepared"
-    said = run(
-        tmp_path, "gpu_prepare.py", "--no-library", "--only", "profile", "--prepared", prepared
-    )
+    said = run(tmp_path, "prepare.py", "--no-library", "--only", "profile", "--prepared", prepared)
     programs = json.loads((prepared / "programs.json").read_text())
     assert programs["of"] == {"profile": programs["programs"]}
     # Of two dtypes, two directions and three shapes.
@@ -71,7 +70,7 @@ def test_nothing_is_compiled_twice_wherever_the_folder_lies(tmp_path: Path) -> N
     }
     assert summary["found"]["profile"].left_out == ["counters: rehearsal"]
     assert summary["compiled"] == 0
-    cache = tmp_path / "gpu_check.py" / "cache"
+    cache = tmp_path / "check.py" / "cache"
     kept = [path for path in cache.rglob("*") if path.stat().st_size > 10_000]
     assert len(kept) == 12
     kept[0].unlink()
@@ -81,7 +80,7 @@ def test_nothing_is_compiled_twice_wherever_the_folder_lies(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_every_stage_of_a_rehearsal_runs_or_says_why_not(tmp_path: Path) -> None:
     prepared = tmp_path / "prepared"
-    run(tmp_path, "gpu_prepare.py", "--no-library", "--no-tests", "--prepared", prepared)
+    run(tmp_path, "prepare.py", "--no-library", "--no-tests", "--prepared", prepared)
     summary = rehearsed(tmp_path, prepared)
     planned = [stage.name for stage in gpu_check.plan(gpu_check.parse(["--rehearse"]))]
     assert [step["name"] for step in summary["steps"]] == planned
@@ -101,12 +100,12 @@ def test_every_stage_of_a_rehearsal_runs_or_says_why_not(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_the_programs_of_tests_are_found_on_the_cpu(tmp_path: Path) -> None:
-    """One test of each kind, as `gpu_prepare.py` has all of them run."""
+    """One test of each kind, as `make gpu-prepare` has all of them run."""
     record = tmp_path / "programs.txt"
     record.write_text("")
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     # fmt: off
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "bench.recorded_tests",
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "bench.gpu.recorded_tests",
                str(ROOT / "tests" / "test_gpu.py"), "-k", "every_kernel and float32 and cupy", "-m", "gpu"]
     # fmt: on
     done = subprocess.run(

@@ -12,9 +12,9 @@ from native_build import ROOT
 import scanlib
 
 sys.path.insert(0, str(ROOT))
-from bench import libraries, price, reference, shapes
-from bench.shapes import Case
-from bench.timing import Budget
+from bench.core import libraries, price, reference, shapes
+from bench.core.shapes import Case
+from bench.core.timing import Budget
 
 CASES = [
     Case((3, 5000, 7), 1),
