@@ -64,6 +64,9 @@ struct CudaTuning {
   int64_t many_lanes = 65536;   // neighbouring sequences of which each gets a thread
 };
 
+// Those in force.
+extern CudaTuning g_tuning;
+
 // SCANLIB_OK, SCANLIB_E_ARGUMENT, SCANLIB_E_ALIGNMENT or SCANLIB_E_OVERFLOW. A problem without elements to write has no launches.
 int plan_cuda(const scanlib_problem &problem, CudaPlan *plan);
 

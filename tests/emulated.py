@@ -174,7 +174,6 @@ class _Namespace:
     """What the adapter uses of an array library."""
 
     ndarray = EmulatedArray
-    broadcast_to = staticmethod(functools.partial(np.broadcast_to, subok=True))
     copyto = staticmethod(np.copyto)
 
     @staticmethod
@@ -187,10 +186,6 @@ class _Namespace:
     @staticmethod
     def asarray(value: Any) -> EmulatedArray:
         return np.asarray(value).view(EmulatedArray)
-
-    @staticmethod
-    def array(value: Any, order: Any) -> EmulatedArray:
-        return np.array(value, order=order).view(EmulatedArray)
 
     @staticmethod
     def full(shape: Any, value: Any, dtype: Any) -> EmulatedArray:

@@ -18,7 +18,7 @@ from special_values import backward_agrees, forward_agrees
 
 import scanlib
 
-#: The table of native/cuda_plan.cpp: (what explain says, shape, axis, further numbers).
+#: The table of native/cuda_cut.cpp: (what explain says, shape, axis, further numbers).
 PLANS: list[tuple[str, tuple[int, ...], int, dict[str, int]]] = [
     ("look-back over rows", (5003,), 0, {}),
     ("look-back over rows", (3, 1501), 1, {}),

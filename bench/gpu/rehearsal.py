@@ -43,15 +43,10 @@ class _Namespace:
 
     ndarray = Array
     empty = staticmethod(empty)
-    broadcast_to = staticmethod(functools.partial(np.broadcast_to, subok=True))
 
     @staticmethod
     def asarray(value: Any) -> Array:
         return np.asarray(value).view(Array)
-
-    @staticmethod
-    def array(value: Any, order: Any) -> Array:
-        return empty(np.shape(value), value.dtype)
 
     @staticmethod
     def full(shape: Any, value: Any, dtype: Any) -> Array:

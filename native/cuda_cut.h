@@ -1,0 +1,75 @@
+// How a problem is cut for a GPU into tiles, groups and loops, and what memory they need: the first half of a plan
+// (cuda_plan.h).
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "../cuda/params.h"
+#include "cuda_plan.h"
+#include "problem.h"
+
+namespace scanlib {
+
+enum Kernel { kWalk = 0, kLookBack = 1, kAddUp = 2 };
+enum Layout { kColumns = 0, kRows = 1 };
+enum : int { kSumSteps = 1, kSumLanes = 2 };  // of grad_a, inside a tile
+
+constexpr int kWarp = 32;
+constexpr int kMostRun = 32;
+constexpr int kReduceThreads = 256, kReduceTerms = 8;
+constexpr int64_t kMostBlocks = (int64_t(1) << 31) - 1;
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t power_of_two(int64_t n) {  // at least n
+  int64_t power = 1;
+  while (power < n) power *= 2;
+  return power;
+}
+
+// How a problem is cut into tiles.
+struct Cut {
+  bool backward, against;  // against: steps are walked against the axis
+  int32_t value;           // the dtype computed in
+  Kernel kernel;
+  Layout layout;
+  bool down;  // rows whose later steps, as they are walked, lie at lower addresses
+  int sum;
+  int threads, width, run, bundle;
+  int64_t chunks, groups, tiles;
+
+  int slices() const { return threads / width; }
+  int64_t numbers() const { return tiles * groups; }
+  // Of one tile, as Mail in cuda/lookback.cuh lays them out.
+  int64_t record_bytes() const { return width * 4 * dtype_size(value); }
+  int64_t end_bytes() const { return width * (value == SCANLIB_F32 ? 8 : value == SCANLIB_C128 ? 32 : 16); }
+};
+
+// The partial sums of grad_a: where they lie in scratch memory and how the second launch adds them up.
+struct Parts {
+  bool needed, down;  // down: in memory's order, against that in which steps are walked
+  int32_t dtype;
+  int64_t bytes;
+  int64_t outer[kOuterAxes], time, lane;  // strides in bytes
+  ReduceParams reduce;                    // without its pointers
+};
+
+// The pieces of scratch memory, as offsets.
+struct Room {
+  int64_t tickets, counts, stack_counts, partials, bundles, stacks, ends, zeroed, parts, bytes;
+};
+
+// A problem cut, and what memory that takes; none where nothing is launched.
+struct Work {
+  std::vector<CudaLoop> loops;
+  scanlib_problem problem;  // inside of them
+  Cut cut;
+  Parts parts;
+  Room room;
+  bool walks, sums;
+
+  explicit Work(const scanlib_problem &p);
+  bool too_large() const;
+  int64_t scratch_bytes() const { return walks || sums ? room.bytes : 0; }
+};
+
+}  // namespace scanlib
