@@ -17,8 +17,8 @@ from scanlib.roles import FORWARD
 class StridedCuda(Strided):
     """`Strided` over the CUDA kernels. A subclass says on which stream, and where scratch memory comes from.
 
-    The kernels access an element at once. An array whose address is no multiple of its element's size, as only one made
-    by hand has it, goes by way of a copy, byte by byte.
+    The kernels access an element at once. An array whose address or strides are no multiples of its element's size goes
+    by way of a copy, byte by byte.
     """
 
     path = "libscanlib (cuda)"
@@ -65,16 +65,24 @@ class StridedCuda(Strided):
         return super().linear_recurrence_vjp(*map(self._aligned, arguments))
 
     def explain(self, *arguments: Any) -> Explanation:
-        found = super().explain(*arguments)
+        found = super().explain(*arguments)  # which says of strides what there is to say
         names = list(inspect.signature(Strided.explain).parameters)[1:]
         named = zip(names, arguments, strict=True)
         why = "its address is not a multiple of its element size"
-        notes = copy_notes([(name, why) for name, value in named if self._unaligned(value)])
+        notes = copy_notes([(name, why) for name, value in named if self._at_odd_address(value)])
+        notes = [note for note in notes if note.partition(":")[0] not in str(found.notes)]
         return replace(found, notes=(*found.notes, *notes))
 
+    def _at_odd_address(self, value: Any) -> bool:
+        if not isinstance(value, self.kind):
+            return False
+        return bool(self.address(value) % value.dtype.itemsize)
+
     def _unaligned(self, value: Any) -> bool:
-        is_array: bool = isinstance(value, self.kind)
-        return is_array and bool(self.address(value) % value.dtype.itemsize)
+        if not isinstance(value, self.kind):
+            return False
+        size = value.dtype.itemsize
+        return self._at_odd_address(value) or any(stride % size for stride in value.strides)
 
     def _aligned(self, value: Any) -> Any:
         """An array, copied if it is not aligned; anything else as it is."""

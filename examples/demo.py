@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -158,13 +159,14 @@ LIBRARIES = [
 
 
 def language_models(seconds: float, folder: Path) -> None:
-    """Run a short version of language_model.py."""
+    """Run a short version of experiments/language_model.py."""
     print(
         "\n3. Language models: 4,096 characters of Python's documentation at a time, from scratch\n"
     )
     if importlib.util.find_spec("torch") is None:
         print("   skipped: PyTorch is not installed")
         return
+    sys.path.append(str(Path(__file__).resolve().parent.parent / "experiments"))
     import language_model
 
     options = ["--seconds", str(seconds), "--units", "64", "--output", str(folder), "--fresh"]

@@ -43,15 +43,20 @@ void write_options(char *to, size_t size, Kernel kernel, const Cut &cut, int32_t
                 cut.down, cut.bundle, cut.sum, resident_threads(cut));
 }
 
-void describe(const scanlib_problem &p, const Cut &cut, const Parts &parts, char *to, size_t size) {
+void describe(const Work &work, char *to, size_t size) {
+  const auto &[loops, p, cut, parts, room, walks, sums] = work;
+  int64_t times = 1;
+  for (const CudaLoop &loop : loops) times *= loop.axis.extent;
+  char repeated[48] = "";
+  if (!loops.empty()) std::snprintf(repeated, sizeof repeated, "; repeated %lld times", (long long)times);
   static const char *const kLayouts[] = {"columns", "rows"};
   std::snprintf(to, size,
                 "%s %s over %s in %s: %lld sequences of %lld steps in %lld groups of up to %d, %lld tiles of %d steps "
-                "each, %d threads%s",
+                "each, %d threads%s%s",
                 cut.backward ? "backward" : "forward", cut.kernel == kWalk ? "walk" : "look-back", kLayouts[cut.layout],
-                dtype_name(cut.value), (long long)lane_count(p), (long long)p.time.extent, (long long)cut.groups,
-                cut.width, (long long)cut.tiles, cut.slices() * cut.run, cut.threads,
-                parts.needed ? "; grad_a in two stages" : "");
+                dtype_name(cut.value), (long long)(lane_count(p) * times), (long long)p.time.extent,
+                (long long)cut.groups, cut.width, (long long)cut.tiles, cut.slices() * cut.run, cut.threads,
+                parts.needed ? "; grad_a in two stages" : "", repeated);
 }
 
 // Whether every 16 bytes of what a warp moves of an operand are neighbours in memory, in rows of a lane's steps, in columns of
@@ -132,6 +137,7 @@ bool strides_aligned(const scanlib_problem &p) {
 }  // namespace
 
 int cuda_scratch_bytes(const scanlib_problem &p, int64_t *bytes) {
+  if (!strides_aligned(p)) return SCANLIB_E_ALIGNMENT;
   const Work work(p);
   if (work.too_large()) return SCANLIB_E_OVERFLOW;
   *bytes = work.scratch_bytes();
@@ -145,7 +151,7 @@ int plan_cuda(const scanlib_problem &given_problem, CudaPlan *plan) {
   const Work work(given_problem);
   const auto &[loops, p, cut, parts, room, walks, sums] = work;
   if (work.too_large()) return SCANLIB_E_OVERFLOW;
-  describe(p, cut, parts, plan->summary, sizeof plan->summary);
+  describe(work, plan->summary, sizeof plan->summary);
   plan->walks = walks;
   plan->sums = sums;
   plan->loops = loops;

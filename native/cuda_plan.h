@@ -47,7 +47,7 @@ struct CudaPlan {
   std::vector<CudaLoop> loops;  // those not summed first; most problems have none
   int64_t scratch_bytes;        // of the caller's memory, aligned to kCudaScratchAlignment
   int64_t zeroed_bytes;         // of these, from the start, set to zero on the stream before a walk
-  char summary[256];            // one line for scanlib.explain: the kernel, how it walks the data, how the work is cut
+  char summary[320];            // one line for scanlib.explain: the kernel, how it walks the data, how the work is cut
   CudaParams params;            // with offsets in place of addresses
   bool down;
 };

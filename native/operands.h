@@ -109,10 +109,12 @@ class Operands {
     if (!s.direct) kernels_.narrow[s.dtype](n, panel, row(s, k, n, lane), s_.down ? -s.step : s.step);
   }
 
-  // The bytes between the lowest and the highest element of an operand, and how many of its elements fill them.
+  // From the lowest to the highest element of an operand, and the bytes of its elements in between.
   struct Span {
     char *begin, *end;
-    int64_t elements, room;
+    int64_t filled;
+
+    int64_t room() const { return end - begin; }
   };
   Span span(int role) const {
     const int64_t size = dtype_size(p_.dtype[role]);
@@ -125,7 +127,7 @@ class Operands {
     extend(p_.time);
     extend(p_.inner);
     for (int d = 0; d < p_.outer_rank; ++d) extend(p_.outer[d]);
-    return {data_.of[role] + low, data_.of[role] + high + size, count, (high - low) / size + 1};
+    return {data_.of[role] + low, data_.of[role] + high + size, count * size};
   }
 
   const scanlib_problem &p_;
@@ -134,13 +136,12 @@ class Operands {
   const Kernels<T> &kernels_;
 
  private:
-  // Whether every element lies where the processor has one of T.
+  // Whether every element lies where the processor may have one of T, whole elements apart.
   bool aligned(int role) const {
-    constexpr int64_t unit = alignof(T);
-    if (reinterpret_cast<uintptr_t>(data_.of[role]) % uintptr_t(unit)) return false;
+    if (reinterpret_cast<uintptr_t>(data_.of[role]) % alignof(T)) return false;
     int64_t strides = p_.time.stride[role] | p_.inner.stride[role];
     for (int d = 0; d < p_.outer_rank; ++d) strides |= p_.outer[d].stride[role];
-    return strides % unit == 0;
+    return strides % int64_t(sizeof(T)) == 0;
   }
 
   bool loadable_[SCANLIB_ROLES];  // of the dtype T, and aligned

@@ -97,12 +97,12 @@ class Run : Operands<T> {
     if (role == SCANLIB_GRAD_A && s_.reduce != Reduce::None) return 0;
     if (role == SCANLIB_H && data_.of[SCANLIB_X] == data_.of[SCANLIB_H]) return 0;  // in place: it holds x
     const Span whole = span(role);
-    return whole.room == whole.elements ? Pages::count(whole.begin, whole.end) : 0;
+    return whole.room() == whole.filled ? Pages::count(whole.begin, whole.end) : 0;
   }
   void open_pages(int role, Arena &arena) {
     if (!written(role)) return;
     const Span whole = span(role);
-    if (whole.room > 2 * whole.elements) return;  // scattered over memory that is not ours to judge
+    if (whole.room() > 2 * whole.filled) return;  // scattered over memory that is not ours to judge
     Pages::advise(whole.begin, whole.end);
     if (int64_t count = shared_pages(role)) pages_[role].watch(whole.begin, whole.end, arena.take<Pages::Mark>(count));
   }

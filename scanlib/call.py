@@ -154,7 +154,8 @@ def check_state(name: str, given: Shape, call: Call) -> None:
 
 def check_one_device(places: Mapping[str, Any], what: str, advice: str) -> None:
     """Raise `DeviceError` unless all places, of arguments by name, are equal; `advice` says how to move arrays."""
-    if len(set(places.values())) > 1:
+    first, *rest = places.values()
+    if any(place != first for place in rest):
         given = ", ".join(f"{name} is on {place}" for name, place in places.items())
         raise DeviceError(f"All {what} must be on one device, but {given}. {advice}")
 

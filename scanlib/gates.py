@@ -53,8 +53,10 @@ def opened(
         z, gates = functions.parts(columns, n, others)
     else:
         gates, z = functions.parts(columns, others, n)
-    gates = functions.sigmoid(-gates if complement else gates)
     names = [name for name in blocks if name != "candidate"]
+    if complement and len(names) > 1:
+        raise ValueError(f"complement is for cells whose only gate is the decay, not {names}.")
+    gates = functions.sigmoid(-gates if complement else gates)
     gate = dict(zip(names, functions.parts(gates, *[n] * len(names)), strict=True))
     f, z = gate["decay"], getattr(functions, activation)(z)
     entering = gate["input"] * z if "input" in gate else functions.convex(f, z)

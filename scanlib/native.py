@@ -1,6 +1,6 @@
 """libscanlib, bound with ctypes: find the library, prepare problems, run them.
 
-Every function takes plain integers: dtype codes from `problem.DTYPES`, strides in bytes, addresses. Prepared problems
+Every function takes plain integers: dtype codes from `call.DTYPES`, strides in bytes, addresses. Prepared problems
 hold no pointers, so they are kept with plans (`scanlib.plan`) and run again on other arrays.
 """
 
@@ -189,7 +189,7 @@ def prepare(
         row.dtype = dtype
         row.strides = dims(*strides)
     problem = NativeProblem()
-    flags = REVERSE * reverse | CONJUGATE * conjugate | OPENMP * openmp
+    flags = REVERSE * bool(reverse) | CONJUGATE * conjugate | OPENMP * openmp
     check(
         library().scanlib_problem_init(
             problem.address, flags, ndim, dims(*shape), axis, ctypes.byref(table)

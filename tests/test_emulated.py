@@ -343,7 +343,7 @@ def test_complex_elements_across_their_alignment(member: Member) -> None:
     "repeated", ["every other", "the others", "all but time", "nothing", "time"]
 )
 @pytest.mark.parametrize(
-    ("shape", "axis"), [((2,) * 8 + (3,), 8), ((5, 2, 3, 1, 2, 2, 3, 2, 2), 0)]
+    ("shape", "axis"), [((2,) * 8 + (3,), 8), ((5, 2, 3, 1, 2, 2, 3, 2, 2, 2), 0)]
 )
 def test_more_axes_than_a_kernel_counts_along(
     repeated: str, shape: tuple[int, ...], axis: int, member: Member
@@ -364,6 +364,9 @@ def test_more_axes_than_a_kernel_counts_along(
     spread = np.zeros(tuple(n + 1 for n in shape), np.float32)[tuple(slice(0, n) for n in shape)]
     spread[...] = x
     with emulated.tuned(**SMALL):
+        kernel = scanlib.explain(member.array(a), member.array(spread), axis=axis).kernel
+        assert "repeated" in kernel
+        assert f"{x.size // x.shape[axis]} sequences" in kernel
         for reverse in (False, True):
             check_forward(member, a, spread, h0, axis=axis, reverse=reverse)
             check_gradients(member, a, spread, h0, axis=axis, reverse=reverse)

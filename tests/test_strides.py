@@ -174,6 +174,46 @@ def test_unaligned_memory_is_not_copied() -> None:
         assert peak < 1.1 * x.nbytes, f"{name}: {peak / x.nbytes:.2f} times the result's memory"
 
 
+@pytest.mark.parametrize("dtype", ["c8", "c16"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_strides_of_half_an_element(dtype: str, axis: int) -> None:
+    """A complex number and half of one side by side: aligned as numbers, and no whole elements apart."""
+    half = np.dtype(dtype).str.replace("c16", "f8").replace("c8", "f4")
+    for fields in ([("z", dtype), ("pad", half)], [("z", dtype, (6,)), ("pad", half)]):
+        records = np.zeros((40, 5) if len(fields[0]) == 2 else 40, np.dtype(fields))
+        records["z"] = normal(
+            rng_for(dtype, axis), records["z"].shape, f"complex{8 * int(dtype[1:])}"
+        )
+        records["pad"] = 7
+        x = records["z"]
+        expected = scanlib.linear_recurrence(0.5j, x.copy(), axis=axis)
+        assert np.allclose(scanlib.linear_recurrence(0.5j, x, axis=axis), expected)
+        grads = scanlib.linear_recurrence_vjp(x, x, expected, axis=axis)
+        wanted = scanlib.linear_recurrence_vjp(x.copy(), x.copy(), expected, axis=axis)
+        assert all(np.allclose(m, n) for m, n in zip(grads[:2], wanted, strict=False))
+        assert scanlib.linear_recurrence(0.5j, x.copy(), axis=axis, out=x) is x
+        assert np.allclose(x, expected)
+        assert (records["pad"] == 7).all()
+
+
+def test_pages_that_hold_more_than_the_result() -> None:
+    """A byte at the start of a page of 2 MiB that belongs to no element stays, though threads fetch pages ahead."""
+    page, T = 2 << 20, (1 << 20) - 1 + (1 << 18)
+    record = np.dtype([("h", np.float32, (T,)), ("flag", np.uint8)])
+    memory = np.zeros(3 * record.itemsize + 2 * page, np.uint8)
+    start = -(memory.ctypes.data + 4 * T) % page
+    while (memory.ctypes.data + start) % 4:
+        start += page
+    records = np.frombuffer(memory.data, record, 3, start)
+    records["flag"] = [7, 8, 9]
+    out = records["h"]
+    assert (out.ctypes.data + 4 * T) % page == 0
+    x = np.ones((3, T), np.float32)
+    scanlib.linear_recurrence(0.5, x, axis=1, out=out)
+    assert records["flag"].tolist() == [7, 8, 9]
+    assert np.array_equal(out, scanlib.linear_recurrence(0.5, x, axis=1))
+
+
 def test_nine_axes_that_do_not_merge() -> None:
     shape = (2, 3, 2, 3, 2, 3, 2, 3, 2)
     rng = rng_for(shape)

@@ -130,7 +130,10 @@ _PLAIN: dict[int, Any] = {}
 
 
 def _plain_device(tensor: Tensor) -> Any:
-    if tensor.is_neg() or not ordinary(tensor):
+    wrapper = torch._is_functional_tensor(
+        tensor
+    ) or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    if wrapper or tensor.is_neg() or not ordinary(tensor):
         return NOT_PLAIN
     return CPU if tensor.is_cpu else GPU if tensor.is_cuda else NOT_PLAIN
 
