@@ -74,15 +74,15 @@ class StridedCuda(Strided):
         return replace(found, notes=(*found.notes, *notes))
 
     def _at_odd_address(self, value: Any) -> bool:
-        if not isinstance(value, self.kind):
-            return False
-        return bool(self.address(value) % value.dtype.itemsize)
+        is_array: bool = isinstance(value, self.kind)
+        return is_array and bool(self.address(value) % value.dtype.itemsize)
 
     def _unaligned(self, value: Any) -> bool:
-        if not isinstance(value, self.kind):
-            return False
-        size = value.dtype.itemsize
-        return self._at_odd_address(value) or any(stride % size for stride in value.strides)
+        is_array: bool = isinstance(value, self.kind)
+        return is_array and (
+            self._at_odd_address(value)
+            or any(stride % value.dtype.itemsize for stride in value.strides)
+        )
 
     def _aligned(self, value: Any) -> Any:
         """An array, copied if it is not aligned; anything else as it is."""
