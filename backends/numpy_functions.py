@@ -8,7 +8,7 @@ import numpy as np
 from array_api_compat import numpy as _namespace
 
 from scanlib.backends import array_functions
-from scanlib.backends.array_functions import (
+from scanlib.backends.array_functions import (  # noqa: F401
     at,
     complex_of,
     convex,
@@ -29,30 +29,6 @@ from scanlib.backends.array_functions import (
 )
 
 Array = Any
-
-__all__ = [
-    "at",
-    "complex_of",
-    "convex",
-    "device_of",
-    "elu",
-    "identity",
-    "namespace",
-    "part",
-    "parts",
-    "positive",
-    "project",
-    "project_pair",
-    "project_to_complex",
-    "project_to_real",
-    "running_maximum",
-    "sigmoid",
-    "silu",
-    "softplus",
-    "sqrt_capped",
-    "stop_gradient",
-    "tanh",
-]
 
 
 def namespace(array: Array) -> Any:

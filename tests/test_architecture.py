@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from native_build import ROOT
 
-from scanlib import roles
+from scanlib import dispatch, roles
+from scanlib.backends import array_functions
 
 #: How each name of the C table is called in `scanlib.roles`.
 USES = {f"SCANLIB_{use}": getattr(roles, use) for use in ("UNUSED", "READ", "WRITTEN", "OPTIONAL")}
@@ -32,6 +35,16 @@ def test_every_gradient_belongs_to_an_operand() -> None:
         of, to = (roles.ROLES[roles.NUMBERS[role]] for role in (name, gradient))
         assert of.forward & roles.READ
         assert (of.state, of.forward & roles.OPTIONAL) == (to.state, to.backward & roles.OPTIONAL)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "jax", "standard"])
+def test_every_library_has_all_functions(kind: str) -> None:
+    """What `scanlib.backends.array_functions` has, in the library's way or in that of the standard."""
+    pytest.importorskip("array_api_compat" if kind == "standard" else kind)
+    wanted = {name for name, f in vars(array_functions).items() if inspect.isfunction(f)}
+    assert len(wanted) > 20
+    functions = dispatch.load(kind).functions
+    assert not [name for name in sorted(wanted) if not callable(getattr(functions, name, None))]
 
 
 # ---- imports

@@ -9,33 +9,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from scanlib.backends import array_functions
-from scanlib.backends.array_functions import at, convex, device_of, identity, part, parts
+from scanlib.backends.array_functions import (  # noqa: F401
+    at,
+    convex,
+    device_of,
+    identity,
+    part,
+    parts,
+)
 
 Array = Any
-
-__all__ = [
-    "at",
-    "complex_of",
-    "convex",
-    "device_of",
-    "elu",
-    "identity",
-    "namespace",
-    "part",
-    "parts",
-    "positive",
-    "project",
-    "project_pair",
-    "project_to_complex",
-    "project_to_real",
-    "running_maximum",
-    "sigmoid",
-    "silu",
-    "softplus",
-    "sqrt_capped",
-    "stop_gradient",
-    "tanh",
-]
 
 sigmoid = jax.nn.sigmoid
 softplus = jax.nn.softplus
