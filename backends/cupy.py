@@ -64,14 +64,14 @@ class CuPy(StridedCuda):
 
 def _device_of(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """A context in which the one device of a method's arrays is current."""
-    names = list(inspect.signature(method).parameters)[1:]
-    arrays = {k: v for k, v in zip(names, arguments, strict=True) if isinstance(v, cupy.ndarray)}
-    check_one_device(
-        {name: f"GPU {array.device.id}" for name, array in arrays.items()},
-        "arrays",
-        "Copy them inside `with cupy.cuda.Device(i):`.",
-    )
-    return next(iter(arrays.values())).device
+    devices = [v.device for v in arguments if isinstance(v, cupy.ndarray)]
+    if any(device.id != devices[0].id for device in devices):
+        # Only here, because to look at a signature takes longer than a small recurrence.
+        names = list(inspect.signature(method).parameters)[1:]
+        named = zip(names, arguments, strict=True)
+        places = {k: f"GPU {v.device.id}" for k, v in named if isinstance(v, cupy.ndarray)}
+        check_one_device(places, "arrays", "Copy them inside `with cupy.cuda.Device(i):`.")
+    return devices[0]
 
 
 assert gpu.ALIGNMENT <= 512, "blocks of CuPy's pool are aligned to 512 bytes"

@@ -11,7 +11,7 @@ import numpy as np
 
 from scanlib import native
 from scanlib.backends import numpy_functions as functions
-from scanlib.backends.numpy_gates import gated_scan
+from scanlib.backends.numpy_gates import address, gated_scan
 from scanlib.backends.strided import Strided
 from scanlib.backends.strided_plans import Access
 from scanlib.plan import Plan
@@ -39,13 +39,9 @@ _pack = native.pack_forward
 _empty = np.empty
 
 
-def _address(array: Any) -> int:
-    return 0 if array is None else array.ctypes.data
-
-
 #: What libscanlib is given for an array: the object where it can read the pointer in it, else the pointer. What it is
 #: given for None is not looked at.
-_pointer: Callable[[Any], int] = id if _HOLDER_OFFSET else _address
+_pointer: Callable[[Any], int] = id if _HOLDER_OFFSET else address
 
 
 class NumPy(Strided):

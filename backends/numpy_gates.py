@@ -27,9 +27,10 @@ def gated_scan(columns: Any, initial: Any, axis: int, form: GateForm) -> Any:
     h, final = np.empty(shape, columns.dtype), np.empty(state, columns.dtype)
     y = np.empty_like(h) if form.reading == GATED else None
     gates = native.prepare_gates(form, code, columns.shape, axis)
-    native.gated_forward(gates, *map(_address, (columns, initial, h, y, final)))
+    native.gated_forward(gates, *map(address, (columns, initial, h, y, final)))
     return h if y is None else y, final
 
 
-def _address(array: Any) -> int:
+def address(array: Any) -> int:
+    """Of the first element; 0 for None."""
     return 0 if array is None else array.ctypes.data

@@ -114,28 +114,32 @@ def is_plain_call(*tensors: Any) -> bool:
         keys = _dispatch_keys(tensor).raw_repr()
         own = _PLAIN.get(keys)
         if own is None:
-            own = _PLAIN[keys] = _plain_device(tensor)
+            own = _plain_device(tensor)
+            if own is None:
+                return False
+            _PLAIN[keys] = own
         if own is GPU:
             own = tensor.get_device()
-        if own is NOT_PLAIN or (own != device and device != -2):
+        if own != device and device != -2:
             return False
         device = own
     return True
 
 
-NOT_PLAIN, CPU, GPU = None, -1, "GPU"
+CPU, GPU = -1, "GPU"
 _dispatch_keys = torch._C._dispatch_keys
-#: What tensors of given keys are: on the CPU, on some GPU, or not plain.
+#: Where plain tensors of given keys are: on the CPU, or on some GPU.
 _PLAIN: dict[int, Any] = {}
 
 
 def _plain_device(tensor: Tensor) -> Any:
+    """`CPU` or `GPU`; None where the tensor is not plain."""
     wrapper = torch._is_functional_tensor(
         tensor
     ) or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     if wrapper or tensor.is_neg() or not ordinary(tensor):
-        return NOT_PLAIN
-    return CPU if tensor.is_cpu else GPU if tensor.is_cuda else NOT_PLAIN
+        return None
+    return CPU if tensor.is_cpu else GPU if tensor.is_cuda else None
 
 
 def run_scan(a: Tensor, x: Tensor, h0: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
