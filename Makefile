@@ -13,7 +13,7 @@ TORCH  ?=
 
 PACKAGE = pyproject.toml CMakeLists.txt $(wildcard cmake/* native/* cuda/*.h)
 CXX_SOURCES = $(wildcard native/*.cpp native/*.h cuda/*.cu cuda/*.cuh cuda/*.h bench/gpu/*.cu \
-                tests/native/*.cpp tests/native/*.h tests/native/*.c tests/emulation/*.cpp tests/emulation/*.h)
+                tests/native/*.cpp tests/native/*.h tests/native/*.c tests/operators/*.h tests/emulation/*.cpp tests/emulation/*.h)
 
 PYTEST  = $(BIN)/pytest -n $(JOBS) --maxprocesses 8 --durations=25
 

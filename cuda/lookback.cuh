@@ -26,15 +26,16 @@ namespace scanlib {
 constexpr unsigned kBundle = SCANLIB_BUNDLE;
 static_assert(kBundle > 1, "what is looked back on");
 
-// `kValues` values and a tag of 32 bits. In memory lie the first words of all lanes of a tile, then the second ones.
-template <int kValues>
+// A `Content` and a tag of 32 bits. In memory lie the first words of all lanes of a tile, then the second ones.
+template <class Content>
 struct Mail {
-  static constexpr int kContent = kValues * int(sizeof(Value)) / 4;  // 32-bit parts
-  static constexpr int kEach = kContent == 1 ? 1 : 3;                // of which a word takes so many, and the tag
+  static_assert(sizeof(Content) % 4 == 0, "whole parts");
+  static constexpr int kContent = int(sizeof(Content)) / 4;  // 32-bit parts
+  static constexpr int kEach = kContent == 1 ? 1 : 3;        // of which a word takes so many, and the tag
   static constexpr int kWords = (kContent + kEach - 1) / kEach;
   using Word = Bytes<4 * (kEach + 1)>;
   union {
-    Value value[kValues];
+    Content content;
     unsigned part[kWords * kEach];
   };
   unsigned tag[kWords];  // that of the content, and again for the other words
@@ -78,35 +79,36 @@ struct Mail {
     return whole;
   }
 };
-using RecordMail = Mail<3>;
-using StateMail = Mail<1>;
+// A summary without its bounds, which are in the tag.
+struct Record {
+  Op::Factor factor;
+  State local;
+};
+using RecordMail = Mail<Record>;
+using StateMail = Mail<State>;
 
-__device__ __forceinline__ void send_summary(char *records, unsigned number, const Summary<Value> &summary) {
+__device__ __forceinline__ void send_summary(char *records, unsigned number, const Summary<Op> &summary) {
   RecordMail mail;
-  mail.value[0] = summary.factor.high;
-  mail.value[1] = summary.factor.low;
-  mail.value[2] = summary.local;
-  mail.tag[0] = packed_bounds(summary);
+  mail.content = {summary.factor, summary.local};
+  mail.tag[0] = packed(summary.most);
   mail.send(records, number);
 }
-__device__ __forceinline__ Summary<Value> opened(const RecordMail &mail) {
-  Summary<Value> summary{{mail.value[0], mail.value[1]}, mail.value[2], 0, 0};
-  unpack_bounds(mail.tag[0], summary);
-  return summary;
+__device__ __forceinline__ Summary<Op> opened(const RecordMail &mail) {
+  return {mail.content.factor, mail.content.local, unpacked<Op>(mail.tag[0])};
 }
-__device__ __forceinline__ void send_end(const ScanParams &p, unsigned number, Value state) {
+__device__ __forceinline__ void send_end(const ScanParams &p, unsigned number, State state) {
   StateMail mail;
-  mail.value[0] = state;
+  mail.content = state;
   mail.tag[0] = 1;
   mail.send(p.ends, number);
 }
 // Waits for a state that was looked at before.
-__device__ __forceinline__ Value end_of(const ScanParams &p, unsigned number, StateMail &mail) {
+__device__ __forceinline__ State end_of(const ScanParams &p, unsigned number, StateMail &mail) {
   while (!mail.there()) {
     wait_a_little();
     mail.receive(p.ends, number);
   }
-  return mail.value[0];
+  return mail.content;
 }
 
 // The ticket of a tile; the plan sees to it that there are fewer than 2^31.
@@ -118,7 +120,7 @@ struct LookBackMemory : BlockMemory {
   WarpInputs inputs[2][kWarps];  // of this tile and the next
   Place place[4];                // of these two and the two after them
   unsigned ticket, count;
-  Value from[kWarpLanes], carry[kWarpLanes];
+  State from[kWarpLanes], carry[kWarpLanes];
 };
 static_assert(sizeof(LookBackMemory) <= kMostShared, "a block's shared memory");
 
@@ -162,9 +164,8 @@ struct Joint {
   }
   // All of one taker. kLooked: which has looked at the first of them already.
   template <bool kLooked>
-  __device__ __forceinline__ Summary<Value> of(const ScanParams &p, unsigned group, unsigned taker,
-                                               Mails &mails) const {
-    Summary<Value> mine = nothing<Value>();
+  __device__ __forceinline__ Summary<Op> of(const ScanParams &p, unsigned group, unsigned taker, Mails &mails) const {
+    Summary<Op> mine = nothing<Op>();
 #pragma unroll 1
     for (unsigned begin = 0; begin < kEach; begin += kAtOnce) {
       for (bool looked = kLooked && begin == 0;; looked = false) {
@@ -209,7 +210,7 @@ __device__ __forceinline__ void complete(const ScanParams &p, const Place &place
     const unsigned end = (number + 1) * kBundle;
     const OfBundle joint{0, 0, end, of_stack ? kBundle : 0, end, of_stack ? 0 : kBundle};
     OfBundle::Mails mails;
-    Summary<Value> mine = joint.of<false>(p, group, own_slice(), mails);
+    Summary<Op> mine = joint.of<false>(p, group, own_slice(), mails);
     __syncwarp();
     mine = scanned_in_warp(mine);
     if (own_slice() == kWarpSlices - 1) send_summary(of_stack ? p.stacks : p.bundles, number * groups + group, mine);
@@ -252,7 +253,7 @@ __device__ __forceinline__ void take_look(const ScanParams &p, const Place &plac
 }
 
 // The state before a tile, which has published its partial.
-__device__ __forceinline__ Value look_back(const ScanParams &p, const Place &place, Looked &looked,
+__device__ __forceinline__ State look_back(const ScanParams &p, const Place &place, Looked &looked,
                                            LookBackMemory &memory) {
   const unsigned tile = unsigned(place.tile);
   if (takes_state()) {
@@ -261,7 +262,7 @@ __device__ __forceinline__ Value look_back(const ScanParams &p, const Place &pla
   }
   const OfTile joint = joint_of(tile);
   const int warps = warps_of(joint);
-  Summary<Value> mine;
+  Summary<Op> mine;
   if (warp() < warps) {
     mine = joint.of<kLooksEarly>(p, unsigned(place.group), slice(), looked.mails);
     __syncwarp();
@@ -271,14 +272,14 @@ __device__ __forceinline__ Value look_back(const ScanParams &p, const Place &pla
   if (warp() < warps && own_slice() == kWarpSlices - 1) memory.scan.of_warp.put(warp(), own_lane(), mine);
   __syncthreads();
   if (thread() < kWarpLanes) {
-    Summary<Value> since = nothing<Value>();
+    Summary<Op> since = nothing<Op>();
 #pragma unroll 1
     for (int w = 0; w < warps; ++w) {
-      const Summary<Value> next = memory.scan.of_warp.of(w, own_lane());
+      const Summary<Op> next = memory.scan.of_warp.of(w, own_lane());
       since = w > 0 ? joined(since, next) : next;
     }
-    Value carry = memory.from[own_lane()];
-    if (tile > 0 && !(safe(since) && safe_carry(carry))) {
+    State carry = memory.from[own_lane()];
+    if (tile > 0 && !(safe(since) && safe_carry<Op>(carry))) {
       StateMail before = {};
       carry = end_of(p, number_of(p, place) - unsigned(p.groups), before);
     } else if (joint.count() > 0) {
@@ -314,7 +315,7 @@ __device__ __forceinline__ void walk_tiles(const ScanParams &p) {
   // A turn finishes a tile, publishes the partial of the next, begins to load the one after that, and draws another. The first three
   // only lead up to it.
   int ahead = 3;
-  Summary<Value> prefix = nothing<Value>();
+  Summary<Op> prefix = nothing<Op>();
   bool doubt = false;
 #pragma unroll 1
   for (unsigned turn = 0;; ++turn) {
@@ -327,14 +328,14 @@ __device__ __forceinline__ void walk_tiles(const ScanParams &p) {
     if (kLooksEarly && ahead == 0) take_look(p, place, looked);
     const bool has_next = ahead < 2 && exists(next);
     Run run;
-    Summary<Value> next_prefix = nothing<Value>();
+    Summary<Op> next_prefix = nothing<Op>();
     bool next_doubt = false;
     unsigned count = 0;
     if (has_next) {
       wait_for_copies();
       __syncwarp();
       read_tile(p, next, next_inputs, run);
-      next_prefix = scanned(summarized<Value, kRun>(run), &memory.scan, [&](const Summary<Value> &whole) {
+      next_prefix = scanned(summarized<Op, kRun>(run), &memory.scan, [&](const Summary<Op> &whole) {
         next_doubt = !safe(whole);
         if (own_slice() == 0) send_summary(p.partials, number_of(p, next), whole);
         count = counted(p, next);
@@ -355,10 +356,10 @@ __device__ __forceinline__ void walk_tiles(const ScanParams &p) {
     if (ahead == 0) {
       run.forget();
       if (!kLooksEarly) take_look(p, place, looked);
-      const Value carry = look_back(p, place, looked, memory);
-      const Value before = carried_in(prefix, doubt, carry, run, &memory.scan, [] {});
+      const State carry = look_back(p, place, looked, memory);
+      const State before = carried_in(prefix, doubt, carry, run, &memory.scan, [] {});
       Sum sum{};
-      const Value end = finish_tile(p, place, run, before, sum, memory.results[warp()]);
+      const State end = finish_tile(p, place, run, before, sum, memory.results[warp()]);
       if (!place.last && slice() == kSlices - 1) send_end(p, number_of(p, place), end);
       if constexpr (kSumSteps) store_sum(p, place, sum, memory);
     } else {

@@ -5,7 +5,7 @@
 #if defined(__CUDACC__)
 #define SCANLIB_BOTH __device__ __forceinline__
 #else
-#define SCANLIB_BOTH inline
+#define SCANLIB_BOTH inline __attribute__((always_inline))  // never shared between instruction sets
 #endif
 
 namespace scanlib {
@@ -13,6 +13,23 @@ namespace scanlib {
 template <class R>
 struct Complex {
   R re, im;
+};
+
+template <class T>
+struct IsComplex {
+  static constexpr bool value = false;
+};
+template <class R>
+struct IsComplex<Complex<R>> {
+  static constexpr bool value = true;
+};
+template <class T>
+struct RealOf {
+  using type = T;
+};
+template <class R>
+struct RealOf<Complex<R>> {
+  using type = R;
 };
 
 // The type that sums over many elements are kept in.
@@ -25,14 +42,6 @@ struct SumOf<Complex<R>> {
   using type = Complex<double>;
 };
 
-template <class R>
-SCANLIB_BOTH R unit(R *) {
-  return 1;
-}
-template <class R>
-SCANLIB_BOTH Complex<R> unit(Complex<R> *) {
-  return {1, 0};
-}
 template <class R>
 SCANLIB_BOTH R mul_add(R a, R b, R c) {
   return a * b + c;
@@ -53,6 +62,18 @@ SCANLIB_BOTH double fused(double a, double b, double c) { return __builtin_fma(a
 SCANLIB_BOTH float rounded_product(float a, float b) { return a * b; }
 SCANLIB_BOTH double rounded_product(double a, double b) { return a * b; }
 #endif
+// Sizes, such that size(a * b) <= size(a) * size(b) and no step of that product overflows before it does.
+#if defined(__CUDACC__)
+SCANLIB_BOTH float size_of(float a) { return fabsf(a); }
+SCANLIB_BOTH double size_of(double a) { return fabs(a); }
+#else
+SCANLIB_BOTH float size_of(float a) { return __builtin_fabsf(a); }
+SCANLIB_BOTH double size_of(double a) { return __builtin_fabs(a); }
+#endif
+template <class R>
+SCANLIB_BOTH R size_of(Complex<R> a) {
+  return size_of(a.re) + size_of(a.im);
+}
 template <class R>
 SCANLIB_BOTH R plus(R a, R b) {
   return a + b;

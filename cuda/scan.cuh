@@ -16,44 +16,52 @@ struct If<false, A, B> {
 };
 
 // A summary for each lane of each warp: most of it in one place, which takes the fewest accesses.
-template <class T>
+template <class Op, bool kChecked = Op::kChecked>
 class Summaries {
-  using R = typename RealOf<T>::type;
+  using R = typename Op::Size;
   struct alignas(16) Most {
-    Factor<Scalars<T>> factor;
-    T local;
-    R most_product;
+    typename Op::Factor factor;
+    typename Op::State local;
+    R most_factor;
   } most_[kWarps][kWarpLanes];
   R most_local_[kWarps][kWarpLanes];
 
  public:
-  __device__ __forceinline__ void put(int warp, int lane, const Summary<T> &s) {
-    most_[warp][lane] = {s.factor, s.local, s.most_product};
-    most_local_[warp][lane] = s.most_local;
+  __device__ __forceinline__ void put(int warp, int lane, const Summary<Op> &s) {
+    most_[warp][lane] = {s.factor, s.local, s.most.factor};
+    most_local_[warp][lane] = s.most.local;
   }
-  __device__ __forceinline__ Summary<T> of(int warp, int lane) const {
+  __device__ __forceinline__ Summary<Op> of(int warp, int lane) const {
     const Most most = most_[warp][lane];
-    return {most.factor, most.local, most.most_product, most_local_[warp][lane]};
+    return {most.factor, most.local, {most.most_factor, most_local_[warp][lane]}};
   }
 };
+template <class Op>
+class Summaries<Op, false> {
+  Summary<Op> all_[kWarps][kWarpLanes];
 
-template <class T>
+ public:
+  __device__ __forceinline__ void put(int warp, int lane, const Summary<Op> &s) { all_[warp][lane] = s; }
+  __device__ __forceinline__ Summary<Op> of(int warp, int lane) const { return all_[warp][lane]; }
+};
+
+template <class Op>
 struct ScanMemory {
   // One after the other, with a barrier in between.
   union {
-    typename If<(kSlices > 1), Summaries<T>, int>::type of_warp;
+    typename If<(kSlices > 1), Summaries<Op>, int>::type of_warp;
     int doubt[kWarps][kWarpLanes];
-    typename SumOf<T>::type sums[kWarps][kWarpLanes];
+    typename SumOf<typename Op::Element>::type sums[kWarps][kWarpLanes];
   };
-  T state[kWarpLanes];  // after the tile
+  typename Op::State state[kWarpLanes];  // after the tile
 };
 
 // In order over the slices of each lane in a warp; the last slice has the result for all of them.
-template <class T>
-__device__ __forceinline__ Summary<T> scanned_in_warp(Summary<T> mine) {
+template <class Op>
+__device__ __forceinline__ Summary<Op> scanned_in_warp(Summary<Op> mine) {
 #pragma unroll
   for (int distance = 1; distance < kWarpSlices; distance *= 2) {
-    const Summary<T> earlier = shuffle_up(mine, distance * kWarpLanes);
+    const Summary<Op> earlier = shuffle_up(mine, distance * kWarpLanes);
     if (own_slice() >= distance) mine = joined(earlier, mine);
   }
   return mine;
@@ -61,20 +69,20 @@ __device__ __forceinline__ Summary<T> scanned_in_warp(Summary<T> mine) {
 
 // What the steps before the thread's slice do to a carry. The last warp also calls whole(what the whole tile does). Every thread
 // of the block takes part; starts with a barrier, for the memory may still be read.
-template <class T, class Whole>
-__device__ __forceinline__ Summary<T> scanned(Summary<T> mine, ScanMemory<T> *memory, Whole whole) {
+template <class Op, class Whole>
+__device__ __forceinline__ Summary<Op> scanned(Summary<Op> mine, ScanMemory<Op> *memory, Whole whole) {
   mine = scanned_in_warp(mine);
   const int lane_ = own_lane(), warp_ = warp();
   __syncthreads();
   if (own_slice() == kWarpSlices - 1) memory->of_warp.put(warp_, lane_, mine);
   __syncthreads();
-  Summary<T> before = nothing<T>();
+  Summary<Op> before = nothing<Op>();
   if constexpr (kWarpSlices > 1) {
-    const Summary<T> earlier = shuffle_up(mine, kWarpLanes);
+    const Summary<Op> earlier = shuffle_up(mine, kWarpLanes);
     if (own_slice() > 0) before = earlier;
   }
   if (warp_ > 0) {
-    Summary<T> warps = memory->of_warp.of(0, lane_);
+    Summary<Op> warps = memory->of_warp.of(0, lane_);
 #pragma unroll 1  // in full, the summaries of all warps would be in registers at once
     for (int w = 1; w < warp_; ++w) warps = joined(warps, memory->of_warp.of(w, lane_));
     before = kWarpSlices > 1 ? joined(warps, before) : warps;
@@ -86,8 +94,8 @@ __device__ __forceinline__ Summary<T> scanned(Summary<T> mine, ScanMemory<T> *me
 }
 
 // Whether any slice of the thread's lane says yes.
-template <class T>
-__device__ __forceinline__ bool any_slice(bool yes, ScanMemory<T> *memory) {
+template <class Op>
+__device__ __forceinline__ bool any_slice(bool yes, ScanMemory<Op> *memory) {
   int any = yes;
 #pragma unroll
   for (int bits = kWarpLanes; bits < 32; bits *= 2) any |= shuffle_xor(any, bits);
@@ -100,11 +108,13 @@ __device__ __forceinline__ bool any_slice(bool yes, ScanMemory<T> *memory) {
 // Brings in the carry: the state before the thread's run. In lanes of which a thread doubts a parallel combination, which is then not
 // to be relied on (a prefix is joined in another order than the whole, and may overflow where that does not), slices are
 // walked one after the other, and leave the state after the tile in memory->state; `joined_ones` is called before that.
-template <class T, class Run, class JoinedOnes>
-__device__ __forceinline__ T carried_in(const Summary<T> &prefix, bool doubt, T carry, const Run &run,
-                                        ScanMemory<T> *memory, JoinedOnes joined_ones) {
-  doubt = doubt || !safe_carry(carry);
-  T before = slice() > 0 ? applied(prefix, carry) : carry;
+template <class Op, class Run, class JoinedOnes>
+__device__ __forceinline__ typename Op::State carried_in(const Summary<Op> &prefix, bool doubt,
+                                                         typename Op::State carry, const Run &run,
+                                                         ScanMemory<Op> *memory, JoinedOnes joined_ones) {
+  using State = typename Op::State;
+  doubt = doubt || !safe_carry<Op>(carry);
+  State before = slice() > 0 ? applied(prefix, carry) : carry;
   const bool any = __syncthreads_or(doubt);
   joined_ones();
   if (any) {
@@ -113,7 +123,7 @@ __device__ __forceinline__ T carried_in(const Summary<T> &prefix, bool doubt, T 
     for (int s = 0; s < kSlices; ++s) {
       if (serial && slice() == s) {
         if (s > 0) before = memory->state[lane()];
-        T end = before;
+        State end = before;
 #pragma unroll
         for (int i = 0; i < kRun; ++i) end = run.after(i, run.n, end);
         memory->state[lane()] = end;

@@ -11,6 +11,13 @@
 //   SCANLIB_BUNDLE    tiles of a bundle, bundles of a stack (lookback.cuh)
 //   SCANLIB_SUM       what is summed of grad_a inside a tile: 0 nothing, 1 steps, 2 lanes, 3 both
 //   SCANLIB_RESIDENT  threads a multiprocessor is to hold at least, which bounds the registers of each
+//   SCANLIB_OPERATOR, SCANLIB_OPERATOR_FILE   the operator and its header; the linear recurrence's unless given
+#if !defined(SCANLIB_OPERATOR)
+#define SCANLIB_OPERATOR Linear
+#define SCANLIB_OPERATOR_FILE "linear.h"
+#endif
+#include SCANLIB_OPERATOR_FILE
+
 #if SCANLIB_KERNEL == 0
 #include "walk.cuh"
 #elif SCANLIB_KERNEL == 1

@@ -1,25 +1,16 @@
-// What a stretch of steps does to the state before it: state -> factor * state + local, the factor in two parts (factor.h).
+// What a stretch of steps does to the state before it: state -> apply(factor, state, local) of an operator (linear.h).
 //
 // Summaries of neighbouring stretches are joined into one of both, in any grouping but always in order: this is what is scanned
 // in parallel (Martin and Cundy 2018; Blelloch 1990). Where a product overflows on the way, joining can make Inf * 0 = NaN, or
-// an Inf, that a serial loop would never meet. So each summary also bounds from above every |product| and |local| it passed
-// through. Below the limits here, with a carry below its own, no state on the way can overflow, and the joined result is the
-// serial one up to rounding. Above them the steps are walked one by one instead.
+// an Inf, that a serial loop would never meet. So where an operator is checked, each summary also bounds from above the size of
+// every factor and local state it passed through. Below the limits here, with a carry below its own, no state on the way can
+// overflow, and the joined result is the serial one up to rounding. Above them the steps are walked one by one instead.
 #pragma once
 #include "elements.h"
-#include "factor.h"
 #include "machine.cuh"
+#include "product.h"
 
 namespace scanlib {
-
-template <class T>
-struct RealOf {
-  using type = T;
-};
-template <class R>
-struct RealOf<Complex<R>> {
-  using type = R;
-};
 
 template <class R>
 struct Limits;
@@ -32,55 +23,72 @@ struct Limits<double> {
   static constexpr double kProduct = 0x1p510, kCarry = 0x1p510, kLocal = 0x1p1021, kHuge = 0x1p1023;
 };
 
-// Sizes, such that size(a * b) <= size(a) * size(b) and no step of that product overflows before it does.
-__device__ __forceinline__ float size_of(float a) { return fabsf(a); }
-__device__ __forceinline__ double size_of(double a) { return fabs(a); }
-template <class R>
-__device__ __forceinline__ R size_of(Complex<R> a) {
-  return size_of(a.re) + size_of(a.im);
-}
 // fmax and fmin leave NaN out: a bound that became one is huge.
 __device__ __forceinline__ float greater(float a, float b) { return fmaxf(a, b); }
 __device__ __forceinline__ double greater(double a, double b) { return fmax(a, b); }
 __device__ __forceinline__ float bounded(float a) { return fminf(a, Limits<float>::kHuge); }
 __device__ __forceinline__ double bounded(double a) { return fmin(a, Limits<double>::kHuge); }
 
-template <class T>
-struct Summary {
-  using R = typename RealOf<T>::type;
-  Factor<Scalars<T>> factor;
-  T local;
-  R most_product, most_local;  // finite, at most kHuge
+// What is known of the sizes on the way: finite, at most kHuge. Nothing where an operator is not checked.
+template <class Op, bool kChecked = Op::kChecked>
+struct Bounds {
+  typename Op::Size factor, local;
+
+  static __device__ __forceinline__ Bounds none() { return {1, 0}; }
+};
+template <class Op>
+struct Bounds<Op, false> {
+  static __device__ __forceinline__ Bounds none() { return {}; }
 };
 
-template <class T>
-__device__ __forceinline__ T applied(const Summary<T> &s, T state) {
-  return applied<Scalars<T>>(s.factor, state, s.local);
+template <class Op>
+struct Summary {
+  typename Op::Factor factor;
+  typename Op::State local;
+  Bounds<Op> most;
+};
+
+template <class Op>
+__device__ __forceinline__ typename Op::State applied(const Summary<Op> &s, typename Op::State state) {
+  return Op::apply(s.factor, state, s.local);
 }
 
-template <class T>
-__device__ __forceinline__ Summary<T> nothing() {
-  return {{unit(static_cast<T *>(nullptr)), T{}}, T{}, 1, 0};
+template <class Op>
+__device__ __forceinline__ Summary<Op> nothing() {
+  return {Op::unit(), Op::nothing(), Bounds<Op>::none()};
 }
 
 // `first` and then `second`.
-template <class T>
-__device__ __forceinline__ Summary<T> joined(const Summary<T> &first, const Summary<T> &second) {
-  return {after<Scalars<T>>(second.factor, first.factor), applied(second, first.local),
-          greater(first.most_product, bounded(size_of(first.factor.high) * second.most_product)),
-          greater(first.most_local, bounded(size_of(first.local) * second.most_product + second.most_local))};
+template <class Op>
+__device__ __forceinline__ Bounds<Op> joined_bounds(const Summary<Op> &first, const Summary<Op> &second) {
+  if constexpr (Op::kChecked)
+    return {greater(first.most.factor, bounded(Op::size(first.factor) * second.most.factor)),
+            greater(first.most.local, bounded(Op::size(first.local) * second.most.factor + second.most.local))};
+  else
+    return {};
+}
+template <class Op>
+__device__ __forceinline__ Summary<Op> joined(const Summary<Op> &first, const Summary<Op> &second) {
+  return {Op::compose(second.factor, first.factor), applied(second, first.local), joined_bounds(first, second)};
 }
 
-template <class T>
-__device__ __forceinline__ bool safe_carry(T carry) {
-  return size_of(carry) <= Limits<typename RealOf<T>::type>::kCarry;  // false for NaN
+template <class Op>
+__device__ __forceinline__ bool safe_carry(typename Op::State carry) {
+  if constexpr (Op::kChecked)
+    return Op::size(carry) <= Limits<typename Op::Size>::kCarry;  // false for NaN
+  else
+    return true;
 }
-template <class T>
-__device__ __forceinline__ bool safe(const Summary<T> &s) {
-  using L = Limits<typename RealOf<T>::type>;
-  // Where an overflow met a zero, the bounds may be low again, but NaN stays.
-  return s.most_product <= L::kProduct && s.most_local <= L::kLocal && size_of(s.factor.high) <= L::kHuge &&
-         size_of(s.local) <= L::kHuge;
+template <class Op>
+__device__ __forceinline__ bool safe(const Summary<Op> &s) {
+  if constexpr (Op::kChecked) {
+    using L = Limits<typename Op::Size>;
+    // Where an overflow met a zero, the bounds may be low again, but NaN stays.
+    return s.most.factor <= L::kProduct && s.most.local <= L::kLocal && Op::size(s.factor) <= L::kHuge &&
+           Op::size(s.local) <= L::kHuge;
+  } else {
+    return true;
+  }
 }
 
 // The bounds in one word that is never zero, rounded up to what fits: 1 is the least that a product is bounded by.
@@ -90,31 +98,41 @@ __device__ __forceinline__ unsigned upper_half(double a) { return unsigned((to_b
 __device__ __forceinline__ double from_upper_half(unsigned half, double *) {
   return from_bits((unsigned long long)half << 48);
 }
-template <class T>
-__device__ __forceinline__ unsigned packed_bounds(const Summary<T> &s) {
-  return upper_half(s.most_product) << 16 | upper_half(s.most_local);
+template <class Op>
+__device__ __forceinline__ unsigned packed(const Bounds<Op> &most) {
+  if constexpr (Op::kChecked)
+    return upper_half(most.factor) << 16 | upper_half(most.local);
+  else
+    return 1;
 }
-template <class T>
-__device__ __forceinline__ void unpack_bounds(unsigned packed, Summary<T> &s) {
-  using R = typename RealOf<T>::type;
-  s.most_product = from_upper_half(packed >> 16, static_cast<R *>(nullptr));
-  s.most_local = from_upper_half(packed & 0xffffu, static_cast<R *>(nullptr));
+template <class Op>
+__device__ __forceinline__ Bounds<Op> unpacked(unsigned word) {
+  Bounds<Op> most;
+  if constexpr (Op::kChecked) {
+    most.factor = from_upper_half(word >> 16, static_cast<typename Op::Size *>(nullptr));
+    most.local = from_upper_half(word & 0xffffu, static_cast<typename Op::Size *>(nullptr));
+  }
+  return most;
 }
 
 // Of a thread's own steps, a(i) and x(i) of a run.
-template <class T, int kCount, class Run>
-__device__ __forceinline__ Summary<T> summarized(const Run &run) {
-  Summary<T> s = nothing<T>();
+template <class Op, int kCount, class Run>
+__device__ __forceinline__ Summary<Op> summarized(const Run &run) {
+  Summary<Op> s = nothing<Op>();
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    s.local = mul_add(run.a(i), s.local, run.x(i));
-    s.factor = after<Scalars<T>>(run.a(i), s.factor);
-    s.most_local = greater(s.most_local, size_of(s.local));
-    s.most_product = greater(s.most_product, size_of(s.factor.high));
+    s.local = Op::step(run.a(i), s.local, run.x(i));
+    s.factor = Op::compose(run.a(i), s.factor);
+    if constexpr (Op::kChecked) {
+      s.most.local = greater(s.most.local, Op::size(s.local));
+      s.most.factor = greater(s.most.factor, Op::size(s.factor));
+    }
   }
   // What is not finite stays so to the end, and NaN is not in the maxima: size * 0 is NaN then, and the bound huge.
-  s.most_local = bounded(s.most_local + size_of(s.local) * 0);
-  s.most_product = bounded(s.most_product + size_of(s.factor.high) * 0);
+  if constexpr (Op::kChecked) {
+    s.most.local = bounded(s.most.local + Op::size(s.local) * 0);
+    s.most.factor = bounded(s.most.factor + Op::size(s.factor) * 0);
+  }
   return s;
 }
 

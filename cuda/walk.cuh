@@ -15,14 +15,18 @@ namespace scanlib {
 constexpr bool kSumSteps = SCANLIB_SUM & 1, kSumLanes = SCANLIB_SUM & 2;
 
 using Value = ElementOf<SCANLIB_VALUE>::type;  // what is computed in
+using Op = SCANLIB_OPERATOR<Scalars<Value>>;
+using Coefficient = Op::Coefficient;
+using State = Op::State;
 using Sum = SumOf<Value>::type;
+static_assert(!kBackward || Op::kDifferentiable, "an operator with a gradient");
 using ElementA = ElementOf<SCANLIB_A>::type;
 using ElementX = ElementOf<SCANLIB_X>::type;  // x, or grad_h
 using ElementH = ElementOf<SCANLIB_H>::type;
 using ElementGradA = ElementOf<SCANLIB_GRAD_A>::type;
 // The result that comes first: h, or grad_x.
 using First = ElementOf<kBackward ? SCANLIB_GRAD_X : SCANLIB_H>::type;
-constexpr bool kComplex = sizeof(Value) > sizeof(RealOf<Value>::type);
+constexpr bool kComplex = IsComplex<Value>::value;
 constexpr bool kStoresGradA = kBackward && !kSumSteps && !kSumLanes;
 
 // Steps of each run that are stored at a time: 16-byte words of the largest result fill a warp.
@@ -61,17 +65,17 @@ struct alignas(16) WarpResults {
 
 struct BlockMemory {
   WarpResults results[kWarps];
-  ScanMemory<Value> scan;
+  ScanMemory<Op> scan;
 };
 
 // ---------------------------------------------------------------------------------------------------------------- states
 
-__device__ __forceinline__ Value load_state(const ScanParams &p, int role, const Place &place) {
+__device__ __forceinline__ State load_state(const ScanParams &p, int role, const Place &place) {
   const Operand &operand = p.operand[role];
-  if (operand.dtype == 0 || lane() >= place.lanes) return Value{};
-  return load_value<Value>(operand.dtype, global(place.first[role]) + lane() * operand.lane);
+  if (operand.dtype == 0 || lane() >= place.lanes) return Op::nothing();
+  return load_value<State>(operand.dtype, global(place.first[role]) + lane() * operand.lane);
 }
-__device__ __forceinline__ void store_state(const ScanParams &p, int role, const Place &place, Value value) {
+__device__ __forceinline__ void store_state(const ScanParams &p, int role, const Place &place, State value) {
   const Operand &operand = p.operand[role];
   if (operand.dtype == 0 || lane() >= place.lanes) return;
   store_value(operand.dtype, global(place.first[role]) + lane() * operand.lane, value);
@@ -88,44 +92,49 @@ template <class R>
 __device__ __forceinline__ Complex<R> chosen(bool yes, Complex<R> one, Complex<R> other) {
   return {chosen(yes, one.re, other.re), chosen(yes, one.im, other.im)};
 }
-__device__ __forceinline__ Value conjugated_if(bool yes, Value value) { return yes ? conjugated(value) : value; }
+template <class T>
+__device__ __forceinline__ T conjugated_if(bool yes, T value) {
+  return yes ? conjugated(value) : value;
+}
 
 // A thread's run: its steps, and what each does to a state. In backward x is grad_h, a the decay one step before, and h the state one
 // step before in time. Where there is no step is one that changes nothing.
 struct Run {
+  // In backward conjugated where that is wanted.
   Elements<ElementA, kRun> element_a;
   Elements<ElementX, kRun> element_x;
   Elements<ElementH, kRun> element_h;
-  Value a_before, h_behind;  // beside it (kEdges)
-  int n;                     // steps that exist
+  Coefficient a_before;  // beside it (kEdges)
+  State h_behind;
+  int n;  // steps that exist
 
-  __device__ __forceinline__ Value a(int i) const {
-    if (kEdges && i == 0) return a_before;
-    return widened<Value>(element_a[kEdges ? i - 1 : i]);
+  __device__ __forceinline__ Coefficient a(int i) const {
+    const Coefficient value = kEdges && i == 0 ? a_before : widened<Coefficient>(element_a[kEdges ? i - 1 : i]);
+    if constexpr (kBackward) return Op::adjoint(value, false);
+    return value;
   }
-  __device__ __forceinline__ Value x(int i) const { return widened<Value>(element_x[i]); }
-  __device__ __forceinline__ Value h(int i) const {
+  __device__ __forceinline__ State x(int i) const { return widened<State>(element_x[i]); }
+  __device__ __forceinline__ State h(int i) const {
     if (kEdges && i == kRun - 1) return h_behind;
-    return widened<Value>(element_h[kEdges ? i + 1 : i]);
+    return widened<State>(element_h[kEdges ? i + 1 : i]);
   }
   // The state after step i, of `count` that exist.
-  __device__ __forceinline__ Value after(int i, int count, Value state) const {
-    if (kComplex && i >= count) return state;  // 1 * state - 0 is not `state` where a part of it is infinite
-    return mul_add(a(i), state, x(i));
+  __device__ __forceinline__ State after(int i, int count, State state) const {
+    if (!Op::kIdleKeeps && i >= count) return state;
+    return Op::step(a(i), state, x(i));
   }
   __device__ __forceinline__ void forget() {
     element_a.forget();
     element_x.forget();
     if (kBackward) element_h.forget();
   }
-  // Leaves step i without effect: of 1 and -0, which changes no state, not even -0.
+  // Leaves step i without effect.
   __device__ __forceinline__ void skip(int i) {
-    const Value one = unit(static_cast<Value *>(nullptr));
     if (!kEdges || i > 0)
-      element_a.set(kEdges ? i - 1 : i, narrowed<ElementA>(one));
+      element_a.set(kEdges ? i - 1 : i, narrowed<ElementA>(Op::idle()));
     else
-      a_before = one;
-    element_x.set(i, narrowed<ElementX>(-0.0f));
+      a_before = Op::idle();
+    element_x.set(i, narrowed<ElementX>(Op::idle_input()));
   }
 };
 
@@ -195,19 +204,18 @@ __device__ __forceinline__ void read_tile(const ScanParams &p, const Place &plac
                                          : edge_of<ElementA, true>(memory.a_before.of, owner.lane);
     const char *behind = owner.slice < kWarpSlices - 1 ? memory.h.of + Fetched<ElementH>::at(owner.later(), 0)
                                                        : edge_of<ElementH, false>(memory.h_behind.of, owner.lane);
-    run.a_before = conjugated_if(p.conjugate, widened<Value>(load_element<ElementA>(before)));
-    run.h_behind = conjugated_if(p.conjugate, widened<Value>(load_element<ElementH>(behind)));
+    run.a_before = conjugated_if(p.conjugate, widened<Coefficient>(load_element<ElementA>(before)));
+    run.h_behind = conjugated_if(p.conjugate, widened<State>(load_element<ElementH>(behind)));
   }
   if (kBackward && kComplex && p.conjugate) {
     conjugate(run.element_a);
     conjugate(run.element_h);
   }
   if (first) {
-    const Value one = unit(static_cast<Value *>(nullptr));
     if (kEdges)
-      run.a_before = one;
+      run.a_before = Op::idle();
     else
-      run.element_a.set(0, narrowed<ElementA>(one));
+      run.element_a.set(0, narrowed<ElementA>(Op::idle()));
   }
   if (run.n < kRun) {
 #pragma unroll
@@ -219,12 +227,12 @@ __device__ __forceinline__ void read_tile(const ScanParams &p, const Place &plac
 
 // grad_a of some steps of a run of n, from `from` on: summed over lanes and stored.
 __device__ __forceinline__ void put_lane_sums(const ScanParams &p, const Place &place, int from, int n,
-                                              const Value (&products)[kPiece]) {
+                                              const Coefficient (&products)[kPiece]) {
   const Operand &grad_a = p.operand[kGradA];
   char *first = global(place.first[kGradA]) + warp_lane() * grad_a.lane;
 #pragma unroll
   for (int i = 0; i < kPiece; ++i) {
-    Value over_lanes = lane() < place.lanes ? products[i] : Value{};
+    Coefficient over_lanes = lane() < place.lanes ? products[i] : Coefficient{};
 #pragma unroll
     for (int bits = 1; bits < kWarpLanes; bits *= 2) over_lanes = plus(over_lanes, shuffle_xor(over_lanes, bits));
     if (lane() == 0 && from + i < n) store_element(first + (slice() * kRun + from + i) * grad_a.step, over_lanes);
@@ -234,7 +242,7 @@ __device__ __forceinline__ void put_lane_sums(const ScanParams &p, const Place &
 // Walks a thread's run from the true state before it, stores the results, and returns the state after it. Sums of grad_a over
 // the run are added to `sum`. kWhole: a tile of Place::words.
 template <bool kWhole>
-__device__ __forceinline__ Value finish_tile(const ScanParams &p, const Place &place, const Run &run, Value state,
+__device__ __forceinline__ State finish_tile(const ScanParams &p, const Place &place, const Run &run, State state,
                                              Sum &sum, WarpResults &memory) {
   const Mover mover;
   const Owner owner;
@@ -243,24 +251,27 @@ __device__ __forceinline__ Value finish_tile(const ScanParams &p, const Place &p
   const int n = kWhole ? kRun : run.n;
   // Backward's last tile is not whole.
   const bool owns_last = !(kWhole && kBackward) && place.last && n > 0 && slice() * kRun + n == place.steps;
-  Value edge{}, over_run{};
+  State edge{};
+  Coefficient over_run{};
   if (kBackward && owns_last) edge = conjugated_if(p.conjugate, load_state(p, kH0, place));
 #pragma unroll
   for (int from = 0; from < kRun; from += kPiece) {
     Elements<First, kPiece> first{};
-    Value products[kPiece];
+    Coefficient products[kPiece];
 #pragma unroll
     for (int i = 0; i < kPiece; ++i) {
       const int k = from + i;
       state = run.after(k, n, state);
       first.set(i, narrowed<First>(state));
-      if (kBackward) products[i] = mul(state, run.h(k));
+      if constexpr (kBackward) products[i] = Op::outer(state, run.h(k));
     }
     // Past the last step the state is still that of the last.
-    if (kBackward && owns_last) {
-      const Value last = mul(state, edge);
+    if constexpr (kBackward) {
+      if (owns_last) {
+        const Coefficient last = Op::outer(state, edge);
 #pragma unroll
-      for (int i = 0; i < kPiece; ++i) products[i] = chosen(from + i == n - 1, last, products[i]);
+        for (int i = 0; i < kPiece; ++i) products[i] = chosen(from + i == n - 1, last, products[i]);
+      }
     }
     Result<First>::write(first, memory.first.of, owner);
     if constexpr (kStoresGradA) {
@@ -282,17 +293,17 @@ __device__ __forceinline__ Value finish_tile(const ScanParams &p, const Place &p
   }
   if constexpr (kBackward && kSumSteps) add(sum, widened<Sum>(over_run));
   if (owns_last) {
-    Value leaves = state;
+    State leaves = state;
     if constexpr (kBackward) {
       const Operand &a = p.operand[kA];
       const char *last = global(place.first[kA]) + (place.steps - 1 - shift_of(kA)) * a.step + lane() * a.lane;
-      leaves = mul(conjugated_if(p.conjugate, widened<Value>(load_element<ElementA>(last))), state);
+      leaves = Op::times(Op::adjoint(widened<Coefficient>(load_element<ElementA>(last)), p.conjugate), state);
     }
     store_state(p, kLeaves, place, leaves);
   }
   return state;
 }
-__device__ __forceinline__ Value finish_tile(const ScanParams &p, const Place &place, const Run &run, Value state,
+__device__ __forceinline__ State finish_tile(const ScanParams &p, const Place &place, const Run &run, State state,
                                              Sum &sum, WarpResults &memory) {
   return kAllWords && place.words ? finish_tile<kAllWords>(p, place, run, state, sum, memory)
                                   : finish_tile<false>(p, place, run, state, sum, memory);
@@ -363,7 +374,7 @@ __device__ __forceinline__ void walk(const ScanParams &p) {
       advance(p, *place, *next);
     }
     meet();
-    Value carry = load_state(p, kEnters, *place);
+    State carry = load_state(p, kEnters, *place);
     if (p.steps == 0 && slice() == 0) store_state(p, kLeaves, *place, carry);
     Sum sum{};
     if (p.tiles > 0) start_tile(p, *place, inputs);
@@ -378,13 +389,13 @@ __device__ __forceinline__ void walk(const ScanParams &p) {
         advance(p, *next, *later);
         carry = finish_tile(p, *place, run, carry, sum, results);
       } else {
-        Summary<Value> all = nothing<Value>();  // of the tile, in the last warp
-        const Summary<Value> prefix =
-            scanned(summarized<Value, kRun>(run), &memory.scan, [&](const Summary<Value> &whole) { all = whole; });
+        Summary<Op> all = nothing<Op>();  // of the tile, in the last warp
+        const Summary<Op> prefix =
+            scanned(summarized<Op, kRun>(run), &memory.scan, [&](const Summary<Op> &whole) { all = whole; });
         run.forget();
         if (finds) advance(p, *next, *later);
         if (tile > 0) carry = memory.scan.state[own_lane()];
-        const Value before = carried_in(prefix, !safe(prefix) || !safe(all), carry, run, &memory.scan, [&] {
+        const State before = carried_in(prefix, !safe(prefix) || !safe(all), carry, run, &memory.scan, [&] {
           if (warp() == kWarps - 1 && own_slice() == 0) memory.scan.state[own_lane()] = applied(all, carry);
         });
         finish_tile(p, *place, run, before, sum, results);

@@ -1,6 +1,6 @@
-// Lanes side by side, step by step: what the inner loops over columns share.
+// The inner loops over columns: lanes side by side, step by step.
 #pragma once
-#include "lanes.h"
+#include "summary.h"
 
 namespace scanlib {
 namespace {
@@ -20,7 +20,11 @@ SCANLIB_INLINE void for_lanes(int64_t lanes, bool down, Step step) {
 
 template <class L>
 SCANLIB_INLINE typename L::Vec load_n(const typename L::Elem *p, int64_t n) {
-  return n == L::W ? L::load(p) : L::load_part(p, n, L::zero());
+  return n == L::W ? L::load(p) : L::load_part(p, n, typename L::Elem{});
+}
+template <class L>
+SCANLIB_INLINE typename L::Vec conjugated_if(bool yes, typename L::Vec v) {
+  return yes ? L::conj(v) : v;
 }
 template <class L>
 SCANLIB_INLINE void store_n(typename L::Elem *p, typename L::Vec v, int64_t n) {
@@ -28,11 +32,6 @@ SCANLIB_INLINE void store_n(typename L::Elem *p, typename L::Vec v, int64_t n) {
     L::store(p, v);
   else
     L::store_part(p, v, n);
-}
-
-template <class L>
-SCANLIB_INLINE typename L::Vec coefficient(bool conjugate, typename L::Vec a) {
-  return conjugate ? L::conj(a) : a;
 }
 
 // What is kept of each lane from step to step, in memory between calls: a state.
@@ -83,6 +82,79 @@ SCANLIB_INLINE void walk_columns(int64_t steps, int64_t lanes, bool down, Kept k
         for_lanes<L>(lanes, down,
                      [&](int64_t lane, int64_t n) { kept.store(lane, n, body(k, lane, n, kept.load(lane, n))); });
   }
+}
+
+// ---------------------------------------------------------------------------------------------------------- an operator's
+
+template <class Op>
+using ElementA = typename Op::CoefficientLanes::Elem;
+template <class Op>
+using ElementS = typename Op::StateLanes::Elem;
+// The operator over single numbers, as it is called by.
+template <class Op>
+using Singly = typename Op::template Over<Scalars<typename Op::Element>>;
+
+template <class Op>
+void columns_forward(int64_t steps, int64_t lanes, const ElementA<Op> *a, int64_t a_step, const ElementS<Op> *x,
+                     int64_t x_step, ElementS<Op> *h, int64_t h_step, ElementS<Op> *state) {
+  using A = typename Op::CoefficientLanes;
+  using S = typename Op::StateLanes;
+  walk_columns<S>(steps, lanes, x_step < 0, KeptState<S>{state},
+                  [=](int64_t k, int64_t lane, int64_t n, typename Op::State s) SCANLIB_LAMBDA {
+                    s = Op::step(load_n<A>(a + k * a_step + lane, n), s, load_n<S>(x + k * x_step + lane, n));
+                    store_n<S>(h + k * h_step + lane, s, n);
+                    return s;
+                  });
+}
+
+template <class Op>
+struct KeptSummary {
+  using Value = Summary<Op>;
+  using A = typename Op::CoefficientLanes;
+  using S = typename Op::StateLanes;
+  Factors<Singly<Op>> factor;
+  typename S::Elem *local;
+
+  SCANLIB_INLINE Value load(int64_t lane, int64_t n) const {
+    Value value;
+    for (int i = 0; i < Op::kParts; ++i) value.factor.part[i] = load_n<A>(factor.part[i] + lane, n);
+    value.local = load_n<S>(local + lane, n);
+    return value;
+  }
+  SCANLIB_INLINE void store(int64_t lane, int64_t n, const Value &value) const {
+    for (int i = 0; i < Op::kParts; ++i) store_n<A>(factor.part[i] + lane, value.factor.part[i], n);
+    store_n<S>(local + lane, value.local, n);
+  }
+};
+
+template <class Op>
+void columns_summary(int64_t steps, int64_t lanes, const ElementA<Op> *a, int64_t a_step, const ElementS<Op> *x,
+                     int64_t x_step, Factors<Singly<Op>> factor, ElementS<Op> *local, Way way) {
+  using A = typename Op::CoefficientLanes;
+  using S = typename Op::StateLanes;
+  walk_columns<S>(steps, lanes, x_step < 0, KeptSummary<Op>{factor, local},
+                  [=](int64_t k, int64_t lane, int64_t n, const Summary<Op> &before) SCANLIB_LAMBDA {
+                    return joined<Op>(before, on_way<Op>(way, load_n<A>(a + k * a_step + lane, n)),
+                                      load_n<S>(x + k * x_step + lane, n));
+                  });
+}
+
+template <class Op>
+void columns_backward(int64_t steps, int64_t lanes, const ElementA<Op> *a, int64_t a_step, const ElementS<Op> *g,
+                      int64_t g_step, const ElementS<Op> *h, int64_t h_step, ElementS<Op> *grad_x, int64_t grad_x_step,
+                      ElementA<Op> *grad_a, int64_t grad_a_step, ElementS<Op> *state, Way way) {
+  using A = typename Op::CoefficientLanes;
+  using S = typename Op::StateLanes;
+  walk_columns<S>(steps, lanes, g_step < 0, KeptState<S>{state},
+                  [=](int64_t k, int64_t lane, int64_t n, typename Op::State s) SCANLIB_LAMBDA {
+                    const auto factor = on_way<Op>(way, load_n<A>(a + k * a_step + lane, n));
+                    s = Op::step(factor, s, load_n<S>(g + k * g_step + lane, n));
+                    store_n<S>(grad_x + k * grad_x_step + lane, s, n);
+                    const auto before =
+                        conjugated_if<S>(way == Way::BackConjugated, load_n<S>(h + k * h_step + lane, n));
+                    store_n<A>(grad_a + k * grad_a_step + lane, Op::outer(s, before), n);
+                    return s;
+                  });
 }
 
 }  // namespace

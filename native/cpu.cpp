@@ -22,15 +22,15 @@ int64_t lane_offset(const scanlib_problem &p, int role, int64_t i) {
 
 // T = 0: the state passes through. No lanes at all: only sums over nothing are left to write.
 int run_empty(const scanlib_problem &p, const Pointers &data) {
-  const Kernels<Complex<double>> &kernels = instruction_set();
+  const Conversions<Complex<double>> &convert = instruction_set();
   const bool backward = is_backward(p);
   if (p.time.extent == 0) {
     const int from = backward ? SCANLIB_GRAD_FINAL : SCANLIB_H0, to = backward ? SCANLIB_GRAD_H0 : SCANLIB_FINAL;
     const int64_t count = given(p, to) ? lane_count(p) : 0;
     for (int64_t i = 0; i < count; ++i) {
       Complex<double> value{0, 0};
-      if (given(p, from)) kernels.widen[p.dtype[from]](1, data.of[from] + lane_offset(p, from, i), 0, &value);
-      kernels.narrow[p.dtype[to]](1, &value, data.of[to] + lane_offset(p, to, i), 0);
+      if (given(p, from)) convert.widen[p.dtype[from]](1, data.of[from] + lane_offset(p, from, i), 0, &value);
+      convert.narrow[p.dtype[to]](1, &value, data.of[to] + lane_offset(p, to, i), 0);
     }
   }
   if (!backward) return SCANLIB_OK;
@@ -46,15 +46,17 @@ int run_empty(const scanlib_problem &p, const Pointers &data) {
   for (int64_t i = 0, count = lane_count(own); i < count; ++i)
     for (int64_t t = 0; t < own.time.extent; ++t) {
       const int64_t at = lane_offset(own, SCANLIB_GRAD_A, i) + t * own.time.stride[SCANLIB_GRAD_A];
-      kernels.narrow[p.dtype[SCANLIB_GRAD_A]](1, &zero, data.of[SCANLIB_GRAD_A] + at, 0);
+      convert.narrow[p.dtype[SCANLIB_GRAD_A]](1, &zero, data.of[SCANLIB_GRAD_A] + at, 0);
     }
   return SCANLIB_OK;
 }
 
 template <class T>
 int run_as(const scanlib_problem &p, const Pointers &data) {
-  Schedule schedule = make_schedule(p, sizeof(T));
-  return Run<T>(p, schedule, data).run();
+  using Op = Linear<Scalars<T>>;
+  const Schedule schedule = make_schedule(p, sizeof(T));
+  const Kernels<Op> &kernels = instruction_set();
+  return Run<Op>(p, schedule, data, kernels).run();
 }
 
 int run(const scanlib_problem *problem, const void *const *pointers) {

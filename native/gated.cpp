@@ -211,7 +211,7 @@ class GatedRun {
 
   const scanlib_gates &g_;
   const GateKernels<T> &kernels_;
-  const Kernels<T> &scan_;
+  const LinearKernels<T> &scan_;
   const T *columns_, *initial_, *grad_, *grad_final_;
   T *h_, *y_, *final_, *grad_columns_, *grad_initial_;
   int64_t rows_, width_, row_blocks_, unit_blocks_, chains_, steps_, segments_;

@@ -5,9 +5,8 @@
 #include <type_traits>
 
 #include "../cuda/elements.h"
-#include "columns.h"
 #include "gate_kernels.h"
-#include "rows.h"
+#include "loops.h"
 #include "scanlib.h"
 
 #if defined(__F16C__)
@@ -16,62 +15,6 @@
 
 namespace scanlib {
 namespace {
-
-// ---------------------------------------------------------------------------------------------------------------- columns
-
-template <class T>
-void columns_forward(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *x, int64_t x_step, T *h,
-                     int64_t h_step, T *state) {
-  using L = typename LanesOf<T>::type;
-  walk_columns<L>(steps, lanes, x_step < 0, KeptState<L>{state},
-                  [=](int64_t k, int64_t lane, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
-                    s = L::mul_add(load_n<L>(a + k * a_step + lane, n), s, load_n<L>(x + k * x_step + lane, n));
-                    store_n<L>(h + k * h_step + lane, s, n);
-                    return s;
-                  });
-}
-
-template <class L>
-struct KeptSummary {
-  using Value = Summary<L>;
-  typename L::Elem *product, *lost, *state;
-
-  SCANLIB_INLINE Value load(int64_t lane, int64_t n) const {
-    return {{load_n<L>(product + lane, n), load_n<L>(lost + lane, n)}, load_n<L>(state + lane, n)};
-  }
-  SCANLIB_INLINE void store(int64_t lane, int64_t n, const Value &value) const {
-    store_n<L>(product + lane, value.factor.high, n);
-    store_n<L>(lost + lane, value.factor.low, n);
-    store_n<L>(state + lane, value.state, n);
-  }
-};
-
-template <class T>
-void columns_summary(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *x, int64_t x_step, T *product,
-                     T *lost, T *state, bool conjugate) {
-  using L = typename LanesOf<T>::type;
-  walk_columns<L>(steps, lanes, x_step < 0, KeptSummary<L>{product, lost, state},
-                  [=](int64_t k, int64_t lane, int64_t n, const Summary<L> &before) SCANLIB_LAMBDA {
-                    return joined<L>(before, coefficient<L>(conjugate, load_n<L>(a + k * a_step + lane, n)),
-                                     load_n<L>(x + k * x_step + lane, n));
-                  });
-}
-
-template <class T>
-void columns_backward(int64_t steps, int64_t lanes, const T *a, int64_t a_step, const T *g, int64_t g_step, const T *h,
-                      int64_t h_step, T *grad_x, int64_t grad_x_step, T *grad_a, int64_t grad_a_step, T *state,
-                      bool conjugate) {
-  using L = typename LanesOf<T>::type;
-  walk_columns<L>(steps, lanes, g_step < 0, KeptState<L>{state},
-                  [=](int64_t k, int64_t lane, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
-                    auto factor = coefficient<L>(conjugate, load_n<L>(a + k * a_step + lane, n));
-                    s = L::mul_add(factor, s, load_n<L>(g + k * g_step + lane, n));
-                    store_n<L>(grad_x + k * grad_x_step + lane, s, n);
-                    auto before = coefficient<L>(conjugate, load_n<L>(h + k * h_step + lane, n));
-                    store_n<L>(grad_a + k * grad_a_step + lane, L::mul(s, before), n);
-                    return s;
-                  });
-}
 
 // ------------------------------------------------------------------------------------------------------------------- sums
 
@@ -165,14 +108,8 @@ void narrow(int64_t n, const T *from, void *to, int64_t stride) {
 }
 
 template <class T>
-constexpr Kernels<T> table() {
-  return {columns_forward<T>,
-          columns_summary<T>,
-          columns_backward<T>,
-          rows_forward<T>,
-          rows_summary<T>,
-          rows_backward<T>,
-          sum_steps<T>,
+constexpr Conversions<T> conversions() {
+  return {sum_steps<T>,
           total<T>,
           {nullptr, widen<T, Half>, widen<T, Brain>, widen<T, float>, widen<T, double>, widen<T, Complex<float>>,
            widen<T, Complex<double>>},
@@ -184,8 +121,9 @@ constexpr Kernels<T> table() {
 
 #define SCANLIB_TEXT2(name) #name
 #define SCANLIB_TEXT(name) SCANLIB_TEXT2(name)
-const InstructionSet SCANLIB_ISA = {table<float>(),           table<double>(),     table<Complex<float>>(),
-                                    table<Complex<double>>(), gate_table<float>(), gate_table<double>(),
-                                    SCANLIB_TEXT(SCANLIB_ISA)};
+const InstructionSet SCANLIB_ISA = {
+    loops<Linear, float>(), loops<Linear, double>(), loops<Linear, Complex<float>>(), loops<Linear, Complex<double>>(),
+    conversions<float>(),   conversions<double>(),   conversions<Complex<float>>(),   conversions<Complex<double>>(),
+    gate_table<float>(),    gate_table<double>(),    SCANLIB_TEXT(SCANLIB_ISA)};
 
 }  // namespace scanlib

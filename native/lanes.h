@@ -8,7 +8,7 @@
 #include <cstring>
 #include <utility>
 
-#include "../cuda/factor.h"
+#include "../cuda/product.h"
 #include "kernels.h"
 
 #if defined(__AVX512F__) || defined(__FMA__)
@@ -99,6 +99,7 @@ struct RealLanes {
   }
   static SCANLIB_INLINE void store(Elem *p, Vec v) { std::memcpy(p, &v, sizeof v); }
   static SCANLIB_INLINE Vec all(Elem value) { return value - Vec{}; }  // value - 0 keeps the sign of zero
+  static SCANLIB_INLINE Vec number(double value) { return all(Elem(value)); }
   static SCANLIB_INLINE Vec load_part(const Elem *p, int64_t n, Elem fill) {
 #if defined(__AVX512F__)
     if constexpr (sizeof(R) == 4)
@@ -126,7 +127,7 @@ struct RealLanes {
   }
   static SCANLIB_INLINE Vec mul(Vec a, Vec b) { return a * b; }
   static SCANLIB_INLINE Vec mul_add(Vec a, Vec b, Vec c) { return a * b + c; }
-  static SCANLIB_INLINE Factor<RealLanes> exact_product(Vec a, Vec b) {
+  static SCANLIB_INLINE Product<RealLanes> exact_product(Vec a, Vec b) {
     const Vec product = a * b;
     return {product, product_error(a, b, product)};
   }
@@ -196,8 +197,6 @@ struct RealLanes {
     return any != 0;
   }
 
-  static constexpr Elem one() { return 1; }
-  static constexpr Elem zero() { return 0; }
   static SCANLIB_INLINE Elem mul_add1(Elem a, Elem b, Elem c) { return a * b + c; }
   static SCANLIB_INLINE Elem mul1(Elem a, Elem b) { return a * b; }
   static SCANLIB_INLINE Elem conj1(Elem a) { return a; }
@@ -248,6 +247,7 @@ struct ComplexLanes {
     Real::store(q + W, shuffle<ZipPick<W, true>, W>(v.re, v.im));
   }
   static SCANLIB_INLINE Vec all(Elem value) { return {Real::all(value.re), Real::all(value.im)}; }
+  static SCANLIB_INLINE Vec number(double value) { return {Real::number(value), V{}}; }
   static SCANLIB_INLINE Vec load_part(const Elem *p, int64_t n, Elem fill) {
     Elem lanes[W];
     for (int i = 0; i < W; ++i) lanes[i] = fill;
@@ -267,7 +267,7 @@ struct ComplexLanes {
     V re = c.re - a.im * b.im, im = a.im * b.re + c.im;
     return {a.re * b.re + re, a.re * b.im + im};
   }
-  static SCANLIB_INLINE Factor<ComplexLanes> exact_product(Vec a, Vec b) {
+  static SCANLIB_INLINE Product<ComplexLanes> exact_product(Vec a, Vec b) {
     const ComplexProduct<Real, Vec> product(a, b);
     return {product.high, product.low};
   }
@@ -289,8 +289,6 @@ struct ComplexLanes {
   static SCANLIB_INLINE Vec taint(Vec v, Vec sum) { return {Real::taint(v.re, sum.re), Real::taint(v.im, sum.im)}; }
   static SCANLIB_INLINE bool tainted(Vec sum) { return Real::tainted(sum.re) || Real::tainted(sum.im); }
 
-  static constexpr Elem one() { return {1, 0}; }
-  static constexpr Elem zero() { return {0, 0}; }
   static SCANLIB_INLINE Elem mul_add1(Elem a, Elem b, Elem c) {
     R re = c.re - a.im * b.im, im = a.im * b.re + c.im;
     return {a.re * b.re + re, a.re * b.im + im};
@@ -300,6 +298,18 @@ struct ComplexLanes {
     return {a.re * b.re - re, a.re * b.im + im};
   }
   static SCANLIB_INLINE Elem conj1(Elem a) { return {a.re, -a.im}; }
+};
+
+// A lane on its own: what L does to each of its lanes, bit for bit.
+template <class L>
+struct Single {
+  using Elem = typename L::Elem;
+  using Vec = Elem;
+  static SCANLIB_INLINE Vec all(Elem value) { return value; }
+  static SCANLIB_INLINE Vec number(double value) { return L::lane(L::number(value), 0); }
+  static SCANLIB_INLINE Vec mul(Vec a, Vec b) { return L::mul1(a, b); }
+  static SCANLIB_INLINE Vec mul_add(Vec a, Vec b, Vec c) { return L::mul_add1(a, b, c); }
+  static SCANLIB_INLINE Vec conj(Vec a) { return L::conj1(a); }
 };
 
 template <class T>

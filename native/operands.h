@@ -1,5 +1,6 @@
 // The operands of a problem as the inner loops take them: where they lie if they fit, else by way of a panel in cache.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -31,12 +32,17 @@ struct Pointers {
 
 template <class T>
 class Operands {
- protected:
+ public:
   Operands(const scanlib_problem &problem, const Schedule &schedule, const Pointers &data)
-      : p_(problem), s_(schedule), data_(data), kernels_(instruction_set()) {
+      : p_(problem), s_(schedule), data_(data), convert_(instruction_set()) {
     for (int role = 0; role < SCANLIB_ROLES; ++role)
       loadable_[role] = p_.dtype[role] == TypeOf<T>::dtype && aligned(role);
   }
+
+  bool has(int role) const { return given(p_, role); }
+  bool same(int role, int other) const { return data_.of[role] == data_.of[other]; }
+  // Lanes of a group.
+  int64_t lanes(const Place &place) const { return std::min(s_.lanes, p_.inner.extent - place.chunk * s_.lanes); }
 
   Stream stream(int role, const Place &place) const {
     const int64_t size = dtype_size(p_.dtype[role]), lane = p_.inner.stride[role];
@@ -48,24 +54,32 @@ class Operands {
       step = -step;
     }
     bool in_shape = s_.rows ? step == (s_.down ? -size : size) : lane == size;
-    if (s_.rows && role == SCANLIB_X && data_.of[SCANLIB_X] == data_.of[SCANLIB_H]) in_shape = false;  // read twice
+    if (s_.rows && role == SCANLIB_X && same(SCANLIB_X, SCANLIB_H)) in_shape = false;  // read twice
     if (role == SCANLIB_GRAD_A && s_.reduce != Reduce::None) in_shape = false;
     return {data_.of[role] + offset, step, lane, size, p_.dtype[role], in_shape && loadable_[role]};
   }
 
-  // A state's lanes of one group; `fallback` where it is absent.
-  void load_state(int role, const Place &place, int64_t lanes, T *to) const {
-    if (!given(p_, role)) {
-      std::memset(static_cast<void *>(to), 0, size_t(lanes) * sizeof(T));
-      return;
-    }
-    Stream s = stream(role, place);
-    kernels_.widen[s.dtype](lanes, s.first, s.lane, to);
+  // A state's lanes of one group; `absent` where it is not given.
+  void load_state(int role, const Place &place, int64_t lanes, T *to, T absent) const {
+    if (!given(p_, role)) return void(std::fill(to, to + lanes, absent));
+    load_step(stream(role, place), 0, lanes, to);
+  }
+  void load_step(const Stream &s, int64_t k, int64_t lanes, T *to) const {
+    convert_.widen[s.dtype](lanes, s.at(k, 0), s.lane, to);
   }
   void store_state(int role, const Place &place, int64_t lanes, const T *from) const {
     if (!given(p_, role)) return;
     Stream s = stream(role, place);
-    kernels_.narrow[s.dtype](lanes, from, s.first, s.lane);
+    convert_.narrow[s.dtype](lanes, from, s.first, s.lane);
+  }
+
+  T element(const Stream &s, int64_t k, int64_t lane) const {
+    T value;
+    convert_.widen[s.dtype](1, s.at(k, lane), 0, &value);
+    return value;
+  }
+  void set_element(const Stream &s, int64_t k, int64_t lane, T value) const {
+    convert_.narrow[s.dtype](1, &value, s.at(k, lane), 0);
   }
 
   // What an inner loop is given for steps [k, k + n): the operand itself, or a copy in `panel`.
@@ -76,7 +90,7 @@ class Operands {
   Source columns_in(const Stream &s, int64_t k, int64_t n, int64_t lanes, T *panel) const {
     if (s.direct) return {reinterpret_cast<T *>(s.at(k, 0)), s.step_elements()};
     if (s.step == 0) n = 1;
-    for (int64_t i = 0; i < n; ++i) kernels_.widen[s.dtype](lanes, s.at(k + i, 0), s.lane, panel + i * lanes);
+    for (int64_t i = 0; i < n; ++i) convert_.widen[s.dtype](lanes, s.at(k + i, 0), s.lane, panel + i * lanes);
     return {panel, s.step == 0 ? 0 : lanes};
   }
   Source columns_out(const Stream &s, int64_t k, int64_t lanes, T *panel) const {
@@ -85,7 +99,7 @@ class Operands {
   }
   void columns_flush(const Stream &s, int64_t k, int64_t n, int64_t lanes, const T *panel) const {
     if (s.direct) return;
-    for (int64_t i = 0; i < n; ++i) kernels_.narrow[s.dtype](lanes, panel + i * lanes, s.at(k + i, 0), s.lane);
+    for (int64_t i = 0; i < n; ++i) convert_.narrow[s.dtype](lanes, panel + i * lanes, s.at(k + i, 0), s.lane);
   }
   // Rows lie by address: where steps run down, the lowest address is the last step's.
   char *row(const Stream &s, int64_t k, int64_t n, int64_t lane) const { return s.at(s_.down ? k + n - 1 : k, lane); }
@@ -97,7 +111,7 @@ class Operands {
     if (s.direct) return direct_row(s, k, n, lane);
     const char *const first = row(s, k, n, lane);
     if (s.step == 0 && panel.repeats == first && panel.count >= n) return panel.data;
-    kernels_.widen[s.dtype](n, first, s_.down ? -s.step : s.step, panel.data);
+    convert_.widen[s.dtype](n, first, s_.down ? -s.step : s.step, panel.data);
     panel.repeats = s.step == 0 ? first : nullptr;
     panel.count = n;
     return panel.data;
@@ -106,7 +120,7 @@ class Operands {
     return s.direct ? direct_row(s, k, n, lane) : panel;
   }
   void row_flush(const Stream &s, int64_t k, int64_t n, int64_t lane, const T *panel) const {
-    if (!s.direct) kernels_.narrow[s.dtype](n, panel, row(s, k, n, lane), s_.down ? -s.step : s.step);
+    if (!s.direct) convert_.narrow[s.dtype](n, panel, row(s, k, n, lane), s_.down ? -s.step : s.step);
   }
 
   // From the lowest to the highest element of an operand, and the bytes of its elements in between.
@@ -130,11 +144,6 @@ class Operands {
     return {data_.of[role] + low, data_.of[role] + high + size, count * size};
   }
 
-  const scanlib_problem &p_;
-  const Schedule &s_;
-  const Pointers &data_;
-  const Kernels<T> &kernels_;
-
  private:
   // Whether every element lies where the processor may have one of T, whole elements apart.
   bool aligned(int role) const {
@@ -144,6 +153,10 @@ class Operands {
     return strides % int64_t(sizeof(T)) == 0;
   }
 
+  const scanlib_problem &p_;
+  const Schedule &s_;
+  const Pointers &data_;
+  const Conversions<T> &convert_;
   bool loadable_[SCANLIB_ROLES];  // of the dtype T, and aligned
 };
 

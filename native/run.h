@@ -1,25 +1,20 @@
-// Runs a problem on the CPU: cuts it (schedule.h), brings every operand into the shape the inner loops take (kernels.h), and
-// passes carries from one stretch of time to the next.
+// Runs a problem on the CPU, with any operator (cuda/linear.h): cuts it (schedule.h), brings every operand into the shape the
+// inner loops take (kernels.h), and passes carries from one stretch of time to the next.
 //
-// Where time is split, the algorithm is Martin and Cundy's (2018, algorithm 1) made single-pass: an item first reduces its
-// segment to (product, local state), which brings it into cache, waits for the carry of the segment before it, passes its own
-// carry on, and only then walks the segment again from the true carry. Items are handed out in order of time, so whoever waits
-// waits for one that is already running. Carries are combined one by one, in order: the bits do not depend on who was first.
+// Where time is split, the algorithm is Martin and Cundy's (2018, algorithm 1) made single-pass: a piece of work first reduces
+// its segment to what it does to any state, which brings it into cache, waits for the carry of the segment before it, passes its
+// own carry on (relay.h), and only then walks the segment again from the true carry.
 #pragma once
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
-#include <cstring>
-#include <iterator>
-#include <new>
 
-#include "../cuda/factor.h"
 #include "arithmetic.h"
-#include "dispatch.h"
+#include "grad_sums.h"
 #include "kernels.h"
 #include "operands.h"
-#include "pages.h"
+#include "output_pages.h"
 #include "problem.h"
+#include "relay.h"
 #include "schedule.h"
 #include "scratch.h"
 #include "threads.h"
@@ -27,414 +22,321 @@
 namespace scanlib {
 
 constexpr int64_t kAloneBytes = 256 * 1024;  // less work than this stays on the calling thread
-constexpr int64_t kStackBytes = 16 * 1024;
 
-template <class T>
-class Run : Operands<T> {
-  using Sum = typename SumOf<T>::type;
+template <class Op>
+class Run {
+  // What the numbers of an operator are, and what its coefficients and states are made of.
+  using T = typename Op::Element;
+  static_assert(sizeof(typename Op::Coefficient) == sizeof(T) && sizeof(typename Op::State) == sizeof(T),
+                "operands have one element a step");
   using Source = typename Operands<T>::Source;
-  using Span = typename Operands<T>::Span;
-  using Operands<T>::p_, Operands<T>::s_, Operands<T>::data_, Operands<T>::kernels_, Operands<T>::stream;
-  using Operands<T>::load_state, Operands<T>::store_state, Operands<T>::span;
-  using Operands<T>::columns_in, Operands<T>::columns_out, Operands<T>::columns_flush;
-  using Operands<T>::direct_row, Operands<T>::row_in, Operands<T>::row_out, Operands<T>::row_flush;
 
  public:
-  Run(const scanlib_problem &problem, const Schedule &schedule, const Pointers &data)
-      : Operands<T>(problem, schedule, data) {
+  Run(const scanlib_problem &problem, const Schedule &schedule, const Pointers &data, const Kernels<Op> &kernels)
+      : p_(problem),
+        s_(schedule),
+        kernels_(kernels),
+        operands_(problem, schedule, data),
+        sums_(problem, schedule, operands_),
+        pages_(schedule, operands_) {
     conjugate_ = (p_.flags & SCANLIB_CONJUGATE) != 0;
+    way_ = !s_.backward ? Way::Forward : conjugate_ ? Way::BackConjugated : Way::Back;
     for (int role : {SCANLIB_A, SCANLIB_X, SCANLIB_H, SCANLIB_GRAD_H, SCANLIB_GRAD_A, SCANLIB_GRAD_X})
-      if (given(p_, role) && !stream(role, place_of(p_, s_, 0, 0)).direct) panels_ = true;
+      if (operands_.has(role) && !stream(role, place_of(p_, s_, 0, 0)).direct) panels_ = true;
     if (s_.reduce != Reduce::None) panels_ = true;
   }
 
   int run() {
-    int64_t bytes = s_.groups * s_.lanes * p_.time.extent * int64_t(sizeof(T));
+    const int64_t bytes = s_.groups * s_.lanes * p_.time.extent * int64_t(sizeof(T));
     workers_ = useful_threads(p_.threads, bytes < kAloneBytes ? 1 : s_.items());
-    const bool carries = s_.segments > 1, slots = s_.reduce == Reduce::Time;
-    const int64_t slot_count = slots ? s_.groups * s_.segments * s_.lanes : 0;
-    const int64_t carry_count = carries ? s_.groups * s_.segments : 0;
-    const int64_t kept = slots ? kept_count(p_) : 0;
-    int64_t room = workers_ * Scratch<T>::room(s_, panels_) + 2 * Arena::room<T>(carry_count * s_.lanes) +
-                   Arena::room<std::atomic<int>>(carry_count) + Arena::room<Sum>(slot_count) + Arena::room<Sum>(kept);
-    for (int role : kLargeOutputs) room += Arena::room<Pages::Mark>(shared_pages(role));
-    alignas(64) char stack[kStackBytes];
-    char *heap = nullptr;
-    if (room > kStackBytes && !(heap = static_cast<char *>(std::aligned_alloc(64, size_t(room)))))
-      return SCANLIB_E_MEMORY;
-    scratch_ = heap ? heap : stack;
-    Arena arena(scratch_ + workers_ * Scratch<T>::room(s_, panels_));
-    carries_ = arena.take<T>(carry_count * s_.lanes);
-    ends_ = arena.take<T>(carry_count * s_.lanes);
-    ready_ = arena.take<std::atomic<int>>(carry_count);
-    for (int64_t i = 0; i < carry_count; ++i) new (&ready_[i]) std::atomic<int>(0);
-    slots_ = arena.take<Sum>(slot_count);
-    Sum *total = arena.take<Sum>(kept);
+    chains_ = s_.segments > 1 ? s_.groups : 0;
+    const int64_t shared =
+        Relay<T>::room(chains_, s_.lanes) + Arena::room<T>(end_count()) + sums_.room() + pages_.room(workers_);
+    return run_pieces(*this, workers_, p_.flags & SCANLIB_OPENMP, shared, Scratch<Op>::room(s_, panels_));
+  }
 
-    for (int role : kLargeOutputs) open_pages(role, arena);
-    run_on_threads(workers_, p_.flags & SCANLIB_OPENMP, [](void *self) { static_cast<Run *>(self)->work(); }, this);
+  // For run_pieces().
+  void open(Arena &arena) {
+    relay_.open(arena, chains_, s_.lanes);
+    ends_ = arena.take<T>(end_count());
+    sums_.open(arena);
+    pages_.open(arena, workers_);
+  }
+  void work(Arena &arena) {
+    Scratch<Op> w(arena, s_, panels_);
+    for (int64_t item; (item = relay_.next()) < s_.items();) {
+      int64_t segment = item / s_.families, family = item % s_.families;
+      int64_t k0 = segment * s_.segment, k1 = std::min(p_.time.extent, k0 + s_.segment);
+      sums_.begin(w.sums);
+      for (int64_t member = 0; member < s_.family_groups; ++member) {
+        const int64_t group = family * s_.family_groups + member;
+        sums_.begin_group(w.sums);
+        walk(w, place_of(p_, s_, family, member), group, segment, k0, k1);
+        sums_.end_group(w.sums, group, segment);
+      }
+      sums_.end(w.sums, family, k0, k1);
+    }
+  }
+  void close() {
     if (broken_.load(std::memory_order_relaxed)) repair();
-    if (slots) add_slots(total, kept);
-    std::free(heap);
-    return SCANLIB_OK;
+    sums_.finish();
   }
 
  private:
+  Stream stream(int role, const Place &place) const { return operands_.stream(role, place); }
+  int64_t end_count() const { return Op::kChecked ? chains_ * s_.segments * s_.lanes : 0; }
+
   int64_t tile_steps(bool all_direct, int64_t lanes) const {
     if (all_direct) return INT64_MAX;
-    return s_.rows ? kPanel : std::max<int64_t>(1, Scratch<T>::panel_count(s_) / lanes);
+    return s_.rows ? kPanel : std::max<int64_t>(1, Scratch<Op>::panel_count(s_) / lanes);
   }
 
-  // -------------------------------------------------------------------------------------------------- pages of outputs
+  // -------------------------------------------------------------------------------------------------- pieces of work
 
-  static constexpr int kLargeOutputs[] = {SCANLIB_H, SCANLIB_GRAD_X, SCANLIB_GRAD_A};
-
-  bool written(int role) const { return given(p_, role) && kRoleTraits[role].use(s_.backward) & SCANLIB_WRITTEN; }
-
-  // How many pages of an output several threads will be in at the same time: where time is split, neighbours in time are.
-  int64_t shared_pages(int role) const {
-    if (workers_ == 1 || s_.segments == 1 || !written(role)) return 0;
-    if (role == SCANLIB_GRAD_A && s_.reduce != Reduce::None) return 0;
-    if (role == SCANLIB_H && data_.of[SCANLIB_X] == data_.of[SCANLIB_H]) return 0;  // in place: it holds x
-    const Span whole = span(role);
-    return whole.room() == whole.filled ? Pages::count(whole.begin, whole.end) : 0;
-  }
-  void open_pages(int role, Arena &arena) {
-    if (!written(role)) return;
-    const Span whole = span(role);
-    if (whole.room() > 2 * whole.filled) return;  // scattered over memory that is not ours to judge
-    Pages::advise(whole.begin, whole.end);
-    if (int64_t count = shared_pages(role)) pages_[role].watch(whole.begin, whole.end, arena.take<Pages::Mark>(count));
-  }
-  void reach_pages(const Place &place, int64_t lanes, int64_t k0, int64_t k1) {
-    for (int role : kLargeOutputs) {
-      if (!pages_[role].watched()) continue;
-      const Stream s = stream(role, place);
-      const char *corners[] = {s.at(k0, 0), s.at(k1 - 1, 0), s.at(k0, lanes - 1), s.at(k1 - 1, lanes - 1)};
-      const auto [low, high] = std::minmax_element(std::begin(corners), std::end(corners));
-      pages_[role].reach(*low, *high + s.size, s.step < 0);
+  void walk(Scratch<Op> &w, const Place &place, int64_t group, int64_t segment, int64_t k0, int64_t k1) {
+    const int64_t lanes = operands_.lanes(place);
+    const bool first = segment == 0, last = segment == s_.segments - 1;
+    if (first) {
+      load_state(s_.backward ? SCANLIB_GRAD_FINAL : SCANLIB_H0, place, lanes, w.state);
+      step_through(w, place, lanes, k0, k1);
+      if (!last) relay_.pass_on(group, segment, lanes, w.state);
+    } else if (last) {
+      relay_.receive(group, segment, lanes, w.state);
+      step_through(w, place, lanes, k0, k1);
+    } else {
+      summarize(w, place, lanes, k0, k1);
+      relay_.receive(group, segment, lanes, w.state);
+      const bool safe = carry_over(w, lanes);
+      if (safe) relay_.pass_on(group, segment, lanes, w.local);
+      step_through(w, place, lanes, k0, k1);
+      if constexpr (Op::kChecked) check_end(w, group, segment, lanes);
+      if (!safe) relay_.pass_on(group, segment, lanes, w.local);
     }
+    if (last) finish(w, place, lanes);
+  }
+
+  // Turns w.local into the carry out of a segment that the carry in w.state enters. Where a factor or the local state overflowed,
+  // a serial loop may have been spared an Inf or an Inf * 0: there it becomes NaN, and false is returned.
+  bool carry_over(Scratch<Op> &w, int64_t lanes) const {
+    bool safe = true;
+    for (int64_t j = 0; j < lanes; ++j) {
+      typename Op::Factor factor;
+      for (int i = 0; i < Op::kParts; ++i) factor.part[i] = w.factor.part[i][j];
+      const T carry = Op::apply(factor, w.state[j], w.local[j]);
+      bool good = true;
+      if constexpr (Op::kChecked) {
+        for (int i = 0; i < Op::kParts; ++i) good = good && finite(factor.part[i]);
+        good = good && finite(w.local[j]) && finite(carry);
+      }
+      w.local[j] = good ? carry : not_a_number(w.local);
+      safe = safe && good;
+    }
+    return safe;
+  }
+  // After the walk: puts the state that it ended in where carry_over() had none, and notes where that one is finite and this is not.
+  void check_end(Scratch<Op> &w, int64_t group, int64_t segment, int64_t lanes) {
+    T *const ends = ends_ + (group * s_.segments + segment) * s_.lanes;
+    for (int64_t j = 0; j < lanes; ++j) {
+      if (!finite(w.local[j])) w.local[j] = w.state[j];
+      // The walk overflowed and then met a = 0, which the factor forgot: see repair().
+      const bool broken = !finite(w.state[j]) && finite(w.local[j]);
+      ends[j] = broken ? w.state[j] : T{};
+      if (broken) broken_.store(true, std::memory_order_relaxed);
+    }
+  }
+
+  void step_through(Scratch<Op> &w, const Place &place, int64_t lanes, int64_t k0, int64_t k1) {
+    pages_.reach(place, lanes, k0, k1);
+    if constexpr (Op::kDifferentiable) {
+      if (s_.backward) return backward(w, place, lanes, k0, k1, w.state);
+    }
+    forward(w, place, lanes, k0, k1, w.state);
+  }
+
+  void finish(Scratch<Op> &w, const Place &place, int64_t lanes) {
+    if (!s_.backward) return operands_.store_state(SCANLIB_FINAL, place, lanes, w.state);
+    if constexpr (Op::kDifferentiable) {
+      if (!operands_.has(SCANLIB_GRAD_H0)) return;
+      operands_.load_step(stream(SCANLIB_A, place), p_.time.extent - 1, lanes, w.edge);
+      for (int64_t j = 0; j < lanes; ++j) w.edge[j] = Op::times(Op::adjoint(w.edge[j], conjugate_), w.state[j]);
+      operands_.store_state(SCANLIB_GRAD_H0, place, lanes, w.edge);
+    }
+  }
+
+  void load_state(int role, const Place &place, int64_t lanes, T *to) const {
+    operands_.load_state(role, place, lanes, to, Op::nothing());
   }
 
   // -------------------------------------------------------------------------------------------------- segments
   //
   // Each walks steps [k0, k1) of a group, states in and out in `state`.
 
-  void forward(Scratch<T> &w, const Place &place, int64_t lanes, int64_t k0, int64_t k1, T *state) {
-    Stream a = stream(SCANLIB_A, place), x = stream(SCANLIB_X, place), h = stream(SCANLIB_H, place);
+  void forward(Scratch<Op> &w, const Place &place, int64_t lanes, int64_t k0, int64_t k1, T *state) {
+    const Stream a = stream(SCANLIB_A, place), x = stream(SCANLIB_X, place), h = stream(SCANLIB_H, place);
     const int64_t tile = tile_steps(a.direct && x.direct && h.direct, lanes);
+    const Operands<T> &o = operands_;
     for (int64_t k = k0, n; k < k1; k += n) {
       n = std::min(tile, k1 - k);
       if (s_.together && tile == INT64_MAX) {
-        kernels_.rows_forward(n, lanes, direct_row(a, k, n, 0), a.lane_elements(), direct_row(x, k, n, 0),
-                              x.lane_elements(), direct_row(h, k, n, 0), h.lane_elements(), state, s_.down);
+        kernels_.rows_forward(n, lanes, o.direct_row(a, k, n, 0), a.lane_elements(), o.direct_row(x, k, n, 0),
+                              x.lane_elements(), o.direct_row(h, k, n, 0), h.lane_elements(), state, s_.down);
       } else if (s_.rows) {
         for (int64_t j = 0; j < lanes; ++j) {
-          T *out = row_out(h, k, n, j, w.panel[2].data);
-          kernels_.rows_forward(n, kAlone, row_in(a, k, n, j, w.panel[0]), 0, row_in(x, k, n, j, w.panel[1]), 0, out, 0,
-                                state + j, s_.down);
-          row_flush(h, k, n, j, out);
+          T *out = o.row_out(h, k, n, j, w.panel[2].data);
+          kernels_.rows_forward(n, kAlone, o.row_in(a, k, n, j, w.panel[0]), 0, o.row_in(x, k, n, j, w.panel[1]), 0,
+                                out, 0, state + j, s_.down);
+          o.row_flush(h, k, n, j, out);
         }
       } else {
-        Source pa = columns_in(a, k, n, lanes, w.panel[0].data), px = columns_in(x, k, n, lanes, w.panel[1].data);
-        Source ph = columns_out(h, k, lanes, w.panel[2].data);
+        const Source pa = o.columns_in(a, k, n, lanes, w.panel[0].data);
+        const Source px = o.columns_in(x, k, n, lanes, w.panel[1].data);
+        const Source ph = o.columns_out(h, k, lanes, w.panel[2].data);
         kernels_.columns_forward(n, lanes, pa.data, pa.step, px.data, px.step, ph.data, ph.step, state);
-        columns_flush(h, k, n, lanes, ph.data);
+        o.columns_flush(h, k, n, lanes, ph.data);
       }
     }
   }
 
-  // What steps [k0, k1) do to any carry: product and local. In backward the coefficients lie one step earlier, so k0 > 0.
-  void summarize(Scratch<T> &w, const Place &place, int64_t lanes, int64_t k0, int64_t k1) {
-    Stream a = stream(SCANLIB_A, place), x = stream(s_.backward ? SCANLIB_GRAD_H : SCANLIB_X, place);
+  // What steps [k0, k1) do to any carry: w.factor and w.local. In backward the coefficients lie one step earlier, so k0 > 0.
+  void summarize(Scratch<Op> &w, const Place &place, int64_t lanes, int64_t k0, int64_t k1) {
+    const Stream a = stream(SCANLIB_A, place), x = stream(s_.backward ? SCANLIB_GRAD_H : SCANLIB_X, place);
     const int64_t shift = s_.backward ? -1 : 0;
-    const bool conjugate = s_.backward && conjugate_;
     const int64_t tile = tile_steps(a.direct && x.direct, lanes);
-    std::fill(w.product, w.product + lanes, unit(w.product));
-    for (T *zero : {w.lost, w.local}) std::memset(static_cast<void *>(zero), 0, size_t(lanes) * sizeof(T));
+    const Operands<T> &o = operands_;
+    const typename Op::Factor unit = Op::unit();
+    for (int i = 0; i < Op::kParts; ++i) std::fill(w.factor.part[i], w.factor.part[i] + lanes, unit.part[i]);
+    std::fill(w.local, w.local + lanes, Op::nothing());
     for (int64_t k = k0, n; k < k1; k += n) {
       n = std::min(tile, k1 - k);
       if (s_.rows) {
         for (int64_t j = 0; j < lanes; ++j)
-          kernels_.rows_summary(n, row_in(a, k + shift, n, j, w.panel[0]), row_in(x, k, n, j, w.panel[1]),
-                                w.product + j, w.lost + j, w.local + j, s_.down, conjugate);
+          kernels_.rows_summary(n, o.row_in(a, k + shift, n, j, w.panel[0]), o.row_in(x, k, n, j, w.panel[1]),
+                                w.factor.from(j), w.local + j, s_.down, way_);
       } else {
-        Source pa = columns_in(a, k + shift, n, lanes, w.panel[0].data),
-               px = columns_in(x, k, n, lanes, w.panel[1].data);
-        kernels_.columns_summary(n, lanes, pa.data, pa.step, px.data, px.step, w.product, w.lost, w.local, conjugate);
+        const Source pa = o.columns_in(a, k + shift, n, lanes, w.panel[0].data);
+        const Source px = o.columns_in(x, k, n, lanes, w.panel[1].data);
+        kernels_.columns_summary(n, lanes, pa.data, pa.step, px.data, px.step, w.factor, w.local, way_);
       }
     }
   }
 
-  // Step k of the backward walk uses a of step k - 1 (before the first: one) and h of step k + 1 (after the last: h0, in
-  // `edge`). The first and the last step of all are walked on their own, with those in place of the operands.
-  void backward(Scratch<T> &w, const Place &place, int64_t lanes, int64_t k0, int64_t k1, T *state) {
-    Stream a = stream(SCANLIB_A, place), h = stream(SCANLIB_H, place), g = stream(SCANLIB_GRAD_H, place);
-    Stream grad_a = stream(SCANLIB_GRAD_A, place), grad_x = stream(SCANLIB_GRAD_X, place);
+  // Step k of the backward walk uses a of step k - 1 (before the first: one without effect) and h of step k + 1 (after the last: h0,
+  // in `edge`). The first and the last step of all are walked on their own, with those in place of the operands.
+  void backward(Scratch<Op> &w, const Place &place, int64_t lanes, int64_t k0, int64_t k1, T *state) {
+    const Stream a = stream(SCANLIB_A, place), h = stream(SCANLIB_H, place), g = stream(SCANLIB_GRAD_H, place);
+    const Stream grad_a = stream(SCANLIB_GRAD_A, place), grad_x = stream(SCANLIB_GRAD_X, place);
     const int64_t tile = tile_steps(a.direct && h.direct && g.direct && grad_a.direct && grad_x.direct, lanes);
     const int64_t last = p_.time.extent - 1;
+    const Operands<T> &o = operands_;
     if (k1 > last) load_state(SCANLIB_H0, place, lanes, w.edge);
     for (int64_t k = k0, n; k < k1; k += n) {
       n = k == 0 || k == last ? 1 : std::min(tile, std::min(k1, last) - k);
       if (s_.together && tile == INT64_MAX) {
-        kernels_.rows_backward(n, lanes, k == 0 ? w.ones : direct_row(a, k - 1, n, 0), k == 0 ? 1 : a.lane_elements(),
-                               direct_row(g, k, n, 0), g.lane_elements(),
-                               k == last ? w.edge : direct_row(h, k + 1, n, 0), k == last ? 1 : h.lane_elements(),
-                               direct_row(grad_x, k, n, 0), grad_x.lane_elements(), direct_row(grad_a, k, n, 0),
-                               grad_a.lane_elements(), state, s_.down, conjugate_);
+        kernels_.rows_backward(n, lanes, k == 0 ? w.idle : o.direct_row(a, k - 1, n, 0), k == 0 ? 1 : a.lane_elements(),
+                               o.direct_row(g, k, n, 0), g.lane_elements(),
+                               k == last ? w.edge : o.direct_row(h, k + 1, n, 0), k == last ? 1 : h.lane_elements(),
+                               o.direct_row(grad_x, k, n, 0), grad_x.lane_elements(), o.direct_row(grad_a, k, n, 0),
+                               grad_a.lane_elements(), state, s_.down, way_);
       } else if (s_.rows) {
         for (int64_t j = 0; j < lanes; ++j) {
-          T *out_a = row_out(grad_a, k, n, j, w.panel[3].data), *out_x = row_out(grad_x, k, n, j, w.panel[4].data);
-          kernels_.rows_backward(n, kAlone, k == 0 ? w.ones : row_in(a, k - 1, n, j, w.panel[0]), 0,
-                                 row_in(g, k, n, j, w.panel[1]), 0,
-                                 k == last ? w.edge + j : row_in(h, k + 1, n, j, w.panel[2]), 0, out_x, 0, out_a, 0,
-                                 state + j, s_.down, conjugate_);
-          row_flush(grad_x, k, n, j, out_x);
+          T *out_a = o.row_out(grad_a, k, n, j, w.panel[3].data), *out_x = o.row_out(grad_x, k, n, j, w.panel[4].data);
+          kernels_.rows_backward(n, kAlone, k == 0 ? w.idle : o.row_in(a, k - 1, n, j, w.panel[0]), 0,
+                                 o.row_in(g, k, n, j, w.panel[1]), 0,
+                                 k == last ? w.edge + j : o.row_in(h, k + 1, n, j, w.panel[2]), 0, out_x, 0, out_a, 0,
+                                 state + j, s_.down, way_);
+          o.row_flush(grad_x, k, n, j, out_x);
           if (s_.reduce == Reduce::None)
-            row_flush(grad_a, k, n, j, out_a);
+            o.row_flush(grad_a, k, n, j, out_a);
           else
-            sum_row(w, j, k - k0, n, k1 - k0, out_a);
+            sums_.add_row(w.sums, j, k - k0, n, k1 - k0, out_a);
         }
       } else {
-        Source pa = k == 0 ? Source{w.ones, 0} : columns_in(a, k - 1, n, lanes, w.panel[0].data);
-        Source pg = columns_in(g, k, n, lanes, w.panel[1].data);
-        Source ph = k == last ? Source{w.edge, 0} : columns_in(h, k + 1, n, lanes, w.panel[2].data);
-        Source pga = columns_out(grad_a, k, lanes, w.panel[3].data),
-               pgx = columns_out(grad_x, k, lanes, w.panel[4].data);
+        const Source pa = k == 0 ? Source{w.idle, 0} : o.columns_in(a, k - 1, n, lanes, w.panel[0].data);
+        const Source pg = o.columns_in(g, k, n, lanes, w.panel[1].data);
+        const Source ph = k == last ? Source{w.edge, 0} : o.columns_in(h, k + 1, n, lanes, w.panel[2].data);
+        const Source pga = o.columns_out(grad_a, k, lanes, w.panel[3].data);
+        const Source pgx = o.columns_out(grad_x, k, lanes, w.panel[4].data);
         kernels_.columns_backward(n, lanes, pa.data, pa.step, pg.data, pg.step, ph.data, ph.step, pgx.data, pgx.step,
-                                  pga.data, pga.step, state, conjugate_);
-        columns_flush(grad_x, k, n, lanes, pgx.data);
+                                  pga.data, pga.step, state, way_);
+        o.columns_flush(grad_x, k, n, lanes, pgx.data);
         if (s_.reduce == Reduce::None)
-          columns_flush(grad_a, k, n, lanes, pga.data);
+          o.columns_flush(grad_a, k, n, lanes, pga.data);
         else
-          sum_columns(w, k - k0, n, lanes, pga.data);
+          sums_.add_columns(w.sums, k - k0, n, lanes, pga.data);
       }
     }
   }
 
-  // -------------------------------------------------------------------------------------------------- sums of grad_a
+  // -------------------------------------------------------------------------------------------------- repair
   //
-  // Reduce::Lanes keeps a sum for each step of the segment and each lane that grad_a has: [step][lane] for columns, [lane][by
-  // address] for rows.
+  // A sequence whose walk ended a segment in NaN or Inf, while the carry passed on was finite, goes on from there as a serial loop
+  // would: it never becomes finite again. Elements are taken one by one; this is rare enough.
 
-  bool lanes_summed() const { return p_.inner.extent > 1 && p_.inner.stride[SCANLIB_GRAD_A] == 0; }
-
-  void sum_columns(Scratch<T> &w, int64_t k, int64_t n, int64_t lanes, const T *values) {
-    if (s_.reduce == Reduce::Time)
-      kernels_.sum_steps(n, lanes, values, lanes, w.sums);
-    else if (!lanes_summed())
-      kernels_.sum_steps(1, n * lanes, values, 0, w.sums + k * lanes);
-    else
-      for (int64_t i = 0; i < n; ++i) add(w.sums[k + i], kernels_.total(lanes, values + i * lanes));
-  }
-  void sum_row(Scratch<T> &w, int64_t lane, int64_t k, int64_t n, int64_t length, const T *values) {
-    if (s_.reduce == Reduce::Time) return add(w.sums[lane], kernels_.total(n, values));
-    int64_t at = s_.down ? length - k - n : k;
-    kernels_.sum_steps(1, n, values, 0, w.sums + (lanes_summed() ? 0 : lane * s_.segment) + at);
-  }
-
-  // Writes the sums of Reduce::Lanes over steps [k0, k1).
-  void store_sums(Scratch<T> &w, const Place &place, int64_t lanes, int64_t k0, int64_t k1) {
-    Stream grad_a = stream(SCANLIB_GRAD_A, place);
-    const int64_t kept = lanes_summed() ? 1 : lanes, length = k1 - k0;
-    for (int64_t k = k0; k < k1; ++k)
-      for (int64_t j = 0; j < kept; ++j) {
-        int64_t at = s_.rows ? j * s_.segment + (s_.down ? length - 1 - (k - k0) : k - k0) : (k - k0) * kept + j;
-        store_sum(w.sums[at], grad_a.dtype, grad_a.at(k, j));
-      }
-  }
-  void store_sum(Sum sum, int32_t dtype, char *to) const {
-    static_cast<const Kernels<Sum> &>(instruction_set()).narrow[dtype](1, &sum, to, 0);
-  }
-
-  // Adds up the slots of Reduce::Time, in order, and writes grad_a.
-  void add_slots(Sum *total, int64_t kept) {
-    std::memset(static_cast<void *>(total), 0, size_t(kept) * sizeof(Sum));
-    for (int64_t group = 0; group < s_.groups; ++group) {
-      Place place = place_of(p_, s_, group, 0);
-      Sum *target = total + kept_index(p_, s_, place);
-      int64_t lanes = lanes_at(place);
-      for (int64_t segment = 0; segment < s_.segments; ++segment) {
-        const Sum *slot = slots_ + (group * s_.segments + segment) * s_.lanes;
-        for (int64_t j = 0; j < lanes; ++j) add(target[lanes_summed() ? 0 : j], slot[j]);
-      }
-    }
-    for (int64_t group = 0; group < s_.groups; ++group) {  // groups that share elements write the same sums again
-      Place place = place_of(p_, s_, group, 0);
-      Stream grad_a = stream(SCANLIB_GRAD_A, place);
-      const Sum *from = total + kept_index(p_, s_, place);
-      int64_t lanes = lanes_summed() ? 1 : lanes_at(place);
-      for (int64_t j = 0; j < lanes; ++j) store_sum(from[j], grad_a.dtype, grad_a.at(0, j));
-    }
-  }
-
-  // -------------------------------------------------------------------------------------------------- items
-
-  int64_t lanes_at(const Place &place) const { return std::min(s_.lanes, p_.inner.extent - place.chunk * s_.lanes); }
-
-  void work() {
-    int worker = next_worker_.fetch_add(1);
-    Arena arena(scratch_ + worker * Scratch<T>::room(s_, panels_));
-    Scratch<T> w(arena, s_, panels_);
-    for (int64_t item; (item = next_item_.fetch_add(1)) < s_.items();) {
-      int64_t segment = item / s_.families, family = item % s_.families;
-      int64_t k0 = segment * s_.segment, k1 = std::min(p_.time.extent, k0 + s_.segment);
-      if (s_.reduce == Reduce::Lanes)
-        std::memset(static_cast<void *>(w.sums), 0, size_t(Scratch<T>::sums_count(s_)) * sizeof(Sum));
-      for (int64_t member = 0; member < s_.family_groups; ++member) {
-        Place place = place_of(p_, s_, family, member);
-        int64_t group = family * s_.family_groups + member;
-        if (s_.reduce == Reduce::Time) std::fill(w.sums, w.sums + s_.lanes, Sum{});
-        walk(w, place, group, segment, k0, k1);
-        if (s_.reduce == Reduce::Time)
-          std::copy(w.sums, w.sums + s_.lanes, slots_ + (group * s_.segments + segment) * s_.lanes);
-      }
-      if (s_.reduce == Reduce::Lanes) {
-        Place place = place_of(p_, s_, family, 0);
-        store_sums(w, place, lanes_at(place), k0, k1);
-      }
-    }
-  }
-
-  void walk(Scratch<T> &w, const Place &place, int64_t group, int64_t segment, int64_t k0, int64_t k1) {
-    const int64_t lanes = lanes_at(place);
-    const bool first = segment == 0, last = segment == s_.segments - 1;
-    if (first) {
-      load_state(s_.backward ? SCANLIB_GRAD_FINAL : SCANLIB_H0, place, lanes, w.state);
-      step_through(w, place, lanes, k0, k1);
-      if (!last) publish(group, segment, lanes, w.state);
-    } else if (last) {
-      receive(group, segment - 1, lanes, w.state);
-      step_through(w, place, lanes, k0, k1);
-    } else {
-      summarize(w, place, lanes, k0, k1);
-      receive(group, segment - 1, lanes, w.state);
-      // The carry out. Where the product or the local state overflowed, a serial loop may have been spared an Inf or an
-      // Inf * 0: there the carry is the state that the walk itself ends in.
-      bool safe = true;
-      for (int64_t j = 0; j < lanes; ++j) {
-        T carry = applied<Scalars<T>>({w.product[j], w.lost[j]}, w.state[j], w.local[j]);
-        bool good = finite(w.product[j]) && finite(w.local[j]) && finite(carry);
-        w.local[j] = good ? carry : not_a_number(w.local);
-        safe = safe && good;
-      }
-      if (safe) publish(group, segment, lanes, w.local);
-      step_through(w, place, lanes, k0, k1);
-      for (int64_t j = 0; j < lanes; ++j) {
-        if (!finite(w.local[j])) w.local[j] = w.state[j];
-        // The other way round, the walk overflowed and then met a = 0, which the product forgot: see repair().
-        if (!finite(w.state[j]) && finite(w.local[j])) broken_.store(true, std::memory_order_relaxed);
-      }
-      std::memcpy(static_cast<void *>(ends_ + (group * s_.segments + segment) * s_.lanes), w.state,
-                  size_t(lanes) * sizeof(T));
-      if (!safe) publish(group, segment, lanes, w.local);
-    }
-    if (last) finish(w, place, lanes);
-  }
-
-  // A sequence whose walk ended a segment in NaN or Inf, while the carry passed on was finite, goes on from there as a serial
-  // loop would: it never becomes finite again. Elements are taken one by one; this is rare enough.
   void repair() {
     for (int64_t group = 0; group < s_.groups; ++group) {
-      const int64_t family = group / s_.family_groups, member = group % s_.family_groups;
-      const Place place = place_of(p_, s_, family, member);
-      for (int64_t j = 0; j < lanes_at(place); ++j)
+      const Place place = place_of(p_, s_, group / s_.family_groups, group % s_.family_groups);
+      for (int64_t j = 0; j < operands_.lanes(place); ++j)
         for (int64_t segment = 1; segment < s_.segments - 1; ++segment) {
-          const int64_t at = (group * s_.segments + segment) * s_.lanes + j;
-          if (!finite(carries_[at]) || finite(ends_[at])) continue;
-          repair_from(group, place, j, (segment + 1) * s_.segment, ends_[at]);
+          const T end = ends_[(group * s_.segments + segment) * s_.lanes + j];
+          if (finite(end)) continue;
+          const int64_t k0 = (segment + 1) * s_.segment;
+          if (!s_.backward)
+            repair_forward(place, j, k0, end);
+          else if constexpr (Op::kDifferentiable)
+            repair_backward(group, place, j, k0, end);
           break;
         }
     }
   }
 
-  T element(const Stream &s, int64_t k, int64_t lane) const {
-    T value;
-    kernels_.widen[s.dtype](1, s.at(k, lane), 0, &value);
-    return value;
-  }
-  void set_element(const Stream &s, int64_t k, int64_t lane, T value) const {
-    kernels_.narrow[s.dtype](1, &value, s.at(k, lane), 0);
-  }
-
-  void repair_from(int64_t group, const Place &place, int64_t lane, int64_t k0, T state) {
+  void repair_forward(const Place &place, int64_t lane, int64_t k0, T state) {
     const Stream a = stream(SCANLIB_A, place), h = stream(SCANLIB_H, place);
-    if (!s_.backward) {
-      const Stream x = stream(SCANLIB_X, place);  // in place, what h was: as finite as x, and no more than that matters
-      for (int64_t k = k0; k < p_.time.extent; ++k) {
-        state = mul_add(element(a, k, lane), state, element(x, k, lane));
-        set_element(h, k, lane, state);
-      }
-      if (given(p_, SCANLIB_FINAL)) set_element(stream(SCANLIB_FINAL, place), 0, lane, state);
-      return;
-    }
-    const Stream g = stream(SCANLIB_GRAD_H, place), grad_x = stream(SCANLIB_GRAD_X, place);
-    const Stream grad_a = stream(SCANLIB_GRAD_A, place), h0 = stream(SCANLIB_H0, place);
-    auto conjugate = [&](T value) { return conjugate_ ? conjugated(value) : value; };
+    const Stream x = stream(SCANLIB_X, place);  // in place, what h was: as finite as x, and no more than that matters
     for (int64_t k = k0; k < p_.time.extent; ++k) {
-      state = mul_add(conjugate(element(a, k - 1, lane)), state, element(g, k, lane));
-      set_element(grad_x, k, lane, state);
-      T before{};
+      state = Op::step(operands_.element(a, k, lane), state, operands_.element(x, k, lane));
+      operands_.set_element(h, k, lane, state);
+    }
+    if (operands_.has(SCANLIB_FINAL)) operands_.set_element(stream(SCANLIB_FINAL, place), 0, lane, state);
+  }
+
+  void repair_backward(int64_t group, const Place &place, int64_t lane, int64_t k0, T state) {
+    const Stream a = stream(SCANLIB_A, place), h = stream(SCANLIB_H, place), h0 = stream(SCANLIB_H0, place);
+    const Stream g = stream(SCANLIB_GRAD_H, place), grad_x = stream(SCANLIB_GRAD_X, place);
+    const Stream grad_a = stream(SCANLIB_GRAD_A, place);
+    const Operands<T> &o = operands_;
+    auto coefficient = [&](int64_t k) { return Op::adjoint(o.element(a, k, lane), conjugate_); };
+    for (int64_t k = k0; k < p_.time.extent; ++k) {
+      state = Op::step(coefficient(k - 1), state, o.element(g, k, lane));
+      o.set_element(grad_x, k, lane, state);
+      T before = Op::nothing();
       if (k + 1 < p_.time.extent)
-        before = element(h, k + 1, lane);
-      else if (given(p_, SCANLIB_H0))
-        before = element(h0, 0, lane);
-      T product = mul_add(state, conjugate(before), T{});
-      if (s_.reduce == Reduce::Time) {
-        Sum sum;
-        static_cast<const Kernels<Sum> &>(instruction_set()).widen[TypeOf<T>::dtype](1, &product, 0, &sum);
-        add(slots_[(group * s_.segments + k / s_.segment) * s_.lanes + lane], sum);
-      } else {
-        bool shared = s_.reduce == Reduce::Lanes;
-        set_element(grad_a, k, lane, shared ? mul_add(unit(&product), element(grad_a, k, lane), product) : product);
-      }
+        before = o.element(h, k + 1, lane);
+      else if (o.has(SCANLIB_H0))
+        before = o.element(h0, 0, lane);
+      const T product = Op::outer(state, conjugate_ ? conjugated(before) : before);
+      if (s_.reduce == Reduce::Time)
+        sums_.add_late(group, k / s_.segment, lane, product);
+      else
+        o.set_element(grad_a, k, lane,
+                      s_.reduce == Reduce::Lanes ? plus(o.element(grad_a, k, lane), product) : product);
     }
-    if (given(p_, SCANLIB_GRAD_H0)) {
-      T factor = conjugate(element(a, p_.time.extent - 1, lane));
-      set_element(stream(SCANLIB_GRAD_H0, place), 0, lane, mul_add(factor, state, T{}));
-    }
+    if (o.has(SCANLIB_GRAD_H0))
+      o.set_element(stream(SCANLIB_GRAD_H0, place), 0, lane, Op::times(coefficient(p_.time.extent - 1), state));
   }
 
-  void step_through(Scratch<T> &w, const Place &place, int64_t lanes, int64_t k0, int64_t k1) {
-    reach_pages(place, lanes, k0, k1);
-    if (s_.backward)
-      backward(w, place, lanes, k0, k1, w.state);
-    else
-      forward(w, place, lanes, k0, k1, w.state);
-  }
-
-  void finish(Scratch<T> &w, const Place &place, int64_t lanes) {
-    if (!s_.backward) return store_state(SCANLIB_FINAL, place, lanes, w.state);
-    if (!given(p_, SCANLIB_GRAD_H0)) return;
-    Stream a = stream(SCANLIB_A, place);
-    kernels_.widen[a.dtype](lanes, a.at(p_.time.extent - 1, 0), a.lane, w.edge);
-    for (int64_t j = 0; j < lanes; ++j)
-      w.edge[j] = mul_add(conjugate_ ? conjugated(w.edge[j]) : w.edge[j], w.state[j], T{});
-    store_state(SCANLIB_GRAD_H0, place, lanes, w.edge);
-  }
-
-  void publish(int64_t group, int64_t segment, int64_t lanes, const T *carry) {
-    int64_t at = group * s_.segments + segment;
-    std::memcpy(static_cast<void *>(carries_ + at * s_.lanes), carry, size_t(lanes) * sizeof(T));
-    ready_[at].store(1, std::memory_order_release);
-  }
-  void receive(int64_t group, int64_t segment, int64_t lanes, T *carry) {
-    int64_t at = group * s_.segments + segment;
-    for (Backoff backoff; !ready_[at].load(std::memory_order_acquire);) backoff.wait();
-    std::memcpy(static_cast<void *>(carry), carries_ + at * s_.lanes, size_t(lanes) * sizeof(T));
-  }
-
+  const scanlib_problem &p_;
+  const Schedule &s_;
+  const Kernels<Op> &kernels_;
+  const Operands<T> operands_;
+  GradSums<T> sums_;
+  OutputPages<T> pages_;
+  Relay<T> relay_;
   bool conjugate_ = false, panels_ = false;
+  Way way_ = Way::Forward;
   int workers_ = 1;
-  char *scratch_ = nullptr;
-  T *carries_ = nullptr;  // [group][segment][lane]: passed on
-  T *ends_ = nullptr;     // the same: the state the walk ended in; set between the first and the last segment
-  std::atomic<int> *ready_ = nullptr;
-  Sum *slots_ = nullptr;
-  Pages pages_[SCANLIB_ROLES];
+  int64_t chains_ = 0;  // of the relay: groups, where time is in segments
+  T *ends_ = nullptr;   // [group][segment][lane]: check_end(); set between the first and the last segment
   std::atomic<bool> broken_{false};
-  std::atomic<int> next_worker_{0};
-  std::atomic<int64_t> next_item_{0};
 };
 
 }  // namespace scanlib

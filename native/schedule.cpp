@@ -82,6 +82,10 @@ Place place_of(const scanlib_problem &p, const Schedule &s, int64_t family, int6
   return place;
 }
 
+int64_t reduced_sums(const Schedule &s) {
+  return s.reduce == Reduce::None ? 0 : s.reduce == Reduce::Time ? s.lanes : s.lanes * s.segment;
+}
+
 int64_t kept_index(const scanlib_problem &p, const Schedule &s, const Place &place) {
   int64_t index = 0;
   for (int d = 0; d < p.outer_rank; ++d)

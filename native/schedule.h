@@ -43,6 +43,9 @@ struct Place {
 // Group number `member` of family `family`.
 Place place_of(const scanlib_problem &problem, const Schedule &schedule, int64_t family, int64_t member);
 
+// How many sums of grad_a a thread keeps.
+int64_t reduced_sums(const Schedule &schedule);
+
 // Where grad_a's sum of a place goes in a dense array of grad_a's own elements without time, and that array's size.
 int64_t kept_index(const scanlib_problem &problem, const Schedule &schedule, const Place &place);
 int64_t kept_count(const scanlib_problem &problem);

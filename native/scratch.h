@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "arithmetic.h"
+#include "kernels.h"
 #include "schedule.h"
 
 namespace scanlib {
@@ -38,25 +39,25 @@ struct Panel {
 };
 
 // What one thread works in.
-template <class T>
+template <class Op>
 struct Scratch {
+  using T = typename Op::Element;
   Panel<T> panel[5];
-  T *state, *product, *lost, *local, *edge, *ones;  // product + lost: kernels.h
+  T *state, *local, *edge, *idle;
+  Factors<Op> factor;
   typename SumOf<T>::type *sums;  // Reduce::Time: one a lane; Reduce::Lanes: one an element of the segment
 
-  static int64_t sums_count(const Schedule &s) {
-    return s.reduce == Reduce::None ? 0 : s.reduce == Reduce::Time ? s.lanes : s.lanes * s.segment;
-  }
   static int64_t panel_count(const Schedule &s) { return s.rows ? kPanel : std::max(kPanel, s.lanes); }
   static int64_t room(const Schedule &s, bool panels) {
-    return 6 * Arena::room<T>(s.lanes) + Arena::room<typename SumOf<T>::type>(sums_count(s)) +
+    return (4 + Op::kParts) * Arena::room<T>(s.lanes) + Arena::room<typename SumOf<T>::type>(reduced_sums(s)) +
            (panels ? 5 * Arena::room<T>(panel_count(s)) : 0);
   }
   Scratch(Arena &arena, const Schedule &s, bool panels) {
     for (Panel<T> &p : panel) p = {panels ? arena.take<T>(panel_count(s)) : nullptr, nullptr, 0};
-    for (T **p : {&state, &product, &lost, &local, &edge, &ones}) *p = arena.take<T>(s.lanes);
-    sums = arena.take<typename SumOf<T>::type>(sums_count(s));
-    std::fill(ones, ones + s.lanes, unit(ones));
+    for (T **p : {&state, &local, &edge, &idle}) *p = arena.take<T>(s.lanes);
+    for (T *&p : factor.part) p = arena.take<T>(s.lanes);
+    sums = arena.take<typename SumOf<T>::type>(reduced_sums(s));
+    std::fill(idle, idle + s.lanes, Op::idle());
   }
 };
 

@@ -27,6 +27,7 @@ from scanlib.backends.strided_cuda import StridedCuda
 
 KEPT = ROOT / "build" / "tests-emulated"
 CUDA, EMULATION = ROOT / "cuda", Path(__file__).parent / "emulation"
+OPERATORS = Path(__file__).parent / "operators"
 SHARED = ("-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-ffp-contract=off")
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized")
 
@@ -62,6 +63,7 @@ class Emulation:
     emulation: Path = EMULATION
     flags: tuple[str, ...] = ()
     kept: Path = KEPT
+    operator: str = ""  #: the name of one in tests/operators in place of the linear recurrence's
 
     def emulator(self) -> Path:
         """What libscanlib loads in place of the driver."""
@@ -75,9 +77,18 @@ class Emulation:
         # fmt: off
         command = ["g++", "-O1", "-fvisibility=hidden", *WARNINGS, *SHARED, *self.flags,
                    "-x", "c++", "-include", str(self.emulation / "emulator.h"), *definitions.split(),
-                   str(self.cuda / compiler.ENTRY), "-x", "none", str(self.emulator())]
+                   *self.operator_flags(), str(self.cuda / compiler.ENTRY), "-x", "none", str(self.emulator())]
         # fmt: on
-        return built("kernel", command, _sources(self.cuda) + _sources(self.emulation), self.kept)
+        folders = (self.cuda, self.emulation, OPERATORS)
+        return built(
+            "kernel", command, [f for folder in folders for f in _sources(folder)], self.kept
+        )
+
+    def operator_flags(self) -> list[str]:
+        if not self.operator:
+            return []
+        (header,) = [path for path in _sources(OPERATORS) if self.operator in path.read_text()]
+        return [f"-DSCANLIB_OPERATOR={self.operator}", f'-DSCANLIB_OPERATOR_FILE="{header}"']
 
 
 # ---- in place of the driver and NVRTC

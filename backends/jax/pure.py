@@ -3,7 +3,7 @@
 Time is cut into about sqrt(T) chunks of as many steps. All chunks are reduced side by side to one affine map each, the
 maps are chained, and every chunk is run again from the state it really begins with: 3 sqrt(T) small steps in place of
 T, a program that compiles in no time, and within a chunk the arithmetic of the serial loop. The product of a chunk's
-decays is kept in two parts, because what rounding each step loses can add up (cuda/factor.h says why, and how).
+decays is kept in two parts, because what rounding each step loses can add up (cuda/linear.h says why, and how).
 
 The maps multiply decays before any state is seen, which can overflow where the loop would not (Inf * 0), and can step
 over an overflow the loop runs into. Either way some chunk begins or ends in a state that is not finite. The loop itself

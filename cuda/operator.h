@@ -1,0 +1,40 @@
+// What an operator is: all that the kernels, on the CPU and on a GPU, know of a recurrence. linear.h has the linear one, and
+// tests/operators has others. One is a template over operations `L` on numbers (product.h), or on vectors of them, one sequence
+// a lane (native/lanes.h):
+//
+//   CoefficientLanes, StateLanes   how elements of `a`, and of x and h, become a Coefficient and a State: L, or several of it
+//   step(a, before, x)             the state after a step
+//   Factor                         what steps do to a state before them, but for what they add: kParts coefficients
+//   factor(a), unit()              of one step; of none
+//   compose(later, earlier)        of both; `later` may be the coefficient of one step
+//   apply(factor, before, local)   the state after a stretch of steps, `local` being that from no state at all
+//   nothing()                      no state at all
+//   idle(), idle_input()           a step without effect; kIdleKeeps: it keeps even infinities, bit for bit
+//   kChecked                       joining may overflow where single steps do not: then what is joined is relied on only below
+//                                  bounds. size(factor) and size(state) are numbers such that
+//                                  size(apply(f, s, l)) <= size(f) size(s) + size(l), size(compose(f, g)) <= size(f) size(g)
+//
+// and where it has a gradient (kDifferentiable)
+//
+//   adjoint(a, conjugated)         the coefficient of the walk back
+//   times(a, state)                what is left of a state after a step without input
+//   outer(grad, before)            grad_a of a step, from grad_x and the state before it
+//
+// Elements of single numbers are operations too (Scalars, Single): what a vector does to a lane, bit for bit.
+//
+// An operator has no data, and its functions see one step, or one stretch of steps, of one sequence.
+#pragma once
+#include "product.h"
+
+namespace scanlib {
+
+// The base of an operator without a gradient: backward kernels of it are not made.
+template <class L>
+struct WithoutGradient {
+  static constexpr bool kDifferentiable = false;
+  static SCANLIB_BOTH typename L::Vec adjoint(typename L::Vec a, bool conjugated);
+  static SCANLIB_BOTH typename L::Vec times(typename L::Vec a, typename L::Vec state);
+  static SCANLIB_BOTH typename L::Vec outer(typename L::Vec grad, typename L::Vec before);
+};
+
+}  // namespace scanlib
