@@ -13,7 +13,7 @@ from scanlib.gates import GATED, GateForm
 _CODES = {np.dtype(name): DTYPES[name][0] for name in ("float32", "float64")}
 
 
-def gated_scan(columns: Any, initial: Any, axis: int, form: GateForm) -> Any:
+def gated_scan(columns: Any, initial: Any, reset: Any, axis: int, form: GateForm) -> Any:
     """Output and final state, or None where there is no kernel for these arrays."""
     code = _CODES.get(columns.dtype)
     shape = (*columns.shape[:-1], form.width)
@@ -24,10 +24,12 @@ def gated_scan(columns: Any, initial: Any, axis: int, form: GateForm) -> Any:
         if initial.dtype != columns.dtype or initial.shape != state:
             return None
         initial = np.ascontiguousarray(initial)
+    if reset is not None:
+        reset = np.ascontiguousarray(reset)
     h, final = np.empty(shape, columns.dtype), np.empty(state, columns.dtype)
     y = np.empty_like(h) if form.reading == GATED else None
     gates = native.prepare_gates(form, code, columns.shape, axis)
-    native.gated_forward(gates, *map(address, (columns, initial, h, y, final)))
+    native.gated_forward(gates, *map(address, (columns, initial, reset, h, y, final)))
     return h if y is None else y, final
 
 

@@ -7,7 +7,7 @@
 namespace scanlib {
 namespace {
 
-// Calls body(place among gates, among states, in panels, lanes) for every vector of a block. The last vector of a row overlaps
+// Calls body(place among gates, among states, in panels, lanes, whether it is cut) for every vector of a block. The last vector of a row overlaps
 // the one before it where it can: what is computed twice has the same bits.
 template <class L, class Body>
 SCANLIB_INLINE void each_vector(const GateBlock &b, Body body) {
@@ -15,14 +15,15 @@ SCANLIB_INLINE void each_vector(const GateBlock &b, Body body) {
   for (int64_t k = 0; k < b.steps; ++k)
     for (int64_t r = 0; r < b.rows; ++r, panel += b.width) {
       const int64_t gate = k * b.gate_step + r * b.gate_row, state = k * b.state_step + r * b.width;
+      const bool cut = b.cut(k, r);
       int64_t j = 0;
-      for (; j + L::W <= b.width; j += L::W) body(gate + j, state + j, panel + j, L::W);
+      for (; j + L::W <= b.width; j += L::W) body(gate + j, state + j, panel + j, L::W, cut);
       if (j == b.width) continue;
       if (b.width > L::W) {
         j = b.width - L::W;
-        body(gate + j, state + j, panel + j, L::W);
+        body(gate + j, state + j, panel + j, L::W, cut);
       } else {
-        body(gate + j, state + j, panel + j, b.width - j);
+        body(gate + j, state + j, panel + j, b.width - j, cut);
       }
     }
 }
@@ -33,10 +34,10 @@ void open_gates_of(const GateBlock &block, const GateColumns<const T> &gates, T 
   using A = Activations<T>;
   using V = typename L::Vec;
   const GateColumns<const T> from = gates;
-  each_vector<L>(block, [=](int64_t gate, int64_t, int64_t panel, int64_t n) SCANLIB_LAMBDA {
+  each_vector<L>(block, [=](int64_t gate, int64_t, int64_t panel, int64_t n, bool cut) SCANLIB_LAMBDA {
     const V f = A::sigmoid(L::all(sign) * load_n<L>(from.decay + gate, n));
     const V i = from.input ? A::sigmoid(load_n<L>(from.input + gate, n)) : L::all(1) - f;
-    store_n<L>(decay + panel, f, n);
+    store_n<L>(decay + panel, cut ? V{} : f, n);
     store_n<L>(entering + panel, i * Candidate::template value<T>(load_n<L>(from.candidate + gate, n)), n);
   });
 }
@@ -49,10 +50,12 @@ void open_gates_backward_of(const GateBlock &block, const GateColumns<const T> &
   using V = typename L::Vec;
   const GateColumns<const T> from = gates;
   const GateColumns<T> to = grad_gates;
-  each_vector<L>(block, [=](int64_t gate, int64_t state, int64_t panel, int64_t n) SCANLIB_LAMBDA {
-    const V one = L::all(1), f = load_n<L>(decay + panel, n), g = load_n<L>(grad + panel, n);
+  each_vector<L>(block, [=](int64_t gate, int64_t state, int64_t panel, int64_t n, bool cut) SCANLIB_LAMBDA {
+    const V one = L::all(1), g = load_n<L>(grad + panel, n);
     const V v = load_n<L>(from.candidate + gate, n), z = Candidate::template value<T>(v);
-    V i = one - f, grad_f = g * load_n<L>(before + state, n);
+    V f = load_n<L>(decay + panel, n), grad_f = g * load_n<L>(before + state, n);
+    if (cut) f = A::sigmoid(L::all(sign) * load_n<L>(from.decay + gate, n)), grad_f = V{};
+    V i = one - f;
     if (from.input) {
       i = A::sigmoid(load_n<L>(from.input + gate, n));
       store_n<L>(to.input + gate, g * z * (i * (one - i)), n);
@@ -83,15 +86,16 @@ void open_gates_backward(const GateBlock &block, const GateColumns<const T> &gat
 template <class T>
 void decay_gate(const GateBlock &block, const T *column, T sign, T *decay) {
   using L = RealLanes<T>;
-  each_vector<L>(block, [=](int64_t gate, int64_t, int64_t panel, int64_t n) SCANLIB_LAMBDA {
-    store_n<L>(decay + panel, Activations<T>::sigmoid(L::all(sign) * load_n<L>(column + gate, n)), n);
+  each_vector<L>(block, [=](int64_t gate, int64_t, int64_t panel, int64_t n, bool cut) SCANLIB_LAMBDA {
+    const auto f = Activations<T>::sigmoid(L::all(sign) * load_n<L>(column + gate, n));
+    store_n<L>(decay + panel, cut ? L::number(0) : f, n);
   });
 }
 
 template <class T>
 void read_gate(const GateBlock &block, const T *output, const T *h, T *y) {
   using L = RealLanes<T>;
-  each_vector<L>(block, [=](int64_t gate, int64_t state, int64_t, int64_t n) SCANLIB_LAMBDA {
+  each_vector<L>(block, [=](int64_t gate, int64_t state, int64_t, int64_t n, bool) SCANLIB_LAMBDA {
     const auto o = Activations<T>::sigmoid(load_n<L>(output + gate, n));
     store_n<L>(y + state, o * load_n<L>(h + state, n), n);
   });
@@ -101,7 +105,7 @@ template <class T>
 void read_gate_backward(const GateBlock &block, const T *output, const T *h, const T *grad_y, T *grad_output,
                         T *grad_h) {
   using L = RealLanes<T>;
-  each_vector<L>(block, [=](int64_t gate, int64_t state, int64_t panel, int64_t n) SCANLIB_LAMBDA {
+  each_vector<L>(block, [=](int64_t gate, int64_t state, int64_t panel, int64_t n, bool) SCANLIB_LAMBDA {
     const auto o = Activations<T>::sigmoid(load_n<L>(output + gate, n)), g = load_n<L>(grad_y + state, n);
     store_n<L>(grad_output + gate, g * load_n<L>(h + state, n) * (o * (L::all(1) - o)), n);
     store_n<L>(grad_h + panel, o * g, n);
@@ -109,22 +113,8 @@ void read_gate_backward(const GateBlock &block, const T *output, const T *h, con
 }
 
 template <class T>
-void walk_gates_backward(const GateBlock &block, const T *decay, T *grad, T *state) {
-  using L = RealLanes<T>;
-  const int64_t lanes = block.lanes(), last = block.steps - 1;
-  walk_columns<L>(block.steps, lanes, false, KeptState<L>{state},
-                  [=](int64_t k, int64_t lane, int64_t n, typename L::Vec s) SCANLIB_LAMBDA {
-                    const int64_t at = (last - k) * lanes + lane;
-                    const auto g = s + load_n<L>(grad + at, n);
-                    store_n<L>(grad + at, g, n);
-                    return g * load_n<L>(decay + at, n);
-                  });
-}
-
-template <class T>
 constexpr GateKernels<T> gate_table() {
-  return {open_gates<T>,         decay_gate<T>,          read_gate<T>,
-          read_gate_backward<T>, walk_gates_backward<T>, open_gates_backward<T>};
+  return {open_gates<T>, decay_gate<T>, read_gate<T>, read_gate_backward<T>, open_gates_backward<T>};
 }
 
 }  // namespace

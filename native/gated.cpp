@@ -1,17 +1,16 @@
-// Gated recurrences on the CPU. Work is cut into blocks of a few thousand elements: units by time. The gates of a block, which
-// are most of the work, need nothing from other blocks; then it takes the carry of the block before it in time, walks its steps
-// in cache, and passes the carry on. Blocks are handed out in order of time, so whoever waits waits for one that is running.
+// Gated recurrences on the CPU: gates on the way in and out of the one scan. Work is cut into blocks of a few thousand elements:
+// units by time. The gates of a block, which are most of the work, need nothing from other blocks (its source); then it takes the
+// carry of the block before it in time (relay.h), walks its steps in cache by the inner loops of the linear recurrence, passes the
+// carry on, and writes what is made of the states (its sink).
 #include <algorithm>
-#include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <initializer_list>
-#include <new>
 
 #include "dispatch.h"
 #include "ieee.h"
 #include "pages.h"
 #include "problem.h"
+#include "relay.h"
 #include "scanlib.h"
 #include "scratch.h"
 #include "threads.h"
@@ -24,7 +23,7 @@ constexpr int64_t kGatesAloneBytes = 32 * 1024;  // of states; less than this st
 
 struct GatedData {
   bool backward;
-  const void *columns, *initial, *grad, *grad_final;
+  const void *columns, *initial, *reset, *grad, *grad_final;
   void *h, *y, *final_state, *grad_columns, *grad_initial;
 };
 
@@ -39,6 +38,7 @@ class GatedRun {
         initial_(static_cast<const T *>(data.initial)),
         grad_(static_cast<const T *>(data.grad)),
         grad_final_(static_cast<const T *>(data.grad_final)),
+        reset_(static_cast<const uint8_t *>(data.reset)),
         h_(static_cast<T *>(data.h)),
         y_(static_cast<T *>(data.y)),
         final_(static_cast<T *>(data.final_state)),
@@ -54,30 +54,42 @@ class GatedRun {
   }
 
   int run() {
-    const int64_t rows = g_.outer * g_.time * g_.inner, states = rows * g_.width;
-    const bool alone = states * int64_t(sizeof(T)) < kGatesAloneBytes;
-    const int threads = useful_threads(g_.threads, alone ? 1 : chains_ * segments_);
-    const int64_t lanes = rows_ * width_, panel = Arena::room<T>(lanes * steps_);
-    const int64_t carries = Arena::room<T>(chains_ * lanes), flags = Arena::room<std::atomic<int64_t>>(chains_);
-    const int64_t room = carries + flags + Arena::room<T>(lanes) + threads * 2 * panel;
-    char *memory = static_cast<char *>(std::aligned_alloc(64, size_t(room)));
-    if (!memory) return SCANLIB_E_MEMORY;
-    Arena arena(memory);
-    carries_ = arena.take<T>(chains_ * lanes);
-    done_ = arena.take<std::atomic<int64_t>>(chains_);
-    for (int64_t i = 0; i < chains_; ++i) new (&done_[i]) std::atomic<int64_t>(0);
-    zeros_ = arena.take<T>(lanes);
-    std::fill(zeros_, zeros_ + lanes, T(0));
-    panels_ = arena.take<T>(0);
-    for (T *output : {grad_ ? nullptr : h_, y_})
-      if (output) advise(output, states);
-    if (grad_columns_) advise(grad_columns_, rows * g_.row);
-    run_on_threads(threads, g_.flags & SCANLIB_OPENMP, [](void *self) { static_cast<GatedRun *>(self)->work(); }, this);
-    std::free(memory);
-    return SCANLIB_OK;
+    const bool alone = states() * int64_t(sizeof(T)) < kGatesAloneBytes;
+    const int workers = useful_threads(g_.threads, alone ? 1 : chains_ * segments_);
+    const int64_t lanes = rows_ * width_;
+    const int64_t shared = Relay<T>::room(chains_, lanes) + 2 * Arena::room<T>(lanes);
+    return run_pieces(*this, workers, g_.flags & SCANLIB_OPENMP, shared,
+                      2 * Arena::room<T>(lanes * steps_) + Arena::room<T>(lanes));
   }
 
+  // For run_pieces().
+  void open(Arena &arena) {
+    const int64_t lanes = rows_ * width_;
+    relay_.open(arena, chains_, lanes);
+    zeros_ = arena.take<T>(lanes);
+    ones_ = arena.take<T>(lanes);
+    std::fill(zeros_, zeros_ + lanes, T(0));
+    std::fill(ones_, ones_ + lanes, T(1));
+    for (T *output : {grad_ ? nullptr : h_, y_})
+      if (output) advise(output, states());
+    if (grad_columns_) advise(grad_columns_, states() / g_.width * g_.row);
+  }
+  void work(Arena &arena) {
+    const int64_t lanes = rows_ * width_;
+    T *const decay = arena.take<T>(lanes * steps_), *const panel = arena.take<T>(lanes * steps_);
+    T *const carry = arena.take<T>(lanes);
+    for (int64_t piece; (piece = relay_.next()) < chains_ * segments_;) {
+      const int64_t turn = piece / chains_, chain = piece % chains_;
+      if (grad_)
+        backward(place_of(chain, segments_ - 1 - turn), turn, decay, panel, carry);
+      else
+        forward(place_of(chain, turn), turn, decay, panel, carry);
+    }
+  }
+  void close() {}
+
  private:
+  int64_t states() const { return g_.outer * g_.time * g_.inner * g_.width; }
   static void advise(T *begin, int64_t count) {
     Pages::advise(reinterpret_cast<char *>(begin), reinterpret_cast<char *>(begin + count));
   }
@@ -95,29 +107,19 @@ class GatedRun {
     const int64_t row = rest % row_blocks_ * rows_, outer = rest / row_blocks_;
     p.chain = chain;
     p.first = segment * steps_;
+    const int64_t at = (outer * g_.time + p.first) * g_.inner + row;
     p.block = {std::min(steps_, g_.time - p.first),
                std::min(rows_, g_.inner - row),
                std::min(width_, g_.width - units),
                g_.inner * g_.row,
                g_.row,
-               g_.inner * g_.width};
-    const int64_t at = (outer * g_.time + p.first) * g_.inner + row;
+               g_.inner * g_.width,
+               reset_ ? reset_ + at : nullptr,
+               g_.inner};
     p.gate = at * g_.row + units;
     p.state = at * g_.width + units;
     p.carry = (outer * g_.inner + row) * g_.width + units;
     return p;
-  }
-
-  void work() {
-    const int64_t panel = Arena::room<T>(rows_ * width_ * steps_) / int64_t(sizeof(T));
-    T *const first = panels_ + next_worker_.fetch_add(1) * 2 * panel;
-    for (int64_t item; (item = next_item_.fetch_add(1)) < chains_ * segments_;) {
-      const int64_t segment = item / chains_, chain = item % chains_;
-      if (grad_)
-        backward(place_of(chain, segments_ - 1 - segment), segment, first, first + panel);
-      else
-        forward(place_of(chain, segment), segment, first, first + panel);
-    }
   }
 
   T sign() const { return g_.flags & SCANLIB_COMPLEMENT ? T(-1) : T(1); }
@@ -128,18 +130,27 @@ class GatedRun {
     return {at(g_.at_decay), at(g_.at_input), at(g_.at_output), at(g_.at_candidate)};
   }
 
-  void forward(const Place &p, int64_t turn, T *decay, T *entering) {
+  // Calls body(first unit among dense lanes, row of states) for each row of step k that is cut.
+  template <class Body>
+  static void each_cut(const GateBlock &block, int64_t k, Body body) {
+    for (int64_t r = 0; block.reset && r < block.rows; ++r)
+      if (block.cut(k, r)) body(r * block.width);
+  }
+
+  void forward(const Place &p, int64_t turn, T *decay, T *entering, T *carry) {
     const GateColumns<const T> gates = gates_at(columns_, p.gate);
     kernels_.open(p.block, gates, g_.candidate, sign(), decay, entering);
-    T *const carry = receive(p, turn, initial_);
-    const int64_t lanes = p.block.lanes(), step = p.block.state_step;
+    receive(p, turn, initial_, carry);
+    const int64_t lanes = p.block.lanes(), step = p.block.state_step, last = p.block.steps - 1;
     T *h = h_ + p.state;
     if (g_.reading == SCANLIB_BEFORE) {
       // A row of states is that before its step: the first is the carry, the last state goes to the next block.
       std::memcpy(h, carry, size_t(lanes) * sizeof(T));
-      scan_.columns_forward(p.block.steps - 1, lanes, decay, lanes, entering, lanes, h + step, step, carry);
-      const int64_t last = (p.block.steps - 1) * lanes;
-      scan_.columns_forward(1, lanes, decay + last, 0, entering + last, 0, entering + last, 0, carry);
+      scan_.columns_forward(last, lanes, decay, lanes, entering, lanes, h + step, step, carry);
+      scan_.columns_forward(1, lanes, decay + last * lanes, 0, entering + last * lanes, 0, entering + last * lanes, 0,
+                            carry);
+      for (int64_t k = 0; k <= last; ++k)
+        each_cut(p.block, k, [&](int64_t row) { std::fill_n(h + k * step + row, p.block.width, T(0)); });
     } else {
       scan_.columns_forward(p.block.steps, lanes, decay, lanes, entering, lanes, h, step, carry);
     }
@@ -147,44 +158,55 @@ class GatedRun {
     if (g_.reading == SCANLIB_GATED) kernels_.read(p.block, gates.output, h, y_ + p.state);
   }
 
-  void backward(const Place &p, int64_t turn, T *decay, T *grad) {
+  void backward(const Place &p, int64_t turn, T *decay, T *grad, T *carry) {
     const GateColumns<const T> gates = gates_at(columns_, p.gate);
     const GateColumns<T> to = gates_at(grad_columns_, p.gate);
-    const int64_t lanes = p.block.lanes(), step = p.block.state_step;
+    const int64_t lanes = p.block.lanes(), step = p.block.state_step, last = p.block.steps - 1;
     const T *h = h_ + p.state;
     kernels_.decay(p.block, gates.decay, sign(), decay);
     if (g_.reading == SCANLIB_GATED) {
       kernels_.read_backward(p.block, gates.output, h, grad_ + p.state, to.output, grad);
     } else {
       const int64_t ahead = g_.reading == SCANLIB_BEFORE ? 1 : 0;  // the state after a step is row `ahead` further on
-      for (int64_t k = 0; k < p.block.steps; ++k) {
-        if (p.first + k + ahead < g_.time)
-          std::memcpy(grad + k * lanes, grad_ + p.state + (k + ahead) * step, size_t(lanes) * sizeof(T));
-        else
-          std::memset(static_cast<void *>(grad + k * lanes), 0, size_t(lanes) * sizeof(T));
-      }
+      for (int64_t k = 0; k <= last; ++k) read_grad(p, k + ahead, grad + k * lanes);
     }
-    T *const carry = receive(p, turn, grad_final_);
-    kernels_.walk_backward(p.block, decay, grad, carry);
+    // Each step multiplies by its own decay what it passes on, so that a block needs no decay of its neighbours: from the last step
+    // to the first, the coefficient of a step is the decay of the step after it, and one in the block's last.
+    receive(p, turn, grad_final_, carry);
+    T *const end = grad + last * lanes;
+    scan_.columns_forward(1, lanes, ones_, 0, end, 0, end, 0, carry);
+    scan_.columns_forward(last, lanes, decay + last * lanes, -lanes, end - lanes, -lanes, end - lanes, -lanes, carry);
+    for (int64_t j = 0; j < lanes; ++j) carry[j] *= decay[j];
     if (p.first == 0 && g_.reading == SCANLIB_BEFORE)
-      for (int64_t j = 0; j < lanes; ++j) carry[j] += grad_[p.state + j];
+      for (int64_t r = 0; r < p.block.rows; ++r)
+        for (int64_t j = r * p.block.width; j < (r + 1) * p.block.width && !p.block.cut(0, r); ++j)
+          carry[j] += grad_[p.state + j];
     pass_on(p, turn, carry, grad_initial_);
     if (g_.reading == SCANLIB_BEFORE) {
       kernels_.open_backward(p.block, gates, g_.candidate, sign(), decay, grad, h, to);
       return;
     }
-    GateBlock block = p.block;
     int64_t done = 0;
     if (p.first == 0) {
       // Before the first step there is no row of states but the initial one, or zeros.
-      block.steps = 1;
+      GateBlock block = p.block;
+      block.steps = done = 1;
       const T *before = initial_ ? initial_ + p.carry : zeros_;
       kernels_.open_backward(block, gates, g_.candidate, sign(), decay, grad, before, to);
-      done = 1;
     }
-    block.steps = p.block.steps - done;
-    kernels_.open_backward(block, shifted(gates, done * block.gate_step), g_.candidate, sign(), decay + done * lanes,
-                           grad + done * lanes, h + (done - 1) * step, shifted(to, done * block.gate_step));
+    const int64_t by = done * p.block.gate_step;
+    kernels_.open_backward(p.block.from(done), shifted(gates, by), g_.candidate, sign(), decay + done * lanes,
+                           grad + done * lanes, h + (done - 1) * step, shifted(to, by));
+  }
+
+  // The gradient of row k of the output, counted from the block's first: nothing past the last, and where the state before a step is
+  // read, of those that are cut.
+  void read_grad(const Place &p, int64_t k, T *to) const {
+    const int64_t lanes = p.block.lanes();
+    if (p.first + k >= g_.time) return void(std::fill_n(to, lanes, T(0)));
+    std::memcpy(to, grad_ + p.state + k * p.block.state_step, size_t(lanes) * sizeof(T));
+    if (g_.reading == SCANLIB_BEFORE)
+      each_cut(p.block, k, [&](int64_t row) { std::fill_n(to + row, p.block.width, T(0)); });
   }
 
   template <class P>
@@ -193,34 +215,31 @@ class GatedRun {
     return {at(of.decay), at(of.input), at(of.output), at(of.candidate)};
   }
 
-  // The chain's carry, once the block before has passed it on; the first block starts from `initial`, or zeros.
-  T *receive(const Place &p, int64_t turn, const T *initial) {
+  // The first block of a chain starts from `initial`, or zeros; the last one leaves `last`.
+  void receive(const Place &p, int64_t turn, const T *initial, T *carry) const {
     const int64_t lanes = p.block.lanes();
-    T *carry = carries_ + p.chain * rows_ * width_;
-    for (Backoff backoff; done_[p.chain].load(std::memory_order_acquire) != turn;) backoff.wait();
-    if (turn == 0 && initial)
+    if (turn > 0)
+      relay_.receive(p.chain, turn, lanes, carry);
+    else if (initial)
       std::memcpy(carry, initial + p.carry, size_t(lanes) * sizeof(T));
-    else if (turn == 0)
-      std::memset(static_cast<void *>(carry), 0, size_t(lanes) * sizeof(T));
-    return carry;
+    else
+      std::fill_n(carry, lanes, T(0));
   }
   void pass_on(const Place &p, int64_t turn, const T *carry, T *last) {
-    if (turn == segments_ - 1 && last) std::memcpy(last + p.carry, carry, size_t(p.block.lanes()) * sizeof(T));
-    done_[p.chain].store(turn + 1, std::memory_order_release);
+    const int64_t lanes = p.block.lanes();
+    if (turn == segments_ - 1 && last) std::memcpy(last + p.carry, carry, size_t(lanes) * sizeof(T));
+    relay_.pass_on(p.chain, turn, lanes, carry);
   }
 
   const scanlib_gates &g_;
   const GateKernels<T> &kernels_;
   const LinearKernels<T> &scan_;
   const T *columns_, *initial_, *grad_, *grad_final_;
+  const uint8_t *reset_;
   T *h_, *y_, *final_, *grad_columns_, *grad_initial_;
   int64_t rows_, width_, row_blocks_, unit_blocks_, chains_, steps_, segments_;
-  T *carries_ = nullptr;                  // of each chain: written by one block after the other
-  std::atomic<int64_t> *done_ = nullptr;  // blocks of each chain that have passed it on
-  T *zeros_ = nullptr;                    // a row of states
-  T *panels_ = nullptr;                   // two for each thread
-  std::atomic<int> next_worker_{0};
-  std::atomic<int64_t> next_item_{0};
+  Relay<T> relay_;
+  T *zeros_ = nullptr, *ones_ = nullptr;  // a row of states each
 };
 
 template <class T>
@@ -266,19 +285,19 @@ int run_gates(const scanlib_gates *gates, const GatedData &data, std::initialize
 
 using namespace scanlib;
 
-extern "C" int scanlib_cpu_gated_forward(const scanlib_gates *gates, const void *columns, const void *initial, void *h,
-                                         void *y, void *final_state) {
+extern "C" int scanlib_cpu_gated_forward(const scanlib_gates *gates, const void *columns, const void *initial,
+                                         const void *reset, void *h, void *y, void *final_state) {
   if (y && gates && gates->reading != SCANLIB_GATED) return SCANLIB_E_ARGUMENT;
   const bool gated = gates && gates->reading == SCANLIB_GATED;
-  return run_gates(gates, {false, columns, initial, nullptr, nullptr, h, y, final_state, nullptr, nullptr},
+  return run_gates(gates, {false, columns, initial, reset, nullptr, nullptr, h, y, final_state, nullptr, nullptr},
                    {columns, h, gated ? y : h});
 }
 
 extern "C" int scanlib_cpu_gated_backward(const scanlib_gates *gates, const void *columns, const void *h,
-                                          const void *initial, const void *grad, const void *grad_final,
-                                          void *grad_columns, void *grad_initial) {
-  return run_gates(
-      gates,
-      {true, columns, initial, grad, grad_final, const_cast<void *>(h), nullptr, nullptr, grad_columns, grad_initial},
-      {columns, h, grad, grad_columns});
+                                          const void *initial, const void *reset, const void *grad,
+                                          const void *grad_final, void *grad_columns, void *grad_initial) {
+  return run_gates(gates,
+                   {true, columns, initial, reset, grad, grad_final, const_cast<void *>(h), nullptr, nullptr,
+                    grad_columns, grad_initial},
+                   {columns, h, grad, grad_columns});
 }

@@ -10,8 +10,19 @@ namespace scanlib {
 struct GateBlock {
   int64_t steps, rows, width;
   int64_t gate_step, gate_row, state_step;
+  const uint8_t *reset;  // of its first row; rows of a step lie side by side. Null where nothing is reset
+  int64_t reset_step;
 
   int64_t lanes() const { return rows * width; }
+  // Whether a row takes nothing from the step before.
+  bool cut(int64_t step, int64_t row) const { return reset && reset[step * reset_step + row]; }
+  // Its steps from `first` on.
+  GateBlock from(int64_t first) const {
+    GateBlock rest = *this;
+    rest.steps -= first;
+    if (reset) rest.reset += first * reset_step;
+    return rest;
+  }
 };
 
 // The columns of one gate in a block, before any activation; null where there is no such gate.
@@ -22,7 +33,7 @@ struct GateColumns {
 
 template <class T>
 struct GateKernels {
-  // decay = f and entering = i z, into panels. `sign` -1: f is the complement of what its column says.
+  // decay = f, or 0 where a row is cut, and entering = i z, into panels. `sign` -1: f is the complement of what its column says.
   void (*open)(const GateBlock &block, const GateColumns<const T> &gates, int32_t candidate, T sign, T *decay,
                T *entering);
   // decay alone
@@ -32,8 +43,6 @@ struct GateKernels {
   // grad_h = o grad_y into a panel, and the gradient of the output gate's column
   void (*read_backward)(const GateBlock &block, const T *output, const T *h, const T *grad_y, T *grad_output,
                         T *grad_h);
-  // Through the recurrence, steps from the last to the first: grad = state + grad, state = decay grad. Panels.
-  void (*walk_backward)(const GateBlock &block, const T *decay, T *grad, T *state);
   // From grad, that of what enters, to the gradients of the columns. `before` is the state before each step.
   void (*open_backward)(const GateBlock &block, const GateColumns<const T> &gates, int32_t candidate, T sign,
                         const T *decay, const T *grad, const T *before, const GateColumns<T> &grad_gates);

@@ -165,13 +165,15 @@ typedef struct scanlib_gates {
   int64_t at_decay, at_input, at_output, at_candidate;
 } scanlib_gates;
 
-/* initial, y, final_state, grad_final and grad_initial may be NULL; y is given exactly where the reading is SCANLIB_GATED. `grad` is
- * that of the output. Of grad_columns the gates' columns are written, no others. No output may overlap an operand. */
-SCANLIB_API int scanlib_cpu_gated_forward(const scanlib_gates *gates, const void *columns, const void *initial, void *h,
-                                          void *y, void *final_state);
+/* initial, reset, y, final_state, grad_final and grad_initial may be NULL; y is given exactly where the reading is SCANLIB_GATED.
+ * reset is dense (outer, time, inner), one byte each: where it is not 0, that step takes nothing from the one before, as if f
+ * were 0; i = 1 - f is what its column says. `grad` is the gradient of the output. Of grad_columns the gates' columns are written, no
+ * others. No output may overlap an operand. */
+SCANLIB_API int scanlib_cpu_gated_forward(const scanlib_gates *gates, const void *columns, const void *initial,
+                                          const void *reset, void *h, void *y, void *final_state);
 SCANLIB_API int scanlib_cpu_gated_backward(const scanlib_gates *gates, const void *columns, const void *h,
-                                           const void *initial, const void *grad, const void *grad_final,
-                                           void *grad_columns, void *grad_initial);
+                                           const void *initial, const void *reset, const void *grad,
+                                           const void *grad_final, void *grad_columns, void *grad_initial);
 
 /* ---- On a GPU. The same problems; pointers are addresses on the device, or of objects that hold such addresses.
  *

@@ -142,8 +142,8 @@ def load(path: Path) -> ctypes.CDLL:
         pointer,
     ]
     lib.scanlib_cpu_run.argtypes = [pointer, text]  # the latter as a table of pointers
-    lib.scanlib_cpu_gated_forward.argtypes = [pointer] * 6
-    lib.scanlib_cpu_gated_backward.argtypes = [pointer] * 8
+    lib.scanlib_cpu_gated_forward.argtypes = [pointer] * 7
+    lib.scanlib_cpu_gated_backward.argtypes = [pointer] * 9
     lib.scanlib_cpu_set_openmp.argtypes = [pointer]
     lib.scanlib_cpu_set_openmp.restype = None
     lib.scanlib_cpu_describe.argtypes = [pointer, text, ctypes.c_size_t]
@@ -245,10 +245,10 @@ def prepare_gates(
 
 
 def gated_forward(
-    gates: NativeGates, columns: int, initial: int, h: int, y: int, final: int
+    gates: NativeGates, columns: int, initial: int, reset: int, h: int, y: int, final: int
 ) -> None:
     """Run a gated recurrence on the CPU; addresses, 0 for what is absent."""
-    check(library().scanlib_cpu_gated_forward(gates.address, columns, initial, h, y, final))
+    check(library().scanlib_cpu_gated_forward(gates.address, columns, initial, reset, h, y, final))
 
 
 def gated_backward(
@@ -256,6 +256,7 @@ def gated_backward(
     columns: int,
     h: int,
     initial: int,
+    reset: int,
     grad: int,
     grad_final: int,
     grad_columns: int,
@@ -264,7 +265,7 @@ def gated_backward(
     """Run the gradient of a gated recurrence on the CPU; addresses, 0 for what is absent."""
     check(
         library().scanlib_cpu_gated_backward(
-            gates.address, columns, h, initial, grad, grad_final, grad_columns, grad_initial
+            gates.address, columns, h, initial, reset, grad, grad_final, grad_columns, grad_initial
         )
     )
 

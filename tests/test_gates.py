@@ -86,13 +86,16 @@ def results_and_grads(run: Callable[..., Any], inputs: list[Tensor], seed: int =
     return [*found, *torch.autograd.grad(found, inputs, cotangents)]
 
 
-def plain(gates: Gates, reading: str, axis: int) -> Callable[..., Any]:
+def plain(gates: Gates, reading: str, axis: int, reset: Tensor | None = None) -> Callable[..., Any]:
     """The same as a loop over time."""
 
     def run(columns: Tensor, first: Tensor) -> Any:
         decay, entering, read = Gated(columns, gates).update()
         before, after, h = [], [], first
-        for f, b in zip(decay.unbind(axis), entering.unbind(axis), strict=True):
+        cut = torch.zeros(entering.shape[:-1], dtype=torch.bool) if reset is None else reset
+        steps = (v.unbind(axis) for v in (decay, entering, cut.unsqueeze(-1)))
+        for f, b, forget in zip(*steps, strict=True):
+            h = h.masked_fill(forget, 0)
             before.append(h)
             h = f * h + b
             after.append(h)
@@ -112,12 +115,14 @@ def test_every_form(reading: str, kernel_calls: list[str]) -> None:
     for index, gates in enumerate(FORMS * 2):
         shape, axis, n = SIZES[index % len(SIZES)]
         given = tensors(gates, shape=shape, axis=axis, n=n, blocks=len(gates.order))
-        wanted = results_and_grads(plain(gates, reading, axis), given)
+        reset = torch.from_numpy(rng_for(index).random(shape) < 0.3) if index % 2 else None
+        wanted = results_and_grads(plain(gates, reading, axis, reset), given)
         for isa in instruction_sets():
             kernel_calls.clear()
             with instruction_set(isa):
                 found = results_and_grads(
-                    lambda c, h, g=gates, t=axis: READINGS[reading](Gated(c, g), h, t, None), given
+                    lambda c, h, g=gates, t=axis, r=reset: READINGS[reading](Gated(c, g), h, t, r),
+                    given,
                 )
             assert kernel_calls == ["gated_forward", "gated_backward"]
             for actual, right in zip(found, wanted, strict=True):
@@ -223,8 +228,10 @@ def test_higher_orders(kernel_calls: list[str]) -> None:
     columns.requires_grad_()
     first.requires_grad_()
 
+    reset = torch.tensor([[False, False], [True, False], [False, False], [False, True]])
+
     def run(columns: Tensor, first: Tensor) -> Any:
-        return outputs(Gated(columns, gates), first, 0, None)
+        return outputs(Gated(columns, gates), first, 0, reset)
 
     assert torch.autograd.gradcheck(run, (columns, first), check_batched_grad=True)
     assert torch.autograd.gradgradcheck(run, (columns, first))
@@ -234,16 +241,18 @@ def test_higher_orders(kernel_calls: list[str]) -> None:
     torch.testing.assert_close(mapped[0][1], run(-columns, first)[0])
     # Only one of the two wants a gradient; and only the final state has one.
     (grad,) = torch.autograd.grad(run(columns.detach(), first)[1].sum(), first)
-    (wanted,) = torch.autograd.grad(plain(gates, "output", 0)(columns, first)[1].sum(), first)
+    (wanted,) = torch.autograd.grad(
+        plain(gates, "output", 0, reset)(columns, first)[1].sum(), first
+    )
     torch.testing.assert_close(grad, wanted)
     torch.testing.assert_close(
         torch.autograd.grad(run(columns, first)[0].sum(), columns),
-        torch.autograd.grad(plain(gates, "output", 0)(columns, first)[0].sum(), columns),
+        torch.autograd.grad(plain(gates, "output", 0, reset)(columns, first)[0].sum(), columns),
     )
 
 
 def test_where_there_is_no_kernel(kernel_calls: list[str]) -> None:
-    """Resets, other activations, dtypes and layouts give the same, written out."""
+    """Other activations, dtypes and layouts give the same, written out."""
     gates = Gates(("candidate", "decay", "output"))
     columns, first = tensors(3, shape=(2, 6, 3), axis=1, n=4, blocks=3)
     wanted = plain(gates, "output", 1)(columns, first)
@@ -257,8 +266,6 @@ def test_where_there_is_no_kernel(kernel_calls: list[str]) -> None:
         found = outputs(Gated(c, gates), h, 1, None)
         assert not kernel_calls
         torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6, check_dtype=False)
-    reset = torch.zeros(2, 6, 3, dtype=torch.bool)
-    outputs(Gated(columns, gates), first, 1, reset)
     outputs(Gated(columns, Gates(gates.order, "silu")), first, 1, None)
     outputs(Gated(columns.half(), gates), first.half(), 1, None)
     outputs(Gated(np.asfortranarray(columns.numpy()), gates), first.numpy(), 1, None)
@@ -281,26 +288,30 @@ def test_operators() -> None:
     form = form_of(columns.shape[-1], gates.order, gates.activation, gates.complement, GATED)
     assert form is not None
     tests = ("test_schema", "test_faketensor")
-    torch.library.opcheck(
-        torch.ops.scanlib.gated_scan.default, (columns, first, 0, form), test_utils=tests
-    )
-    h, output, final = torch.ops.scanlib.gated_scan(columns, first, 0, form)
-    for state in (first, None):
-        arguments = (output, final, columns, h, state, 0, form)
+    starts = torch.tensor([[False, True]]).expand(5, 2)
+    for reset in (None, starts):
+        torch.library.opcheck(
+            torch.ops.scanlib.gated_scan.default, (columns, first, reset, 0, form), test_utils=tests
+        )
+    h, output, final = torch.ops.scanlib.gated_scan(columns, first, None, 0, form)
+    for state, reset in ((first, None), (None, starts)):
+        arguments = (output, final, columns, h, state, reset, 0, form)
         torch.library.opcheck(
             torch.ops.scanlib.gated_scan_backward.default, arguments, test_utils=tests
         )
 
 
+@pytest.mark.parametrize("with_reset", [False, True])
 @pytest.mark.parametrize("name", ["gilr_lstm", "gilr", "qrnn", "t_rnn", "min_gru"])
-def test_cells_use_it(name: str, kernel_calls: list[str]) -> None:
-    """A forward and backward pass of these cells is one call of each kernel for each recurrence."""
+def test_cells_use_it(name: str, with_reset: bool, kernel_calls: list[str]) -> None:
+    """A forward and backward pass of these cells is one call of each kernel for each recurrence, resets or not."""
     cell = CELLS[name](activation="tanh") if name == "gilr" else CELLS[name]()
     rng = np.random.default_rng(0)
     params = {
         k: torch.from_numpy(v).float().requires_grad_() for k, v in cell.init(rng, 3, 4).items()
     }
-    y, _ = cell(params, torch.randn(7, 2, 3), axis=0)
+    reset = torch.rand(7, 1) < 0.3 if with_reset else None
+    y, _ = cell(params, torch.randn(7, 2, 3), axis=0, reset=reset)
     y.square().sum().backward()
     count = 2 if name == "gilr_lstm" else 1
     assert kernel_calls == ["gated_forward"] * count + ["gated_backward"] * count
@@ -311,7 +322,7 @@ def test_refusals() -> None:
     """What the C interface must refuse; nothing is written."""
     form = GateForm(2, 0, -1, -1, 2, 1, AFTER, False)
     columns, h = np.ones((3, 4)), np.full((3, 2), 7.0)
-    pointers = (columns.ctypes.data, 0, h.ctypes.data, 0, 0)
+    pointers = (columns.ctypes.data, 0, 0, h.ctypes.data, 0, 0)
     good = {"form": form, "dtype": 4, "shape": (3, 4), "axis": 0}
     bad = [
         {"dtype": 1},
@@ -331,15 +342,15 @@ def test_refusals() -> None:
             native.gated_forward(native.prepare_gates(**(good | change)), *pointers)
     gates = native.prepare_gates(**good)
     for wrong in (
-        (0, 0, h.ctypes.data, 0, 0),
-        (columns.ctypes.data, 0, 0, 0, 0),
-        (columns.ctypes.data + 1, 0, h.ctypes.data, 0, 0),
-        (columns.ctypes.data, 0, h.ctypes.data, h.ctypes.data, 0),
+        (0, 0, 0, h.ctypes.data, 0, 0),
+        (columns.ctypes.data, 0, 0, 0, 0, 0),
+        (columns.ctypes.data + 1, 0, 0, h.ctypes.data, 0, 0),
+        (columns.ctypes.data, 0, 0, h.ctypes.data, h.ctypes.data, 0),
     ):
         with pytest.raises(native.NativeError):
             native.gated_forward(gates, *wrong)
     with pytest.raises(native.NativeError):
-        native.gated_backward(gates, columns.ctypes.data, h.ctypes.data, 0, 0, 0, 0, 0)
+        native.gated_backward(gates, columns.ctypes.data, h.ctypes.data, 0, 0, 0, 0, 0, 0)
     assert (h == 7).all()
     native.gated_forward(gates, *pointers)
     assert (h != 7).all()

@@ -25,12 +25,13 @@ _CODES = {getattr(torch, name): DTYPES[name][0] for name in ("float32", "float64
 
 # `form` is a GateForm. `h` has the states the gradient needs; `output` is of shape (0,) where it is `h`.
 LIBRARY.define(
-    "gated_scan(Tensor columns, Tensor? initial, int axis, int[] form) -> (Tensor h, Tensor output, Tensor final)",
+    "gated_scan(Tensor columns, Tensor? initial, Tensor? reset, int axis, int[] form) "
+    "-> (Tensor h, Tensor output, Tensor final)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 LIBRARY.define(
-    "gated_scan_backward(Tensor grad, Tensor? grad_final, Tensor columns, Tensor h, Tensor? initial, int axis, "
-    "int[] form) -> (Tensor grad_columns, Tensor grad_initial)",
+    "gated_scan_backward(Tensor grad, Tensor? grad_final, Tensor columns, Tensor h, Tensor? initial, "
+    "Tensor? reset, int axis, int[] form) -> (Tensor grad_columns, Tensor grad_initial)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 _forward_op = torch.ops.scanlib.gated_scan.default
@@ -38,10 +39,12 @@ _backward_op = torch.ops.scanlib.gated_scan_backward.default
 
 
 def gated_scan(
-    columns: Tensor, initial: State, axis: int, form: GateForm
+    columns: Tensor, initial: State, reset: State, axis: int, form: GateForm
 ) -> tuple[Tensor, Tensor] | None:
     """Output and final state, or None where there is no kernel for these tensors."""
-    if not (_plain(columns) and columns.is_contiguous()):
+    if not (_plain(columns) and columns.dtype in _CODES and columns.is_contiguous()):
+        return None
+    if reset is not None and not _plain(reset):
         return None
     if initial is not None:
         state = (*columns.shape[:axis], *columns.shape[axis + 1 : -1], form.width)
@@ -50,9 +53,9 @@ def gated_scan(
     if torch.is_grad_enabled() and (
         columns.requires_grad or (initial is not None and initial.requires_grad)
     ):
-        output, final = GatedScan.apply(columns, initial, axis, form)
+        output, final = GatedScan.apply(columns, initial, reset, axis, form)
         return output, final
-    h, output, final = _forward_op(columns, initial, axis, form)
+    h, output, final = _forward_op(columns, initial, reset, axis, form)
     return output if form.reading == GATED else h, final
 
 
@@ -63,7 +66,6 @@ def _plain(tensor: Any) -> bool:
     return (
         (type(tensor) is Tensor or type(tensor) is Parameter)
         and tensor.is_cpu
-        and tensor.dtype in _CODES
         and ordinary(tensor)
         and not transformed()
         and forward_ad._current_level < 0
@@ -72,41 +74,50 @@ def _plain(tensor: Any) -> bool:
 
 
 class GatedScan(torch.autograd.Function):
-    """(columns, initial, axis, form) -> (output, final)"""
+    """(columns, initial, reset, axis, form) -> (output, final)"""
 
     @staticmethod
     def forward(
-        ctx: Any, columns: Tensor, initial: State, axis: int, form: GateForm
+        ctx: Any, columns: Tensor, initial: State, reset: State, axis: int, form: GateForm
     ) -> tuple[Tensor, Tensor]:
-        h, output, final = _forward_op(columns, initial, axis, form)
+        h, output, final = _forward_op(columns, initial, reset, axis, form)
         ctx.axis, ctx.form = axis, form
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(columns, initial, h)
+        ctx.save_for_backward(columns, initial, reset, h)
         return output if form.reading == GATED else h, final
 
     @staticmethod
     def backward(ctx: Any, grad: State, grad_final: Tensor | None) -> Any:
-        columns, initial, h = ctx.saved_tensors
+        columns, initial, reset, h = ctx.saved_tensors
         given = [g for g in (grad, grad_final) if g is not None]
         if not given:
-            return None, None, None, None
+            return None, None, None, None, None
         if torch.is_grad_enabled() or not all(map(_plain, given)):
-            grads = _differentiable_backward(columns, initial, ctx.axis, ctx.form, grad, grad_final)
-            return *grads, None, None
+            grads = _differentiable_backward(
+                columns, initial, reset, ctx.axis, ctx.form, grad, grad_final
+            )
+            return *grads, None, None, None
         grad = torch.zeros_like(h) if grad is None else grad
         grad_columns, grad_initial = _backward_op(
-            grad, grad_final, columns, h, initial, ctx.axis, ctx.form
+            grad, grad_final, columns, h, initial, reset, ctx.axis, ctx.form
         )
-        return grad_columns, None if initial is None else grad_initial, None, None
+        return grad_columns, None if initial is None else grad_initial, None, None, None
 
 
 def _differentiable_backward(
-    columns: Tensor, initial: State, axis: int, form: GateForm, grad: State, grad_final: State
+    columns: Tensor,
+    initial: State,
+    reset: State,
+    axis: int,
+    form: GateForm,
+    grad: State,
+    grad_final: State,
 ) -> tuple[State, State]:
     """The gradients as differentiable functions of everything."""
     create = torch.is_grad_enabled()
     with torch.enable_grad():
-        results = zip(_written_out(columns, initial, axis, form), (grad, grad_final), strict=True)
+        written_out = _written_out(columns, initial, reset, axis, form)
+        results = zip(written_out, (grad, grad_final), strict=True)
         outputs, grads = zip(*((y, g) for y, g in results if g is not None), strict=True)
         inputs = [t for t in (columns, initial) if t is not None and t.requires_grad]
         found = torch.autograd.grad(outputs, inputs, grads, create_graph=create, allow_unused=True)
@@ -116,13 +127,17 @@ def _differentiable_backward(
 
 
 def _written_out(
-    columns: Tensor, initial: State, axis: int, form: GateForm
+    columns: Tensor, initial: State, reset: State, axis: int, form: GateForm
 ) -> tuple[Tensor, Tensor]:
     """The same in torch's functions, which have derivatives of every order."""
+
+    def forget(v: Tensor) -> Tensor:
+        return v if reset is None else v.masked_fill(reset.unsqueeze(-1), 0)
+
     decay, entering, output = opened_by(columns, form, functions)
-    h, final = scan(decay, entering, initial, axis, False, True, columns.dtype)
+    h, final = scan(forget(decay), entering, initial, axis, False, True, columns.dtype)
     if form.reading == BEFORE:
-        h = previous(h, initial, axis, False)
+        h = forget(previous(h, initial, axis, False))
     return h if output is None or form.reading != GATED else output * h, final
 
 
@@ -144,14 +159,14 @@ def _empty_grads(columns: Tensor, initial: State, form: GateForm) -> tuple[Tenso
 
 
 def _forward(
-    columns: Tensor, initial: State, axis: int, numbers: list[int]
+    columns: Tensor, initial: State, reset: State, axis: int, numbers: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     form = GateForm(*numbers)
     h, output, final = _empty(columns, axis, form)
-    initial = None if initial is None else initial.contiguous()
+    initial, reset = (None if t is None else t.contiguous() for t in (initial, reset))
     y = output if form.reading == GATED else None
     native.gated_forward(
-        _prepared(columns, axis, form), *map(_address, (columns, initial, h, y, final))
+        _prepared(columns, axis, form), *map(_address, (columns, initial, reset, h, y, final))
     )
     return h, output, final
 
@@ -162,12 +177,14 @@ def _backward(
     columns: Tensor,
     h: Tensor,
     initial: State,
+    reset: State,
     axis: int,
     numbers: list[int],
 ) -> tuple[Tensor, Tensor]:
     form = GateForm(*numbers)
     grad_columns, grad_initial = _empty_grads(columns, initial, form)
-    given = [None if t is None else t.contiguous() for t in (columns, h, initial, grad, grad_final)]
+    given = [columns, h, initial, reset, grad, grad_final]
+    given = [None if t is None else t.contiguous() for t in given]
     target = None if initial is None else grad_initial
     native.gated_backward(
         _prepared(columns, axis, form), *map(_address, (*given, grad_columns, target))
@@ -188,12 +205,12 @@ LIBRARY.impl("gated_scan", _forward, "CPU")
 LIBRARY.impl("gated_scan_backward", _backward, "CPU")
 torch.library.register_fake(
     "scanlib::gated_scan",
-    lambda columns, initial, axis, form: _empty(columns, axis, GateForm(*form)),
+    lambda columns, initial, reset, axis, form: _empty(columns, axis, GateForm(*form)),
     lib=LIBRARY,
 )
 torch.library.register_fake(
     "scanlib::gated_scan_backward",
-    lambda grad, grad_final, columns, h, initial, axis, form: _empty_grads(
+    lambda grad, grad_final, columns, h, initial, reset, axis, form: _empty_grads(
         columns, initial, GateForm(*form)
     ),
     lib=LIBRARY,

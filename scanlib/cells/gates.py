@@ -107,8 +107,8 @@ def states(
 def _run(
     transition: Update | Gated, first: Array | None, axis: int, reset: Array | None, reading: int
 ) -> tuple[Array, Array]:
-    if reset is None and isinstance(transition, Gated):
-        fused = _run_fused(transition, first, axis, reading)
+    if isinstance(transition, Gated):
+        fused = _run_fused(transition, first, axis, reset, reading)
         if fused is not None:
             return fused
     decay, entering, read = written_out(transition)
@@ -121,11 +121,11 @@ def _run(
 
 
 def _run_fused(
-    transition: Gated, first: Array | None, axis: int, reading: int
+    transition: Gated, first: Array | None, axis: int, reset: Array | None, reading: int
 ) -> tuple[Array, Array] | None:
     """The same in one pass, where there is a kernel for it."""
     columns, gates = transition
     scan = getattr(adapter_of(columns), "gated_scan", None)
     size = columns.shape[-1]
     form = form_of(size, gates.order, gates.activation, gates.complement, reading)
-    return None if scan is None or form is None else scan(columns, first, axis, form)
+    return None if scan is None or form is None else scan(columns, first, reset, axis, form)

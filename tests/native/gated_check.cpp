@@ -67,6 +67,10 @@ std::string check_as(const scanlib_gates &gates, Random &random, bool with_state
   h0.draw(random, 1);
   grad.draw(random, 1);
   grad_final.draw(random, 1);
+  // The first step of a sequence too, and others now and then.
+  const bool with_resets = random.below(2) != 0;
+  std::vector<uint8_t> reset(size_t(with_resets ? rows : 0));
+  for (uint8_t &each : reset) each = random.below(4) ? 0 : uint8_t(1 + random.below(255));
 
   // The same step by step, in double, and its derivatives by hand.
   std::vector<double> h(size_t(all), 0), y(size_t(all), 0), final_state(size_t(states), 0);
@@ -76,13 +80,14 @@ std::string check_as(const scanlib_gates &gates, Random &random, bool with_state
     auto place = [&](int64_t t) { return (o * g.time + t) * g.inner + i; };
     auto of = [&](int64_t t, int64_t at) { return double(columns[place(t) * g.row + at + j]); };
     const double sign = g.flags & SCANLIB_COMPLEMENT ? -1 : 1;
+    auto cut = [&](int64_t t) { return with_resets && reset[size_t(place(t))]; };
     std::vector<double> state{with_states ? double(h0[s]) : 0};
     for (int64_t t = 0; t < g.time; ++t) {
       const double f = sigmoid(sign * of(t, g.at_decay)), z = candidate(g.candidate, of(t, g.at_candidate));
       const double in = g.at_input < 0 ? 1 - f : sigmoid(of(t, g.at_input));
-      state.push_back(f * state.back() + in * z);
+      state.push_back((cut(t) ? 0 : f * state.back()) + in * z);
       const size_t at = size_t(place(t) * g.width + j);
-      h[at] = state[size_t(before ? t : t + 1)];
+      h[at] = !before ? state[size_t(t + 1)] : cut(t) ? 0 : state[size_t(t)];
       if (gated) y[at] = sigmoid(of(t, g.at_output)) * h[at];
     }
     final_state[size_t(s)] = state.back();
@@ -99,26 +104,27 @@ std::string check_as(const scanlib_gates &gates, Random &random, bool with_state
         gh += incoming(t) * out;
       } else if (!before) {
         gh += incoming(t);
-      } else if (t + 1 < g.time) {
+      } else if (t + 1 < g.time && !cut(t + 1)) {
         gh += incoming(t + 1);
       }
       const double step = 1e-6,
                    slope = (candidate(g.candidate, v + step) - candidate(g.candidate, v - step)) / (2 * step);
-      double gf = gh * state[size_t(t)];
+      double gf = cut(t) ? 0 : gh * state[size_t(t)];
       if (g.at_input < 0)
         gf -= gh * z;
       else
         to(g.at_input) = gh * z * in * (1 - in);
       to(g.at_decay) = sign * gf * f * (1 - f);
       to(g.at_candidate) = gh * in * slope;
-      carry = f * gh;
+      carry = cut(t) ? 0 : f * gh;
     }
-    if (before && g.time > 0) carry += double(grad[place(0) * g.width + j]);
+    if (before && g.time > 0 && !cut(0)) carry += double(grad[place(0) * g.width + j]);
     grad_h0[size_t(s)] = carry;
   }
 
   Numbers<T> found_h(all), found_y(gated ? all : 0), found_final(with_states ? states : 0);
   Numbers<T> found_columns(rows * g.row), found_h0(with_states ? states : 0);
+  const uint8_t *const resets = with_resets ? reset.data() : nullptr;
   auto or_null = [](bool given, Numbers<T> &numbers) { return given ? numbers.get() : nullptr; };
   for (int threads : {1, g.threads}) {
     scanlib_gates call = g;
@@ -126,11 +132,11 @@ std::string check_as(const scanlib_gates &gates, Random &random, bool with_state
     Numbers<T> one_h = found_h, one_y = found_y, one_final = found_final, one_columns = found_columns,
                one_h0 = found_h0;
     one_columns.fill(0);  // gaps between the gates stay as they are
-    int status = scanlib_cpu_gated_forward(&call, columns.get(), or_null(with_states, h0), one_h.get(),
+    int status = scanlib_cpu_gated_forward(&call, columns.get(), or_null(with_states, h0), resets, one_h.get(),
                                            or_null(gated, one_y), or_null(with_states, one_final));
     if (status != SCANLIB_OK) return "forward: " + std::string(scanlib_status_string(status));
     status =
-        scanlib_cpu_gated_backward(&call, columns.get(), one_h.get(), or_null(with_states, h0), grad.get(),
+        scanlib_cpu_gated_backward(&call, columns.get(), one_h.get(), or_null(with_states, h0), resets, grad.get(),
                                    or_null(with_states, grad_final), one_columns.get(), or_null(with_states, one_h0));
     if (status != SCANLIB_OK) return "backward: " + std::string(scanlib_status_string(status));
     if (threads == 1) {
