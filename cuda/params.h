@@ -14,7 +14,7 @@ struct Operand {
   char *first;
   long long outer[kOuterAxes], chunk, lane, step;
   int dtype;
-  int wide;  // whether it may be moved in 16-byte words (tile.cuh)
+  int wide;  // whether it may be moved in 16-byte words (move.cuh)
 };
 
 // A group is `width` lanes, neighbours along the inner axis, at one outer index; chunks are the groups along it.

@@ -100,13 +100,13 @@ WRONG = {
         "applied(first, second.local)",
     ),
     "a tail taken for whole": (
-        "walk.cuh",
+        "run.cuh",
         "run.n = left < 0 ? 0 : left < kRun ? left : kRun;",
         "run.n = left < 0 ? 0 : kRun;",
     ),
     "mail that is not written whole": ("emulator.h", STORE, TORN),
     "mail of which the first word is looked at": (
-        "lookback.cuh",
+        "mail.cuh",
         "whole = whole && tag[w] != 0;",
         "whole = tag[0] != 0;",
     ),
@@ -168,7 +168,7 @@ UNORDERED: dict[str, tuple[str, str, str, int]] = {
         1,
     ),
     "results stored before they are there": (
-        "walk.cuh",
+        "run.cuh",
         "__syncwarp();\n    write_first(from);",
         "write_first(from);",
         1,
