@@ -8,26 +8,29 @@ at a time. No value of an array is ever asked for, so lazy libraries only record
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import array_api_compat
 
 from scanlib.backends import array_functions as functions
+from scanlib.backends.standard_arguments import (
+    Arguments,
+    dtype_name,
+    gather,
+    namespace_of,
+    resolve_forward,
+    shape_of,
+    type_name,
+)
 from scanlib.call import (
-    DTYPES,
     Call,
     Shape,
     axis_index,
-    check_one_device,
-    dtype_code,
     reduced_axes,
-    resolve,
     resolve_vjp,
 )
-from scanlib.errors import ArrayKindError, DeviceError, DTypeError, OutputError, ShapeError
-from scanlib.kinds import is_scalar, python_number
+from scanlib.errors import ArrayKindError, DeviceError, OutputError
 from scanlib.overlap import check_out_type
 from scanlib.plan import Explanation
 
@@ -35,25 +38,13 @@ __all__ = ["explain", "functions", "linear_recurrence", "linear_recurrence_vjp"]
 
 #: Steps between two stacks: long enough to make their cost small, short enough to keep unfolded operands so.
 BLOCK = 256
-SIXTEEN_BITS = ("float16", "bfloat16")
-
-
-class Arguments(NamedTuple):
-    """The arrays of one call with what they have in common."""
-
-    xp: Any
-    device: Any
-    result: Any  # the dtype of the result
-    compute: Any  # the dtype of the arithmetic
-    wide: Any  # the dtype that gradients are summed in
-    arrays: dict[str, Any]
 
 
 def linear_recurrence(
     a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
 ) -> Any:
-    given = _gather(a=a, x=x, h0=h0)
-    call = _resolve(given, axis)
+    given = gather(a=a, x=x, h0=h0)
+    call = resolve_forward(given, axis)
     if out is not None:
         _check_out(given, call, out, a=a, h0=h0)
     h, final = _forward(given, call, reverse)
@@ -65,15 +56,15 @@ def linear_recurrence(
 def linear_recurrence_vjp(
     grad_h: Any, a: Any, h: Any, h0: Any, axis: Any, reverse: bool, grad_final: Any
 ) -> tuple[Any, Any, Any]:
-    given = _gather(a=a, grad_h=grad_h, h=h, h0=h0, grad_final=grad_final)
-    shapes = (_shape(given.arrays[name]) for name in ("grad_h", "a", "h", "h0", "grad_final"))
+    given = gather(a=a, grad_h=grad_h, h=h, h0=h0, grad_final=grad_final)
+    shapes = (shape_of(given.arrays[name]) for name in ("grad_h", "a", "h", "h0", "grad_final"))
     call = resolve_vjp(*shapes, axis_index(axis))
     return _backward(given, call, reverse)
 
 
 def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool) -> Explanation:
-    given = _gather(a=a, x=x, h0=h0)
-    call = _resolve(given, axis)
+    given = gather(a=a, x=x, h0=h0)
+    call = resolve_forward(given, axis)
     del backward  # walks time in the same way, from the other end
     library = given.xp.__name__.removeprefix("array_api_compat.")
     steps = call.shape[call.axis]
@@ -84,7 +75,7 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool) -
     notes = [slow]
     if given.compute != given.result:
         notes.append(
-            f"the arithmetic is in {_name(given.xp, given.compute)}, converted {BLOCK} steps at a time"
+            f"the arithmetic is in {dtype_name(given.xp, given.compute)}, converted {BLOCK} steps at a time"
         )
     kernel = f"serial over {steps} steps in blocks of {BLOCK}, all other axes at once"
     return Explanation(
@@ -115,7 +106,7 @@ def _backward(given: Arguments, call: Call, reverse: bool) -> tuple[Any, Any, An
     xp, arrays, length = given.xp, given.arrays, call.shape[call.axis]
     a, h, grad_h = (_time_first(given, call, arrays[name]) for name in ("a", "h", "grad_h"))
     h0 = _initial(given, call, "h0")
-    axes = reduced_axes(_shape(arrays["a"]), call.shape)  # type: ignore[arg-type]
+    axes = reduced_axes(shape_of(arrays["a"]), call.shape)  # type: ignore[arg-type]
     time_axis = (0,) if call.axis in axes else ()
     others = tuple(axis + (axis < call.axis) for axis in axes if axis != call.axis)
     grad, grad_a, a_later = _initial(given, call, "grad_final"), None, None
@@ -141,11 +132,11 @@ def _backward(given: Arguments, call: Call, reverse: bool) -> tuple[Any, Any, An
     grad_a = _cast(
         xp, xp.zeros((), device=given.device) if grad_a is None else grad_a, arrays["a"].dtype
     )
-    grad_a = _fold(given, call, grad_a, _shape(arrays["a"]))  # type: ignore[arg-type]
+    grad_a = _fold(given, call, grad_a, shape_of(arrays["a"]))  # type: ignore[arg-type]
     if arrays["h0"] is None:
         return grad_a, grad_x, None
     grad = grad if a_later is None else a_later * grad
-    h0_shape = _shape(arrays["h0"])
+    h0_shape = shape_of(arrays["h0"])
     grad = _sum(given, grad, reduced_axes(h0_shape, call.state_shape))  # type: ignore[arg-type]
     return grad_a, grad_x, _copy(xp, xp.reshape(grad, h0_shape), arrays["h0"].dtype)
 
@@ -238,118 +229,20 @@ def _conj(xp: Any, array: Any) -> Any:
     return xp.conj(array) if xp.isdtype(array.dtype, "complex floating") else array
 
 
-# ---- from arguments to arrays
-
-
-def _gather(**arguments: Any) -> Arguments:
-    """Check that the arguments belong together and make arrays of the numbers among them."""
-    arguments = {name: python_number(value) for name, value in arguments.items()}
-    given = {
-        name: value
-        for name, value in arguments.items()
-        if value is not None and not is_scalar(value)
-    }
-    xp = _namespace(given)
-    arrays = {name: _array(xp, name, value) for name, value in given.items()}
-    devices = {name: array_api_compat.device(array) for name, array in arrays.items()}
-    device = next(iter(devices.values()))
-    check_one_device(devices, "arrays", "Move them to one with to_device.")
-    result = _promote(xp, arrays, [value for value in arguments.values() if is_scalar(value)])
-    compute = xp.float32 if _name(xp, result) in SIXTEEN_BITS else result
-    for name, value in arguments.items():
-        if name not in arrays:
-            arrays[name] = None if value is None else xp.asarray(value, dtype=result, device=device)
-    return Arguments(xp, device, result, compute, _widest(xp, device, compute), arrays)
-
-
-def _widest(xp: Any, device: Any, compute: Any) -> Any:
-    """float64 or complex128, as `compute` is real or complex; `compute` where the device is not known to have it."""
-    name = "complex128" if xp.isdtype(compute, "complex floating") else "float64"
-    try:
-        return xp.__array_namespace_info__().dtypes(device=device).get(name, compute)
-    except Exception:  # whichever a library raises that does not tell
-        return compute
-
-
-def _namespace(arrays: dict[str, Any]) -> Any:
-    try:
-        return array_api_compat.array_namespace(*arrays.values())
-    except Exception as error:
-        types = ", ".join(f"{name} is a {_type_name(value)}" for name, value in arrays.items())
-        raise ArrayKindError(
-            f"No single array-API namespace serves the arguments ({types}): {error}"
-        ) from error
-
-
-def _array(xp: Any, name: str, value: Any) -> Any:
-    """`value` as its namespace sees it, with a known shape and a dtype scanlib computes in."""
-    try:
-        array = xp.asarray(value)
-        shape, dtype = array.shape, array.dtype
-    except Exception as error:
-        raise ArrayKindError(
-            f"{name}, a {_type_name(value)}, is not what its own namespace {xp.__name__} takes for an array: {error}"
-        ) from error
-    dtype_code(_name(xp, dtype), name)
-    if not isinstance(shape, tuple) or not all(isinstance(length, int) for length in shape):
-        raise ShapeError(
-            f"{name} has shape {shape}, but scanlib has to know every length. Compute {name} first."
-        )
-    claimed = getattr(value, "shape", None)
-    if claimed != shape:
-        raise ShapeError(
-            f"{name} says it has shape {claimed}, but its data has shape {shape}. Pass a plain array."
-        )
-    return array
-
-
-def _resolve(given: Arguments, axis: Any) -> Call:
-    a, x, h0 = (_shape(given.arrays[name]) for name in ("a", "x", "h0"))
-    return resolve(a, x, h0, axis_index(axis))
-
-
-def _shape(array: Any) -> Shape | None:
-    return None if array is None else tuple(array.shape)
-
-
-@functools.cache
-def _dtypes(xp: Any) -> tuple[tuple[str, Any], ...]:
-    return tuple((name, getattr(xp, name)) for name in DTYPES if hasattr(xp, name))
-
-
-def _name(xp: Any, dtype: Any) -> str:
-    return next((name for name, known in _dtypes(xp) if known == dtype), str(dtype))
-
-
-def _promote(xp: Any, arrays: dict[str, Any], scalars: list[Any]) -> Any:
-    """The dtype of the result: the namespace's for its arrays, made complex by a complex Python number."""
-    try:
-        dtype = xp.result_type(*arrays.values())
-    except Exception as error:
-        dtypes = ", ".join(f"{name} has dtype {array.dtype}" for name, array in arrays.items())
-        raise DTypeError(
-            f"{xp.__name__} promotes these dtypes to none: {dtypes}. Convert them to one."
-        ) from error
-    if any(isinstance(value, complex) for value in scalars) and xp.isdtype(dtype, "real floating"):
-        return xp.complex128 if dtype == xp.float64 else xp.complex64
-    return dtype
-
-
-def _type_name(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
 # ---- out
 
 
 def _check_out(given: Arguments, call: Call, out: Any, **operands: Any) -> None:
     """Raise unless `out` can take the result. Views are not seen through: the standard has no addresses."""
-    if _namespace({"out": out}) != given.xp:
+    if namespace_of({"out": out}) != given.xp:
         raise ArrayKindError(
-            f"out is a {_type_name(out)}, not an array of {given.xp.__name__} as the inputs are."
+            f"out is a {type_name(out)}, not an array of {given.xp.__name__} as the inputs are."
         )
     check_out_type(
-        tuple(out.shape), _name(given.xp, out.dtype), call.shape, _name(given.xp, given.result)
+        tuple(out.shape),
+        dtype_name(given.xp, out.dtype),
+        call.shape,
+        dtype_name(given.xp, given.result),
     )
     if array_api_compat.device(out) != given.device:
         raise DeviceError(
@@ -361,9 +254,7 @@ def _check_out(given: Arguments, call: Call, out: Any, **operands: Any) -> None:
                 f"out is {name} itself; only x may be overwritten. Give memory of its own."
             )
     if not array_api_compat.is_writeable_array(out):
-        raise ArrayKindError(
-            f"out is a {_type_name(out)}, which cannot be written. Leave out away."
-        )
+        raise ArrayKindError(f"out is a {type_name(out)}, which cannot be written. Leave out away.")
 
 
 def _write(out: Any, h: Any) -> Any:
@@ -371,6 +262,6 @@ def _write(out: Any, h: Any) -> Any:
         out[...] = h
     except Exception as error:
         raise OutputError(
-            f"out, a {_type_name(out)}, cannot be written: {error} Leave out away."
+            f"out, a {type_name(out)}, cannot be written: {error} Leave out away."
         ) from error
     return out

@@ -3,7 +3,8 @@
 // different barriers.
 //
 // For the thread sanitizer a fiber is a thread and a switch orders nothing: only barriers, shuffles and publications do. This
-// file is the machine itself and is not instrumented.
+// file is the machine itself and is not instrumented; it is one file, long as it is, because fibers, warps, blocks and their
+// waits know each other's insides.
 #include <sys/mman.h>
 
 #include <cstdint>
