@@ -6,6 +6,7 @@ libscanlib on it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -39,6 +40,7 @@ class Strided:
         self.xp = xp
         self.kind: type = xp.ndarray
         self.empty = xp.empty
+        self._whole = self.access.whole_elements
         #: Plans of this adapter's calls, kept by all that they depend on.
         self.forward_plan = lru_cache(1024)(partial(forward_plan, self.access))
         self.backward_plan = lru_cache(1024)(partial(backward_plan, self.access))
@@ -59,6 +61,14 @@ class Strided:
     def number(self, value: complex, dtype: np.dtype[Any]) -> Any:
         """A Python number as an array without axes."""
         return self.xp.full((), value, dtype)
+
+    def readable(self, array: Any) -> Any:
+        """What libscanlib can read, in C order, of an array that it cannot."""
+        return array.astype(native_order(array.dtype), order="C", copy=False)
+
+    def write(self, target: Any, values: Any) -> None:
+        """Copy values of its shape and dtype to an array that libscanlib cannot write to."""
+        self.xp.copyto(target, values)
 
     def describe(self, problem: NativeProblem) -> str:
         """Which kernel runs a problem, and how its work is cut."""
@@ -87,7 +97,8 @@ class Strided:
         # fmt: off
         plan = self.forward_plan(a.shape, a.strides, a.dtype, x.shape, x.strides, x.dtype,
                                  None if h0 is None else _signature(h0), axis, reverse, return_final,
-                                 None if target is None else _signature(target))
+                                 None if target is None else _signature(target),
+                                 self._unaligned({"a": a, "x": x, "h0": h0, "h": target}) if self._whole else ())
         # fmt: on
         h = target
         if h is None:
@@ -116,7 +127,7 @@ class Strided:
         call = resolve_vjp(grad_h.shape, a.shape, h.shape, *shapes, axis_index(axis))
         result_dtype({role: array.dtype for role, array in given.items()})
         signatures = tuple((role, _signature(array)) for role, array in given.items())
-        plan = self.backward_plan(call, bool(reverse), signatures)
+        plan = self.backward_plan(call, bool(reverse), signatures, self._unaligned(given))
         results = {role: self._empty(output) for role, output in plan.outputs.items()}
         self.run_backward(plan, self._readable(plan, given) | results)
         grad_h0 = None
@@ -130,15 +141,17 @@ class Strided:
     ) -> Explanation:
         a, x, h0 = self._arrays(a, x, h0)
         state = None if h0 is None else _signature(h0)
+        unaligned = self._unaligned({"a": a, "x": x, "h0": h0})
         # fmt: off
-        plan = self.forward_plan(*_signature(a), *_signature(x), state, axis_index(axis), reverse, False, None)
+        plan = self.forward_plan(*_signature(a), *_signature(x), state, axis_index(axis), reverse, False, None,
+                                 unaligned)
         # fmt: on
         if backward:
             h = _signature_of(plan.outputs["h"])
             given = {"a": _signature(a), "h": h, "grad_h": h} | (
                 {} if h0 is None else {"h0": state}
             )
-            plan = self.backward_plan(plan.call, bool(reverse), tuple(given.items()))
+            plan = self.backward_plan(plan.call, bool(reverse), tuple(given.items()), unaligned)
         notes = copy_notes(plan.copies)
         return Explanation(
             self.name, self.device(x), self.path, self.describe(plan.native), tuple(notes)
@@ -167,6 +180,15 @@ class Strided:
 
     # ---- running
 
+    def _unaligned(self, arrays: Mapping[str, Any]) -> tuple[str, ...]:
+        """The roles of arrays at addresses that libscanlib cannot access; None is no array."""
+        if not self._whole:
+            return ()
+        address = self.address
+        return tuple(
+            [r for r, v in arrays.items() if v is not None and address(v) % v.dtype.itemsize]
+        )
+
     def _empty(self, output: Output) -> Any:
         shape, dtype, order = output
         if order is None:
@@ -178,7 +200,7 @@ class Strided:
         """The arrays, with a copy of each that the plan wants copied."""
         copied = {role for role, _ in plan.copies}
         return {
-            role: array.astype(native_order(array.dtype), order="C") if role in copied else array
+            role: self.readable(array) if role in copied else array
             for role, array in arrays.items()
         }
 
@@ -189,7 +211,7 @@ class Strided:
         h = self._empty(plan.outputs["h"]) if elsewhere else arrays["h"]
         self.run_forward(plan, run["a"], run["x"], h, run.get("h0"), arrays["final"])
         if elsewhere:
-            self.xp.copyto(arrays["h"], h)
+            self.write(arrays["h"], h)
 
     # ---- writing into `out`
 

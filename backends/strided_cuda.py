@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import replace
 from typing import Any
 
 from scanlib import gpu, native
 from scanlib.backends.strided import Strided
 from scanlib.backends.strided_plans import Access
-from scanlib.call import axis_index
-from scanlib.plan import Explanation, Plan, copy_notes
+from scanlib.plan import Plan
 from scanlib.roles import FORWARD
 
 
 class StridedCuda(Strided):
     """`Strided` over the CUDA kernels. A subclass says on which stream, and where scratch memory comes from.
 
-    The kernels access an element at once. An array whose address or strides are no multiples of its element's size goes
-    by way of a copy, byte by byte.
+    The kernels access an element at once. An array whose address or strides are no multiples of its element's size is
+    copied first, byte by byte, as its plan says.
     """
 
     path = "libscanlib (cuda)"
@@ -51,41 +48,8 @@ class StridedCuda(Strided):
 
     # ---- memory that is not aligned
 
-    def linear_recurrence(self, *arguments: Any) -> Any:
-        a, x, initial = map(self._aligned, arguments[:3])
-        axis, reverse, return_final, out = arguments[3:]
-        if not self._unaligned(out):
-            return super().linear_recurrence(a, x, initial, axis, reverse, return_final, out)
-        self._target(*self._arrays(a, x, initial), axis_index(axis), out)
-        h, final = super().linear_recurrence(a, x, initial, axis, reverse, True, None)
-        self.bytes_of(out)[...] = self.bytes_of(h)
-        return (out, final) if return_final else out
+    def readable(self, array: Any) -> Any:
+        return super().readable(self.bytes_of(array).copy().view(array.dtype)[..., 0])
 
-    def linear_recurrence_vjp(self, *arguments: Any) -> tuple[Any, Any, Any]:
-        return super().linear_recurrence_vjp(*map(self._aligned, arguments))
-
-    def explain(self, *arguments: Any) -> Explanation:
-        found = super().explain(*arguments)  # which says of strides what there is to say
-        names = list(inspect.signature(Strided.explain).parameters)[1:]
-        named = zip(names, arguments, strict=True)
-        why = "its address is not a multiple of its element size"
-        notes = copy_notes([(name, why) for name, value in named if self._at_odd_address(value)])
-        notes = [note for note in notes if note.partition(":")[0] not in str(found.notes)]
-        return replace(found, notes=(*found.notes, *notes))
-
-    def _at_odd_address(self, value: Any) -> bool:
-        is_array: bool = isinstance(value, self.kind)
-        return is_array and bool(self.address(value) % value.dtype.itemsize)
-
-    def _unaligned(self, value: Any) -> bool:
-        is_array: bool = isinstance(value, self.kind)
-        return is_array and (
-            self._at_odd_address(value)
-            or any(stride % value.dtype.itemsize for stride in value.strides)
-        )
-
-    def _aligned(self, value: Any) -> Any:
-        """An array, copied if it is not aligned; anything else as it is."""
-        if not self._unaligned(value):
-            return value
-        return self.bytes_of(value).copy().view(value.dtype)[..., 0]
+    def write(self, target: Any, values: Any) -> None:
+        self.bytes_of(target)[...] = self.bytes_of(values.astype(target.dtype, copy=False))

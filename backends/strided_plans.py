@@ -24,7 +24,7 @@ class Access(NamedTuple):
     holder_offset
         Where not 0, libscanlib is given the addresses of array objects and reads the data pointer at this offset.
     whole_elements
-        Whether strides have to be multiples of the element's size.
+        Whether addresses and strides have to be multiples of the element's size.
     """
 
     holder_offset: int = 0
@@ -44,8 +44,9 @@ def forward_plan(
     reverse: bool,
     return_final: bool,
     out: Signature | None,
+    unaligned: tuple[str, ...],
 ) -> Plan:
-    """The plan of a call on arrays with these signatures."""
+    """The plan of a call on arrays with these signatures; those of `unaligned` roles are copied."""
     given = {"a": (a_shape, a_strides, a_dtype), "x": (x_shape, x_strides, x_dtype)}
     if h0 is not None:
         given["h0"] = h0
@@ -57,13 +58,17 @@ def forward_plan(
         outputs["final"] = Output(call.state_shape, dtype)
     if out is not None:
         given["h"] = out
-    return _plan(call, given, outputs, access, reverse=reverse)
+    return _plan(call, given, outputs, access, unaligned, reverse=reverse)
 
 
 def backward_plan(
-    access: Access, call: Call, reverse: bool, signatures: tuple[tuple[str, Signature], ...]
+    access: Access,
+    call: Call,
+    reverse: bool,
+    signatures: tuple[tuple[str, Signature], ...],
+    unaligned: tuple[str, ...],
 ) -> Plan:
-    """The plan of a gradient from operands by role with these signatures."""
+    """The plan of a gradient from operands by role with these signatures; `unaligned` as in `forward_plan`."""
     given = dict(signatures)
     outputs = {}
     for of, gradient in (("a", "a"), ("x", "grad_h"), ("h0", "h0")):
@@ -73,7 +78,7 @@ def backward_plan(
         if of == "h0" and shape != call.state_shape:  # the terms of a sum
             shape, dtype = call.state_shape, _term(dtype)
         outputs[GRADIENTS[of]] = Output(shape, native_order(dtype))
-    return _plan(call, given, outputs, access, reverse=reverse, conjugate=True)
+    return _plan(call, given, outputs, access, unaligned, reverse=reverse, conjugate=True)
 
 
 def _plan(
@@ -81,12 +86,13 @@ def _plan(
     given: Mapping[str, Signature],
     outputs: Mapping[str, Output],
     access: Access,
+    unaligned: tuple[str, ...],
     **options: Any,
 ) -> Plan:
     copies = []
     layouts: dict[str, Layout] = {}
     for role, (shape, strides, dtype) in given.items():
-        if reason := _unreadable(strides, dtype, access):
+        if reason := _unreadable(strides, dtype, access, role in unaligned):
             copies.append((role, reason))
             layouts[role] = dense(shape, dtype.name)
         else:
@@ -99,12 +105,14 @@ def _plan(
     )
 
 
-def _unreadable(strides: Shape, dtype: np.dtype[Any], access: Access) -> str:
+def _unreadable(strides: Shape, dtype: np.dtype[Any], access: Access, unaligned: bool) -> str:
     """Why libscanlib cannot read this memory as it lies; empty if it can."""
     if not dtype.isnative:
         return "its byte order is not the machine's"
     if access.whole_elements and any(stride % dtype.itemsize for stride in strides):
         return "its strides are no multiples of its element size"
+    if unaligned:
+        return "its address is not a multiple of its element size"
     return ""
 
 

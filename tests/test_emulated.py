@@ -397,7 +397,14 @@ def test_unaligned_memory_goes_by_way_of_a_copy(member: Member) -> None:
         np.testing.assert_allclose(np.asarray(one), other, rtol=1e-4, atol=1e-4)
     fields = np.zeros((41, 7), np.dtype([("flag", np.uint8), ("value", np.complex64)]))["value"]
     fields[...] = x
-    assert "x is copied" in str(scanlib.explain(ua, member.array(fields), axis=0))
+    explained = scanlib.explain(ua, member.array(fields), axis=0)
+    assert explained.notes == (
+        "a is copied: its address is not a multiple of its element size",
+        "x is copied: its strides are no multiples of its element size",
+    )
+    assert explained.kernel == scanlib.explain(member.array(a), member.array(x), axis=0).kernel
+    backward = scanlib.explain(ua, ux, uh0, axis=0, backward=True)
+    assert [note.partition(" ")[0] for note in backward.notes] == ["a", "h0"]
     found = scanlib.linear_recurrence(ua, member.array(fields), axis=0)
     want = scanlib.linear_recurrence(a, x, axis=0)
     np.testing.assert_allclose(np.asarray(found), want, rtol=1e-5, atol=1e-5)
