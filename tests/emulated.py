@@ -16,14 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from native_build import ROOT
 
-from scanlib import compiler, gpu, kinds, native
-from scanlib.backends.strided_cuda import StridedCuda
+from scanlib import compiler, gpu, native
+
+# The checkout goes last on the path: its folder scanlib holds only a part of what is installed.
+sys.path.append(str(ROOT))
+from bench.gpu.host_arrays import HostCuda
 
 KEPT = ROOT / "build" / "tests-emulated"
 CUDA, EMULATION = ROOT / "cuda", Path(__file__).parent / "emulation"
@@ -181,66 +183,11 @@ class EmulatedArray(np.ndarray[Any, Any]):
     """A NumPy array that scanlib takes for one in a GPU's memory."""
 
 
-class _Namespace:
-    """What the adapter uses of an array library."""
-
-    ndarray = EmulatedArray
-    copyto = staticmethod(np.copyto)
-
-    @staticmethod
-    def empty(shape: Any, dtype: Any) -> EmulatedArray:
-        """Poisoned, so that an element which is not written shows."""
-        array = np.empty(shape, dtype)
-        array.reshape(-1).view(np.uint8)[...] = 0xFF
-        return array.view(EmulatedArray)
-
-    @staticmethod
-    def asarray(value: Any) -> EmulatedArray:
-        return np.asarray(value).view(EmulatedArray)
-
-    @staticmethod
-    def full(shape: Any, value: Any, dtype: Any) -> EmulatedArray:
-        return np.full(shape, value, dtype).view(EmulatedArray)
-
-
-class EmulatedCuda(StridedCuda):
-    """The adapter of such arrays."""
-
-    name = "emulated"
-    path = "libscanlib (emulated)"
-
-    def address(self, array: Any) -> int:
-        return array.ctypes.data if array.size else 0  # as CuPy has it
-
-    def writable(self, array: Any) -> bool:
-        return bool(array.flags.writeable)
-
-    def device(self, array: Any) -> str:
-        return "cpu"
-
-    def stream(self) -> int:
-        return 0
-
-    def bytes_of(self, array: Any) -> Any:
-        shape, strides = (*array.shape, array.itemsize), (*array.strides, 1)
-        interface = {"version": 3, "typestr": "|u1", "data": (array.ctypes.data, False)}
-        view = SimpleNamespace(
-            __array_interface__={**interface, "shape": shape, "strides": strides}
-        )
-        return np.asarray(view).view(EmulatedArray)
-
-    def scratch(self, size: int) -> tuple[int, Any]:
-        """Poisoned: only what a launch zeroes itself may be relied on. With numbers, for NaN would be healed."""
-        memory = np.full(size + gpu.ALIGNMENT, 0x3F, np.uint8)
-        address = memory.ctypes.data
-        return address + -address % gpu.ALIGNMENT, memory
-
-
 @functools.cache
-def adapter() -> EmulatedCuda:
+def adapter() -> HostCuda:
     """From here on, scanlib's public functions serve `EmulatedArray`."""
     start()
-    made = EmulatedCuda(_Namespace)
-    sys.modules["scanlib.backends.emulated"] = made  # type: ignore[assignment]
-    kinds._kinds[EmulatedArray] = "emulated"
+    options: dict[str, Any] = {"device": "cpu", "stream": 0, "poisoned": True}
+    made = HostCuda("emulated", EmulatedArray, path="libscanlib (emulated)", **options)
+    made.serve()
     return made

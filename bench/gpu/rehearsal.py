@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,27 +29,8 @@ def active() -> bool:
     return "GPU_CHECK_REHEARSE" in os.environ
 
 
-class Array(np.ndarray[Any, Any]):
-    """Memory that scanlib takes for a GPU's."""
-
-
-def empty(shape: Any, dtype: Any) -> Array:
-    return np.empty(shape, dtype).view(Array)
-
-
-class _Namespace:
-    """What an adapter uses of an array library."""
-
-    ndarray = Array
-    empty = staticmethod(empty)
-
-    @staticmethod
-    def asarray(value: Any) -> Array:
-        return np.asarray(value).view(Array)
-
-    @staticmethod
-    def full(shape: Any, value: Any, dtype: Any) -> Array:
-        return empty(shape, dtype)
+def empty(shape: Any, dtype: Any) -> Any:
+    return _adapter().empty(shape, dtype)
 
 
 class Library(libraries.NumPy):
@@ -61,7 +41,7 @@ class Library(libraries.NumPy):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
-        _start()
+        _adapter()
 
     def random(self, case: Case, dtype: str) -> tuple[Any, Any, Any]:
         return tuple(empty(case.shape, np_dtype(dtype)) for _ in range(3))  # type: ignore[return-value]
@@ -89,13 +69,13 @@ class Library(libraries.NumPy):
     ) -> dict[str, Summary]:
         return by_clock(lambda: None, calls, Budget(0, 1, 1), queued=1)
 
-    def array(self, values: Any) -> Array:
-        return np.asarray(values).view(Array)
+    def array(self, values: Any) -> Any:
+        return _adapter().xp.asarray(values)
 
     def to_numpy(self, array: Any) -> Any:
         return np.asarray(array)
 
-    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         return empty(shape, np_dtype(dtype))
 
     def address(self, array: Any) -> int:
@@ -115,33 +95,22 @@ class Library(libraries.NumPy):
 
 
 @functools.cache
-def _start() -> None:
-    """From here on `Array` is served by the CUDA launcher, on the driver that launches nothing."""
-    from scanlib import compiler, gpu, kinds, native
-    from scanlib.backends.strided_cuda import StridedCuda
+def _adapter() -> Any:
+    """From here on its arrays are served by the CUDA launcher, on the driver that launches nothing."""
+    from bench.gpu.host_arrays import HostCuda
+    from scanlib import compiler, gpu, native
 
-    class Adapter(StridedCuda):
-        name = "rehearsal"
-
-        def address(self, array: Any) -> int:
-            return array.ctypes.data
-
-        def device(self, array: Any) -> str:
-            return "cuda (rehearsal)"
-
-        def stream(self) -> int:
-            return CONTEXT
-
-        def scratch(self, size: int) -> tuple[int, Any]:
-            memory = np.empty(size + gpu.ALIGNMENT, np.uint8)
-            return memory.ctypes.data + -memory.ctypes.data % gpu.ALIGNMENT, memory
+    class Array(np.ndarray[Any, Any]):
+        """Memory that scanlib takes for a GPU's."""
 
     library = gpu.library()
     native.check(library.scanlib_cuda_use_driver(os.environ["GPU_CHECK_REHEARSE"].encode()))
     if path := os.environ.get("GPU_CHECK_RECORD"):
         library.scanlib_cuda_set_compiler(_recorder(Path(path), compiler._CALLBACK))
-    sys.modules["scanlib.backends.rehearsal"] = Adapter(_Namespace)  # type: ignore[assignment]
-    kinds._kinds[Array] = "rehearsal"
+    options: dict[str, Any] = {"device": "cuda (rehearsal)", "stream": CONTEXT, "poisoned": False}
+    made = HostCuda("rehearsal", Array, path="libscanlib (cuda)", **options)
+    made.serve()
+    return made
 
 
 @functools.cache
