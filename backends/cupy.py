@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,9 @@ class CuPy(StridedCuda):
     def device(self, array: Any) -> str:
         return str(array.device)
 
+    def architectures(self) -> tuple[int, ...]:
+        return _architectures(cupy.cuda.runtime.getDevice())
+
     def stream(self) -> int:
         return cupy.cuda.get_current_stream().ptr
 
@@ -60,6 +64,11 @@ class CuPy(StridedCuda):
     def explain(self, *arguments: Any) -> Explanation:
         with _device_of(Strided.explain, arguments):
             return super().explain(*arguments)
+
+
+@functools.cache
+def _architectures(device: int) -> tuple[int, ...]:
+    return (int(cupy.cuda.Device(device).compute_capability),)
 
 
 def _device_of(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

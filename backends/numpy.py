@@ -72,7 +72,7 @@ class NumPy(Strided):
         if plain and h0 is out is None and not return_final:
             # fmt: off
             plan = self.forward_plan(a.shape, a.strides, a.dtype, x.shape, x.strides, x.dtype,
-                                     None, axis, reverse, False, None, ())
+                                     None, axis, reverse, False, None, None)
             # fmt: on
             shape, dtype, order = plan.outputs["h"]
             if order is None and not plan.copies:

@@ -15,6 +15,7 @@ import numpy as np
 from scanlib.backends import array_functions
 from scanlib.backends.strided_plans import (
     Access,
+    Place,
     Signature,
     backward_plan,
     forward_plan,
@@ -40,7 +41,8 @@ class Strided:
         self.xp = xp
         self.kind: type = xp.ndarray
         self.empty = xp.empty
-        self._whole = self.access.whole_elements
+        #: Whether `place` has to be asked: on a CPU it would take a tenth of a small call to hear that it has not.
+        self._placed = type(self).place is not Strided.place
         #: Plans of this adapter's calls, kept by all that they depend on.
         self.forward_plan = lru_cache(1024)(partial(forward_plan, self.access))
         self.backward_plan = lru_cache(1024)(partial(backward_plan, self.access))
@@ -70,6 +72,10 @@ class Strided:
         """Copy values of its shape and dtype to an array that libscanlib cannot write to."""
         self.xp.copyto(target, values)
 
+    def place(self, arrays: Mapping[str, Any], *, runs: bool = True) -> Place | None:
+        """Where a plan on a GPU `runs`, or would, and its arrays by role, None for what is absent; None on a CPU."""
+        return None
+
     def describe(self, problem: NativeProblem) -> str:
         """Which kernel runs a problem, and how its work is cut."""
         raise NotImplementedError
@@ -98,7 +104,7 @@ class Strided:
         plan = self.forward_plan(a.shape, a.strides, a.dtype, x.shape, x.strides, x.dtype,
                                  None if h0 is None else _signature(h0), axis, reverse, return_final,
                                  None if target is None else _signature(target),
-                                 self._unaligned({"a": a, "x": x, "h0": h0, "h": target}) if self._whole else ())
+                                 self.place({"a": a, "x": x, "h0": h0, "h": target}) if self._placed else None)
         # fmt: on
         h = target
         if h is None:
@@ -127,7 +133,7 @@ class Strided:
         call = resolve_vjp(grad_h.shape, a.shape, h.shape, *shapes, axis_index(axis))
         result_dtype({role: array.dtype for role, array in given.items()})
         signatures = tuple((role, _signature(array)) for role, array in given.items())
-        plan = self.backward_plan(call, bool(reverse), signatures, self._unaligned(given))
+        plan = self.backward_plan(call, bool(reverse), signatures, self.place(given))
         results = {role: self._empty(output) for role, output in plan.outputs.items()}
         self.run_backward(plan, self._readable(plan, given) | results)
         grad_h0 = None
@@ -141,17 +147,17 @@ class Strided:
     ) -> Explanation:
         a, x, h0 = self._arrays(a, x, h0)
         state = None if h0 is None else _signature(h0)
-        unaligned = self._unaligned({"a": a, "x": x, "h0": h0})
+        place = self.place({"a": a, "x": x, "h0": h0}, runs=False)
         # fmt: off
         plan = self.forward_plan(*_signature(a), *_signature(x), state, axis_index(axis), reverse, False, None,
-                                 unaligned)
+                                 place)
         # fmt: on
         if backward:
             h = _signature_of(plan.outputs["h"])
             given = {"a": _signature(a), "h": h, "grad_h": h} | (
                 {} if h0 is None else {"h0": state}
             )
-            plan = self.backward_plan(plan.call, bool(reverse), tuple(given.items()), unaligned)
+            plan = self.backward_plan(plan.call, bool(reverse), tuple(given.items()), place)
         notes = copy_notes(plan.copies)
         return Explanation(
             self.name, self.device(x), self.path, self.describe(plan.native), tuple(notes)
@@ -179,15 +185,6 @@ class Strided:
         )
 
     # ---- running
-
-    def _unaligned(self, arrays: Mapping[str, Any]) -> tuple[str, ...]:
-        """The roles of arrays at addresses that libscanlib cannot access; None is no array."""
-        if not self._whole:
-            return ()
-        address = self.address
-        return tuple(
-            [r for r, v in arrays.items() if v is not None and address(v) % v.dtype.itemsize]
-        )
 
     def _empty(self, output: Output) -> Any:
         shape, dtype, order = output

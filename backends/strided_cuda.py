@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from scanlib import gpu, native
 from scanlib.backends.strided import Strided
-from scanlib.backends.strided_plans import Access
+from scanlib.backends.strided_plans import Access, Place
 from scanlib.plan import Plan
 from scanlib.roles import FORWARD
 
 
 class StridedCuda(Strided):
-    """`Strided` over the CUDA kernels. A subclass says on which stream, and where scratch memory comes from.
+    """`Strided` over the CUDA kernels. A subclass says on which GPU and stream, and where scratch memory comes from.
 
     The kernels access an element at once. An array whose address or strides are no multiples of its element's size is
     copied first, byte by byte, as its plan says.
@@ -20,6 +21,10 @@ class StridedCuda(Strided):
 
     path = "libscanlib (cuda)"
     access = Access(whole_elements=True)
+
+    def architectures(self) -> tuple[int, ...]:
+        """That of the current GPU: (90,) for sm_90."""
+        raise NotImplementedError
 
     def stream(self) -> int:
         """The handle of the stream that work is put on."""
@@ -32,6 +37,11 @@ class StridedCuda(Strided):
     def bytes_of(self, array: Any) -> Any:
         """A view of an array's bytes, on one more axis at the end."""
         raise NotImplementedError
+
+    def place(self, arrays: Mapping[str, Any], *, runs: bool = True) -> Place:
+        address = self.address
+        unaligned = [r for r, v in arrays.items() if v is not None and address(v) % v.itemsize]
+        return Place(tuple(unaligned), self.architectures() if runs else ())
 
     def describe(self, problem: native.NativeProblem) -> str:
         return gpu.describe(problem)

@@ -31,6 +31,21 @@ class Access(NamedTuple):
     whole_elements: bool = False
 
 
+class Place(NamedTuple):
+    """What a plan on a GPU depends on beside the signatures of its operands.
+
+    Attributes
+    ----------
+    unaligned
+        Roles of operands whose addresses are no multiples of their element's size.
+    architectures
+        Of the GPU for which programs are compiled, 90 for sm_90; () for a plan that is only explained.
+    """
+
+    unaligned: tuple[str, ...] = ()
+    architectures: tuple[int, ...] = ()
+
+
 def forward_plan(
     access: Access,
     a_shape: Shape,
@@ -44,9 +59,9 @@ def forward_plan(
     reverse: bool,
     return_final: bool,
     out: Signature | None,
-    unaligned: tuple[str, ...],
+    place: Place | None,
 ) -> Plan:
-    """The plan of a call on arrays with these signatures; those of `unaligned` roles are copied."""
+    """The plan of a call on arrays with these signatures; `place` is None for those in the CPU's memory."""
     given = {"a": (a_shape, a_strides, a_dtype), "x": (x_shape, x_strides, x_dtype)}
     if h0 is not None:
         given["h0"] = h0
@@ -58,7 +73,7 @@ def forward_plan(
         outputs["final"] = Output(call.state_shape, dtype)
     if out is not None:
         given["h"] = out
-    return _plan(call, given, outputs, access, unaligned, reverse=reverse)
+    return _plan(call, given, outputs, access, place, reverse=reverse)
 
 
 def backward_plan(
@@ -66,9 +81,9 @@ def backward_plan(
     call: Call,
     reverse: bool,
     signatures: tuple[tuple[str, Signature], ...],
-    unaligned: tuple[str, ...],
+    place: Place | None,
 ) -> Plan:
-    """The plan of a gradient from operands by role with these signatures; `unaligned` as in `forward_plan`."""
+    """The plan of a gradient from operands by role with these signatures; `place` as in `forward_plan`."""
     given = dict(signatures)
     outputs = {}
     for of, gradient in (("a", "a"), ("x", "grad_h"), ("h0", "h0")):
@@ -78,7 +93,7 @@ def backward_plan(
         if of == "h0" and shape != call.state_shape:  # the terms of a sum
             shape, dtype = call.state_shape, _term(dtype)
         outputs[GRADIENTS[of]] = Output(shape, native_order(dtype))
-    return _plan(call, given, outputs, access, unaligned, reverse=reverse, conjugate=True)
+    return _plan(call, given, outputs, access, place, reverse=reverse, conjugate=True)
 
 
 def _plan(
@@ -86,9 +101,10 @@ def _plan(
     given: Mapping[str, Signature],
     outputs: Mapping[str, Output],
     access: Access,
-    unaligned: tuple[str, ...],
+    place: Place | None,
     **options: Any,
 ) -> Plan:
+    unaligned, architectures = place or Place()
     copies = []
     layouts: dict[str, Layout] = {}
     for role, (shape, strides, dtype) in given.items():
@@ -100,9 +116,8 @@ def _plan(
     for role, output in outputs.items():
         if role not in layouts or any(role == copied for copied, _ in copies):
             layouts[role] = dense(output.shape, output.dtype.name, output.order)
-    return make(
-        call, layouts, outputs, tuple(copies), holder_offset=access.holder_offset, **options
-    )
+    options |= {"holder_offset": access.holder_offset, "architectures": architectures}
+    return make(call, layouts, outputs, tuple(copies), **options)
 
 
 def _unreadable(strides: Shape, dtype: np.dtype[Any], access: Access, unaligned: bool) -> str:

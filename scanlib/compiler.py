@@ -1,6 +1,7 @@
 """CUDA programs: the source in scanlib/cuda, specialised by definitions and compiled by NVRTC, kept on disk.
 
-libscanlib asks for a program when a problem first needs it (`callback`). Nothing here needs a GPU or a driver.
+A plan has its programs compiled when it is made (`scanlib.plan.prepare`), libscanlib asks for what it meets without one
+(`callback`): both ask `provider`. Nothing here needs a GPU or a driver.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import importlib.util
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,8 @@ os.register_at_fork(after_in_child=_after_fork)
 def program(definitions: str, architecture: int) -> bytes:
     """The compiled program, from memory or disk if it was made before."""
     key = _key(definitions, architecture)
+    if image := _images.get(key):  # no plan waits for what another thread compiles
+        return image
     with _lock:
         image = _images.get(key) or _read(key)
         if image is None:
@@ -179,8 +182,15 @@ def program(definitions: str, architecture: int) -> bytes:
 
 
 def _key(definitions: str, architecture: int) -> str:
-    parts = (source(), definitions, target(architecture), STANDARD, nvrtc_version())
+    files = _checksum(tuple(source().items()))
+    parts = (files, definitions, target(architecture), STANDARD, nvrtc_version())
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def _checksum(files: tuple[tuple[str, str], ...]) -> str:
+    """Worked out once, because every plan asks for its programs."""
+    return hashlib.sha256(repr(files).encode()).hexdigest()
 
 
 def _refuse_where_unwanted(definitions: str, architecture: int) -> None:
@@ -228,6 +238,10 @@ def _write(key: str, image: bytes) -> None:
         _problem = f"{type(error).__name__}: {error}"
 
 
+#: What is asked for a program: definitions and an architecture (90 for sm_90). Tests put their own in its place.
+provider: Callable[[str, int], bytes] = program
+
+
 # ---- what libscanlib calls
 
 _CALLBACK = ctypes.CFUNCTYPE(
@@ -243,7 +257,7 @@ _given = threading.local()
 def _compile_for(definitions: bytes, architecture: int, image: Any, size: Any) -> int:
     status = 0
     try:
-        data = program(definitions.decode(), architecture)
+        data = provider(definitions.decode(), architecture)
     except MissingLibraryError as error:
         status, data = E_COMPILER, str(error).encode()
     except BaseException as error:  # nothing may pass through the C code that called

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from scanlib import compiler, native
 from scanlib.errors import NativeError
@@ -72,8 +72,15 @@ def describe(problem: native.NativeProblem) -> str:
 
 
 def programs(problem: native.NativeProblem) -> list[str]:
-    """The definitions of each program `problem` needs, for `compiler.program`. Needs no GPU."""
+    """The definitions of each program `problem` needs, for `compiler.provider`. Needs no GPU."""
     return _text("scanlib_cuda_programs", problem).splitlines()
+
+
+def compile_programs(problem: native.NativeProblem, architectures: Iterable[int]) -> None:
+    """Have what `problem` needs compiled for GPUs of these architectures; a call only finds it then. Needs no GPU."""
+    for architecture in architectures:
+        for definitions in programs(problem):
+            compiler.provider(definitions, architecture)
 
 
 @contextlib.contextmanager

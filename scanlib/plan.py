@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from scanlib import native
+from scanlib import gpu, native
 from scanlib.call import DTYPES, Call, Shape, dtype_code
 from scanlib.roles import STATES
 
@@ -107,14 +107,22 @@ def make(
 
 
 def prepare(
-    call: Call, layouts: Mapping[str, Layout], *, reverse: bool, **options: Any
+    call: Call,
+    layouts: Mapping[str, Layout],
+    *,
+    reverse: bool,
+    architectures: Sequence[int] = (),
+    **options: Any,
 ) -> native.NativeProblem:
     """The native problem of operands by role; that of a backward pass where grad_h is among them.
 
-    `options` are `native.prepare`'s. Raises `DTypeError` where scanlib does not compute in a dtype.
+    Its programs are compiled for GPUs of these `architectures` (90 for sm_90): none for what runs on a CPU or is only
+    explained. `options` are `native.prepare`'s. Raises `DTypeError` where scanlib does not compute in a dtype.
     """
     operands = {role: _operand(role, layout, call) for role, layout in layouts.items()}
-    return native.prepare(call.shape, call.axis, operands, reverse=reverse, **options)
+    problem = native.prepare(call.shape, call.axis, operands, reverse=reverse, **options)
+    gpu.compile_programs(problem, architectures)
+    return problem
 
 
 def _operand(role: str, layout: Layout, call: Call) -> native.Operand:

@@ -96,21 +96,15 @@ class Emulation:
 # ---- in place of the driver and NVRTC
 
 
-def _answer(definitions: bytes, architecture: int, image: Any, size: Any) -> int:
+def _program(definitions: str, architecture: int) -> bytes:
+    """In place of a cubin, the path that the emulator loads."""
     del architecture
-    status = 0
     try:
-        data = str(_running.kernel(definitions.decode())).encode()
-    except Exception as error:
-        status, data = compiler.E_COMPILE, str(error).encode()
-    _kept.append(data)  # libscanlib reads it until this thread calls again
-    image[0] = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
-    size[0] = len(data)
-    return status
+        return str(_running.kernel(definitions)).encode()
+    except RuntimeError as error:
+        raise compiler.CompileError(str(error)) from None
 
 
-_kept: list[bytes] = []
-_compile = type(compiler.callback)(_answer)
 _running = Emulation()
 
 
@@ -126,9 +120,8 @@ def start(emulation: Emulation = _running) -> None:
     """From here on libscanlib runs CUDA problems on this emulation."""
     global _running
     path = emulation.emulator()
-    lib = gpu.library()
-    native.check(lib.scanlib_cuda_use_driver(str(path).encode()))
-    lib.scanlib_cuda_set_compiler(_compile)
+    native.check(gpu.library().scanlib_cuda_use_driver(str(path).encode()))
+    compiler.provider = _program
     _running = emulation
 
 

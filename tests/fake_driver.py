@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,13 @@ def driver_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def restore() -> None:
     """The driver and the compiler that other tests expect: the emulation's where it runs, else the real ones."""
+    library = gpu.library()
+    library.scanlib_cuda_set_compiler(compiler.callback)
     if emulated.adapter.cache_info().currsize:
         emulated.start()
         return
-    library = gpu.library()
     native.check(library.scanlib_cuda_use_driver(None))
-    library.scanlib_cuda_set_compiler(compiler.callback)
+    compiler.provider = compiler.program
 
 
 class Fake:
@@ -43,7 +43,11 @@ class Fake:
         self.library.fake_current.argtypes = [ctypes.c_size_t]
         self.library.fake_current_now.restype = ctypes.c_size_t
         self.compiled: list[tuple[str, int]] = []
-        self.answer: Any = lambda definitions, architecture: (0, b"image")
+        self.answer: Any = lambda definitions, architecture: b"image"
+
+    def provide(self, definitions: str, architecture: int) -> bytes:
+        self.compiled.append((definitions, architecture))
+        return self.answer(definitions, architecture)
 
     def lines(self) -> list[str]:
         return self.library.fake_record().decode().splitlines()
@@ -66,19 +70,7 @@ class Fake:
 def driver(driver_path: Path) -> Iterator[Fake]:
     fake = Fake(driver_path)
     fake.library.fake_reset()
-    given = threading.local()
-
-    @compiler._CALLBACK
-    def answer(definitions: bytes, architecture: int, image: Any, size: Any) -> int:
-        fake.compiled.append((definitions.decode(), architecture))
-        status, data = fake.answer(definitions, architecture)
-        given.data = data
-        image[0] = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
-        size[0] = len(data)
-        return status
-
-    library = gpu.library()
-    native.check(library.scanlib_cuda_use_driver(str(driver_path).encode()))
-    library.scanlib_cuda_set_compiler(answer)
+    native.check(gpu.library().scanlib_cuda_use_driver(str(driver_path).encode()))
+    compiler.provider = fake.provide
     yield fake
     restore()

@@ -60,6 +60,7 @@ def emulated_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return memory[-memory.data_ptr() % gpu.ALIGNMENT :][:size]
 
     monkeypatch.setattr(torch_cuda, "_stream", lambda index: 0)
+    monkeypatch.setattr(torch_run, "architectures", lambda index: (90,))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: -1)  # what a CPU tensor says
     monkeypatch.setattr(torch, "empty", aligned)
     return sizes
@@ -123,6 +124,7 @@ def test_torch_takes_the_current_stream_of_the_tensors_device(
 ) -> None:
     asked: list[int] = []
     monkeypatch.setattr(torch_cuda, "_stream", lambda index: asked.append(index) or STREAM)
+    monkeypatch.setattr(torch_run, "architectures", lambda index: (90,))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: -1)
     a, x = (torch.full((8, 4), 0.5).as_subclass(OnGpu) for _ in range(2))
     torch_run.forward(a, x, None, 0, False, False)
@@ -147,6 +149,7 @@ def test_torch_makes_another_device_current(driver: Fake, monkeypatch: pytest.Mo
     seen: list[int] = []
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
     monkeypatch.setattr(torch.cuda, "device", Device)
+    monkeypatch.setattr(torch_run, "architectures", lambda index: (90,))
     monkeypatch.setattr(torch_cuda, "_stream", lambda index: seen.append(current[-1]) or STREAM)
     a = torch.full((8, 4), 0.5).as_subclass(OnGpu)  # of "device" -1
     torch_run.forward(a, a, None, 0, False, False)
@@ -161,6 +164,60 @@ def test_torch_for_rocm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         torch_run.forward(a, a, None, 0, False, False)
 
 
+def asked_before_the_driver(driver: Fake) -> list[tuple[str, int]]:
+    """Will hold the programs that are asked for before a call has got to the driver."""
+    found: list[tuple[str, int]] = []
+
+    def answer(definitions: str, architecture: int) -> bytes:
+        if not driver.calls():
+            found.append((definitions, architecture))
+        return b"image"
+
+    driver.answer = answer
+    return found
+
+
+def test_torch_compiles_when_a_plan_is_made(driver: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the architecture of the tensors' device, before the call; one that finds its plan asks for nothing."""
+    monkeypatch.setattr(torch_cuda, "_stream", lambda index: STREAM)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: -1)
+    torch_run.forward_plan.cache_clear()
+    torch_run.backward_plan.cache_clear()
+    found = asked_before_the_driver(driver)
+    a = torch.full((1 << 17,), 0.5).as_subclass(OnGpu)
+    for backward in (False, True):
+        assert "look-back" in scanlib.explain(a, a, backward=backward).kernel
+    assert driver.compiled == []
+    for architecture in (90, 120):
+        monkeypatch.setattr(torch_run, "architectures", lambda index, of=architecture: (of,))
+        for roles, pass_ in (
+            (ROLES["forward"], lambda: torch_run.forward(a, a, None, 0, False, False)),
+            (ROLES["backward"], lambda: torch_run.backward(a, None, a, a, None, 0, False, a.dtype)),
+        ):
+            found.clear()
+            driver.forget()
+            pass_()
+            needed = gpu.programs(dense_problem(tuple(a.shape), 0, roles))
+            assert found == [(text, architecture) for text in needed]
+            assert driver.calls()
+            count = len(driver.compiled)
+            pass_()
+            assert len(driver.compiled) == count
+
+
+def test_torch_compiles_nothing_for_tensors_without_memory(driver: Fake) -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    torch_run.forward_plan.cache_clear()
+    with FakeTensorMode():
+        x = torch.empty((1 << 17,), device="cuda:0")
+        assert scanlib.linear_recurrence(0.5, x).device.type == "cuda"
+    x = torch.empty((1 << 17,), device="meta")
+    assert scanlib.linear_recurrence(0.5, x).is_meta
+    assert torch_run.forward_plan.cache_info().currsize == 0
+    assert driver.compiled == []
+
+
 # ---- CuPy: what the adapter asks of it, as far as that can be shown without it
 
 
@@ -171,6 +228,7 @@ class _Device:
 
     def __init__(self, number: int) -> None:
         self.id = number
+        self.compute_capability = "120" if number % 2 else "90"
 
     def __enter__(self) -> None:
         self.entered.append(self.id)
@@ -200,7 +258,8 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         blocks.append((address, weakref.ref(memory)))
         return SimpleNamespace(ptr=address, size=size, memory=memory)
 
-    runtime = SimpleNamespace(is_hip=False)
+    # Of two kinds of GPU: those with an odd number are sm_120.
+    runtime = SimpleNamespace(is_hip=False, getDevice=lambda: max(_Device.entered[-1], 0))
     stream = SimpleNamespace(ptr=STREAM, capturing=False, is_capturing=lambda: stream.capturing)
     module: Any = ModuleType("cupy")
     module.ndarray = _Array
@@ -208,7 +267,11 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     module.asarray = lambda value: value
     module.full = lambda shape, value, dtype: np.full(shape, value, dtype).view(_Array)
     module.cuda = SimpleNamespace(
-        runtime=runtime, alloc=alloc, get_current_stream=lambda: stream, blocks=blocks
+        runtime=runtime,
+        alloc=alloc,
+        get_current_stream=lambda: stream,
+        blocks=blocks,
+        Device=_Device,
     )
     _Device.entered.clear()
     monkeypatch.setitem(sys.modules, "cupy", module)
@@ -255,6 +318,28 @@ def test_cupy_works_on_the_arrays_device(cupy: Any, driver: Fake) -> None:
     b.number = 1
     with pytest.raises(scanlib.DeviceError, match="must be on one device, but a is on GPU 3"):
         scanlib.linear_recurrence(a, b, axis=0)
+
+
+def test_cupy_compiles_when_a_plan_is_made(cupy: Any, driver: Fake) -> None:
+    """As torch does: for the architecture of the current device, and nothing to explain a call."""
+    found = asked_before_the_driver(driver)
+    a = cupy.full((1 << 17,), 0.5, np.float32)
+    for backward in (False, True):
+        assert "look-back" in scanlib.explain(a, a, backward=backward).kernel
+    assert driver.compiled == []
+    for a.number, architecture in ((0, 90), (1, 120), (2, 90)):
+        for roles, pass_ in (
+            (ROLES["forward"], lambda: scanlib.linear_recurrence(a, a)),
+            (ROLES["backward"], lambda: scanlib.linear_recurrence_vjp(a, a, a)),
+        ):
+            found.clear()
+            driver.forget()
+            pass_()
+            needed = gpu.programs(dense_problem(a.shape, 0, roles))
+            assert found == [(text, architecture) for text in needed if a.number < 2]
+            count = len(driver.compiled)
+            pass_()
+            assert len(driver.compiled) == count
 
 
 def test_cupy_for_rocm_is_refused(cupy: Any) -> None:

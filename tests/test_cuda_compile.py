@@ -164,6 +164,7 @@ def test_the_package_has_the_source() -> None:
 def as_new(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("_images", {}), ("compiled", []), ("_problem", "")):
         monkeypatch.setattr(compiler, name, value)
+    monkeypatch.setattr(compiler, "provider", compiler.program)
 
 
 @pytest.fixture

@@ -199,9 +199,9 @@ def test_threads_that_meet_a_program_at_once_share_it(driver: Fake) -> None:
     count, errors = 8, []
     together = threading.Barrier(count)
 
-    def slow(definitions: bytes, architecture: int) -> tuple[int, bytes]:
+    def slow(definitions: str, architecture: int) -> bytes:
         together.wait(timeout=600)  # nobody has loaded it before all compile it: no lock is held
-        return 0, b"image"
+        return b"image"
 
     def call() -> None:
         try:
@@ -224,24 +224,26 @@ def test_threads_that_meet_a_program_at_once_share_it(driver: Fake) -> None:
     assert len(kernels) == kept
 
 
-@pytest.mark.parametrize(("status", "kind"), [(7, MissingLibraryError), (8, NativeError)])
-def test_what_the_compiler_says_is_said(driver: Fake, status: int, kind: type[Exception]) -> None:
-    driver.answer = lambda *_: (status, b"no such luck: 12% done")
-    with pytest.raises(kind, match="no such luck: 12% done"):
+@pytest.mark.parametrize("kind", [MissingLibraryError, compiler.CompileError])
+def test_what_the_compiler_says_is_said(driver: Fake, kind: type[Exception]) -> None:
+    def without_luck(definitions: str, architecture: int) -> bytes:
+        raise kind("no such luck: 12% done")
+
+    driver.answer = without_luck
+    found = MissingLibraryError if kind is MissingLibraryError else NativeError
+    with pytest.raises(found, match="no such luck: 12% done"):
         forward()
     assert "cuLaunchKernel" not in driver.calls()
     assert driver.balanced()
 
 
 def test_an_error_in_the_compiler_does_not_pass_through_c(
-    driver: Fake, monkeypatch: pytest.MonkeyPatch
+    driver: Fake,
 ) -> None:
-    gpu.library().scanlib_cuda_set_compiler(compiler.callback)
-
     def broken(definitions: str, architecture: int) -> bytes:
         raise KeyboardInterrupt("stopped")
 
-    monkeypatch.setattr(compiler, "program", broken)
+    driver.answer = broken
     with pytest.raises(NativeError, match="does not compile: stopped"):
         forward()
 

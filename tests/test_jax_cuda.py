@@ -99,7 +99,7 @@ def test_programs_are_compiled_when_lowered(monkeypatch: pytest.MonkeyPatch) -> 
     asked: list[tuple[str, int]] = []
     monkeypatch.setattr(jax_lowering, "_architectures", lambda: (80, 90))
     monkeypatch.setattr(
-        compiler, "program", lambda text, arch: asked.append((text, arch)) or b"image"
+        compiler, "provider", lambda text, arch: asked.append((text, arch)) or b"image"
     )
     shape = (LONG[0] + 1, 2)  # JAX keeps what it has lowered
     lowered(scan, shape, shape)
@@ -114,7 +114,7 @@ def test_a_program_that_does_not_compile_fails_the_lowering(
         raise compiler.CompileError("no such luck")
 
     monkeypatch.setattr(jax_lowering, "_architectures", lambda: (90,))
-    monkeypatch.setattr(compiler, "program", broken)
+    monkeypatch.setattr(compiler, "provider", broken)
     shape = (LONG[0] + 2, 2)
     with pytest.raises(compiler.CompileError, match="no such luck"):
         lowered(scan, shape, shape)

@@ -70,11 +70,19 @@ def missing(platform: str) -> str:
 
 
 def problem_of(
-    shape: Sequence[int], axis: int, operands: Mapping[str, Any], reverse: bool = False
+    shape: Sequence[int],
+    axis: int,
+    operands: Mapping[str, Any],
+    reverse: bool = False,
+    gpus: tuple[int, ...] = (),
 ) -> native.NativeProblem:
-    """What the handler will make of `operands` by role: arrays, views or `jax.ShapeDtypeStruct`."""
+    """What the handler will make of `operands` by role: arrays, views or `jax.ShapeDtypeStruct`.
+
+    Its programs are compiled for `gpus`, architectures: a program that runs should compile nothing.
+    """
     layouts = {role: _layout(value) for role, value in operands.items()}
-    return prepare(call_of(tuple(shape), axis), layouts, reverse=reverse)
+    call = call_of(tuple(shape), axis)
+    return prepare(call, layouts, reverse=reverse, architectures=gpus)
 
 
 def _layout(value: Any) -> Layout:
@@ -142,21 +150,13 @@ def _call(
     types = list(results.values())
     if platform == "cuda":
         shape = results["h" if "h" in results else "grad_x"].shape
-        problem = problem_of(shape, axis, {**given, **results}, reverse)
+        problem = problem_of(shape, axis, {**given, **results}, reverse, _architectures())
         types.append(jax.ShapeDtypeStruct((gpu.scratch_bytes(problem),), np.uint8))
-        _compile_ahead(problem)
     call = jax.ffi.ffi_call(TARGET, types)
     arrays, numbers = views.call_attributes(given.values())
     roles = np.array([NUMBERS[role] for role in (*given, *results)], np.int64)
     out = call(*arrays, axis=np.int64(axis), reverse=np.bool_(reverse), roles=roles, views=numbers)
     return list(out)[: len(results)]
-
-
-def _compile_ahead(problem: native.NativeProblem) -> None:
-    """Have the kernels of `problem` ready for the GPUs of this process: a program that runs should compile nothing."""
-    for architecture in _architectures():
-        for definitions in gpu.programs(problem):
-            compiler.program(definitions, architecture)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,15 +13,22 @@ from scanlib import gpu, native
 from scanlib.errors import DeviceError
 
 
+@functools.cache
+def architectures(index: int) -> tuple[int, ...]:
+    """That of a GPU, (90,) for sm_90: its programs are compiled with a plan."""
+    if torch.version.hip is not None:
+        raise DeviceError(
+            f"The tensors are on GPU {index} of a PyTorch built for ROCm, and scanlib's kernels are for CUDA. "
+            "Move them with .to('cpu')."
+        )
+    major, minor = torch.cuda.get_device_capability(index)
+    return (10 * major + minor,)
+
+
 def launch(problem: native.NativeProblem, tensors: Mapping[str, Tensor | None]) -> None:
     """Run a problem on tensors by role, all of one GPU; None for what is absent."""
     first = tensors["a"]
     assert first is not None
-    if torch.version.hip is not None:
-        raise DeviceError(
-            f"The tensors are on {first.device} of a PyTorch built for ROCm, and scanlib's kernels are for CUDA. "
-            "Move them with .to('cpu')."
-        )
     index = first.get_device()
     if index != torch.cuda.current_device():
         with torch.cuda.device(index):

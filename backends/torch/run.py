@@ -9,13 +9,13 @@ import ctypes
 import functools
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from scanlib import native
-from scanlib.backends.torch.cuda import aligned, bytes_of, is_aligned, launch
+from scanlib.backends.torch.cuda import aligned, architectures, bytes_of, is_aligned, launch
 from scanlib.call import DTYPES, Shape, call_of, dtype_code, reduced_axes, resolve
 from scanlib.plan import Layout, Output, Plan, dense, make
 from scanlib.roles import BACKWARD, FORWARD
@@ -136,7 +136,9 @@ def forward_plan(
     threads: int,
     dtype: torch.dtype | None = None,
     out_strides: Shape | None = None,
+    gpus: tuple[int, ...] = (),
 ) -> TorchPlan:
+    """The plan of a call on tensors with these signatures, its programs compiled for `gpus`: their architectures."""
     a, x = (a_shape, a_strides, a_dtype), (x_shape, x_strides, x_dtype)
     call = resolve(tuple(a_shape), tuple(x_shape), None if h0 is None else tuple(h0[0]), axis)
     given = {"a": a, "x": x} | ({} if h0 is None else {"h0": h0})
@@ -155,18 +157,25 @@ def forward_plan(
     if return_final:
         layouts["final"] = dense(call.state_shape, name)
         outputs["final"] = Output(call.state_shape, dtype)
-    plan = make(call, layouts, outputs, reverse=reverse, threads=threads, openmp=True)
+    options: dict[str, Any] = {"architectures": gpus, "threads": threads, "openmp": True}
+    plan = make(call, layouts, outputs, reverse=reverse, **options)
     like_x = call.shape == x_shape and strides == torch.empty_like(_meta(x), dtype=dtype).stride()
     return TorchPlan(plan, plan.address, dtype, strides, like_x, 0 in call.shape)
 
 
 @functools.lru_cache(maxsize=1024)
 def backward_plan(
-    given: tuple[tuple[str, Signature], ...], axis: int, reverse: bool, threads: int
+    given: tuple[tuple[str, Signature], ...],
+    axis: int,
+    reverse: bool,
+    threads: int,
+    gpus: tuple[int, ...] = (),
 ) -> Plan:
+    """The plan of a gradient from operands by role with these signatures; `gpus` as in `forward_plan`."""
     layouts = {role: _layout(value) for role, value in given}
     call = call_of(layouts["h"].shape, axis)
-    return make(call, layouts, {}, reverse=reverse, conjugate=True, threads=threads, openmp=True)
+    options: dict[str, Any] = {"architectures": gpus, "threads": threads, "openmp": True}
+    return make(call, layouts, {}, reverse=reverse, conjugate=True, **options)
 
 
 # ---- running
@@ -215,7 +224,8 @@ def forward(
     # fmt: off
     plan = forward_plan(a.shape, a.stride(), a.dtype, x.shape, x.stride(), x.dtype,
                         None if h0 is None else signature(h0), axis, reverse, return_final,
-                        torch.get_num_threads(), dtype, None if out is None else out.stride())
+                        torch.get_num_threads(), dtype, None if out is None else out.stride(),
+                        architectures(x.get_device()) if cuda else ())
     # fmt: on
     made, address, result, strides, like_x, empty = plan
     if out is not None:
@@ -271,8 +281,10 @@ def backward(
         zip(BACKWARD, (a, h, h0, grad_h, grad_final, grad_a, grad_x, target), strict=True)
     )
     given = tuple((role, signature(t)) for role, t in tensors.items() if t is not None)
-    problem = backward_plan(given, axis, reverse, torch.get_num_threads()).native
-    if h.is_cuda:
+    cuda = h.is_cuda
+    gpus = architectures(h.get_device()) if cuda else ()
+    problem = backward_plan(given, axis, reverse, torch.get_num_threads(), gpus).native
+    if cuda:
         launch(problem, tensors)
     else:
         pointers = {role: t.data_ptr() for role, t in tensors.items() if t is not None}

@@ -62,6 +62,9 @@ class HostCuda(StridedCuda):
     def device(self, array: Any) -> str:
         return self._device
 
+    def architectures(self) -> tuple[int, ...]:
+        return (90,)  # as both drivers say
+
     def stream(self) -> int:
         return self._stream
 

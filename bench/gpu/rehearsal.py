@@ -7,7 +7,6 @@ programs that are asked for are written there, a line each, and none is compiled
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 from collections.abc import Callable, Mapping
@@ -103,10 +102,9 @@ def _adapter() -> Any:
     class Array(np.ndarray[Any, Any]):
         """Memory that scanlib takes for a GPU's."""
 
-    library = gpu.library()
-    native.check(library.scanlib_cuda_use_driver(os.environ["GPU_CHECK_REHEARSE"].encode()))
-    if path := os.environ.get("GPU_CHECK_RECORD"):
-        library.scanlib_cuda_set_compiler(_recorder(Path(path), compiler._CALLBACK))
+    native.check(gpu.library().scanlib_cuda_use_driver(os.environ["GPU_CHECK_REHEARSE"].encode()))
+    if "GPU_CHECK_RECORD" in os.environ:
+        compiler.provider = _record
     options: dict[str, Any] = {"device": "cuda (rehearsal)", "stream": CONTEXT, "poisoned": False}
     made = HostCuda("rehearsal", Array, path="libscanlib (cuda)", **options)
     made.serve()
@@ -114,13 +112,7 @@ def _adapter() -> Any:
 
 
 @functools.cache
-def _recorder(path: Path, kind: Any) -> Any:
-    image = ctypes.create_string_buffer(b"recorded")
-
-    def answer(definitions: bytes, architecture: int, to: Any, size: Any) -> int:
-        with path.open("a") as file:
-            file.write(definitions.decode() + "\n")
-        to[0], size[0] = ctypes.addressof(image), len(image)
-        return 0
-
-    return kind(answer)
+def _record(definitions: str, architecture: int) -> bytes:
+    with Path(os.environ["GPU_CHECK_RECORD"]).open("a") as file:
+        file.write(definitions + "\n")
+    return b"recorded"
