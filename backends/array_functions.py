@@ -1,7 +1,7 @@
 """What cells need of an array library beside the recurrence, in the functions of the array API standard.
 
-A library that has a better way overrides some of these in the module that its adapter names `functions`. All take
-arrays of that library alone; axes count from the front.
+A library that has a better way overrides some of these in the module that its adapter names `functions`, and may hand
+its own to those that are made of others. All take arrays of that library alone; axes count from the front.
 """
 
 from __future__ import annotations
@@ -113,13 +113,17 @@ def project(x: Array, weight: Array, bias: Array | None = None) -> Array:
     return y if bias is None else y + bias
 
 
-def project_pair(s: Array, x: Array, weight: Array, bias: Array | None = None) -> Array:
+def project_pair(
+    s: Array, x: Array, weight: Array, bias: Array | None = None, *, project: Any = project
+) -> Array:
     """[s, x] weight + bias, without writing s and x side by side. The first rows of `weight` are those of s."""
     size = s.shape[-1]
     return project(x, weight[size:, :], bias) + project(s, weight[:size, :])
 
 
-def project_to_complex(x: Array, weight: Array) -> Array:
+def project_to_complex(
+    x: Array, weight: Array, *, project: Any = project, complex_of: Any = complex_of
+) -> Array:
     """x times a complex matrix (m, n, 2), real and imaginary parts side by side: a complex array of n features.
 
     As one multiplication of real matrices, in float32 at least after it.
@@ -132,7 +136,7 @@ def project_to_complex(x: Array, weight: Array) -> Array:
     return complex_of(*parts(y, n, n))
 
 
-def project_to_real(h: Array, weight: Array) -> Array:
+def project_to_real(h: Array, weight: Array, *, project: Any = project) -> Array:
     """The real part of complex h times a complex matrix (n, 2, m), real above imaginary parts: m real features."""
     xp = array_api_compat.array_namespace(h)
     real, imaginary = weight[:, 0, :], weight[:, 1, :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -48,25 +49,16 @@ def sqrt_capped(v: Array) -> Array:
 
 
 def project(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    # Not by way of matrices: the recurrence sees which product a slice is one of (`views`).
     y = x @ weight
     return y if bias is None else y + bias
 
 
-def project_pair(s: Array, x: Array, weight: Array, bias: Array | None = None) -> Array:
-    size = s.shape[-1]
-    return project(x, weight[size:, :], bias) + project(s, weight[:size, :])
-
-
-def project_to_complex(x: Array, weight: Array) -> Array:
-    y = project(x, jnp.concat([weight[:, :, 0], weight[:, :, 1]], axis=-1))
-    if y.dtype.itemsize == 2:
-        y = y.astype(jnp.float32)
-    n = weight.shape[1]
-    return lax.complex(y[..., :n], y[..., n:])
-
-
-def project_to_real(h: Array, weight: Array) -> Array:
-    return project(jnp.real(h), weight[:, 0, :]) - project(jnp.imag(h), weight[:, 1, :])
+project_pair = functools.partial(array_functions.project_pair, project=project)
+project_to_complex = functools.partial(
+    array_functions.project_to_complex, project=project, complex_of=complex_of
+)
+project_to_real = functools.partial(array_functions.project_to_real, project=project)
 
 
 def running_maximum(v: Array, axis: int, start: Array | None = None) -> Array:
