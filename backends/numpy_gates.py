@@ -25,6 +25,8 @@ def gated_scan(columns: Any, initial: Any, reset: Any, axis: int, form: GateForm
             return None
         initial = np.ascontiguousarray(initial)
     if reset is not None:
+        if reset.dtype != bool or reset.shape != columns.shape[:-1]:
+            return None
         reset = np.ascontiguousarray(reset)
     h, final = np.empty(shape, columns.dtype), np.empty(state, columns.dtype)
     y = np.empty_like(h) if form.reading == GATED else None

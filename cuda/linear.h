@@ -42,7 +42,7 @@ struct Linear {
 
   static SCANLIB_BOTH State nothing() { return L::number(0); }
   static SCANLIB_BOTH Coefficient idle() { return L::number(1); }
-  static SCANLIB_BOTH State idle_input() { return L::number(-0.0); }  // which changes no state, not even -0
+  static SCANLIB_BOTH State idle_input() { return L::number(-0.0); }  // which changes no real state, not even -0
   static constexpr bool kIdleKeeps = !IsComplex<Element>::value;      // 1 h + 0 has 0 times a part that may be infinite
 
   static constexpr bool kChecked = true;

@@ -29,6 +29,7 @@ struct Record {
   State local;
 };
 using RecordMail = Mail<Record>;
+static_assert(RecordMail::kWords * sizeof(RecordMail::Word) <= 4 * sizeof(Value), "room for it (native/cuda_cut.h)");
 using StateMail = Mail<State>;
 
 __device__ __forceinline__ void send_summary(char *records, unsigned number, const Summary<Op> &summary) {

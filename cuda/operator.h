@@ -2,9 +2,10 @@
 // tests/operators has others. One is a template over operations `L` on numbers (product.h), or on vectors of them, one sequence
 // a lane (native/lanes.h):
 //
-//   CoefficientLanes, StateLanes   how elements of `a`, and of x and h, become a Coefficient and a State: L, or several of it
+//   CoefficientLanes, StateLanes   how elements of `a`, and of x and h, become a Coefficient and a State: L so far
 //   step(a, before, x)             the state after a step
-//   Factor                         what steps do to a state before them, but for what they add: kParts coefficients
+//   Factor                         what steps do to a state before them, but for what they add: kParts coefficients, of which
+//                                  what look-back publishes has room for two
 //   factor(a), unit()              of one step; of none
 //   compose(later, earlier)        of both; `later` may be the coefficient of one step
 //   apply(factor, before, local)   the state after a stretch of steps, `local` being that from no state at all
@@ -16,7 +17,7 @@
 //
 // and where it has a gradient (kDifferentiable)
 //
-//   adjoint(a, conjugated)         the coefficient of the walk back
+//   adjoint(a, conjugated)         the coefficient of the walk back, the same as adjoint(conj(a), false) where it is conjugated
 //   times(a, state)                what is left of a state after a step without input
 //   outer(grad, before)            grad_a of a step, from grad_x and the state before it
 //

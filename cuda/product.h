@@ -40,8 +40,6 @@ template <class T>
 struct Scalars {
   using Elem = T;
   using Vec = T;
-  using Real = T;
-  static SCANLIB_BOTH T all(T value) { return value; }
   static SCANLIB_BOTH T number(double value) { return T(value); }
   static SCANLIB_BOTH T conj(T a) { return a; }
   static SCANLIB_BOTH T mul(T a, T b) { return scanlib::mul(a, b); }
@@ -55,8 +53,6 @@ template <class R>
 struct Scalars<Complex<R>> {
   using Elem = Complex<R>;
   using Vec = Complex<R>;
-  using Real = R;
-  static SCANLIB_BOTH Vec all(Vec value) { return value; }
   static SCANLIB_BOTH Vec number(double value) { return {R(value), R(0)}; }
   static SCANLIB_BOTH Vec conj(Vec a) { return conjugated(a); }
   static SCANLIB_BOTH Vec mul(Vec a, Vec b) { return scanlib::mul(a, b); }

@@ -39,7 +39,7 @@ struct Cut {
 
   int slices() const { return threads / width; }
   int64_t numbers() const { return tiles * groups; }
-  // Of one tile, as Mail in cuda/mail.cuh lays them out.
+  // Of one tile, as Mail in cuda/mail.cuh lays them out: a factor of two parts at most, a state, and a tag.
   int64_t record_bytes() const { return width * 4 * dtype_size(value); }
   int64_t end_bytes() const { return width * (value == SCANLIB_F32 ? 8 : value == SCANLIB_C128 ? 32 : 16); }
 };

@@ -57,19 +57,17 @@ class GatedRun {
     const bool alone = states() * int64_t(sizeof(T)) < kGatesAloneBytes;
     const int workers = useful_threads(g_.threads, alone ? 1 : chains_ * segments_);
     const int64_t lanes = rows_ * width_;
-    const int64_t shared = Relay<T>::room(chains_, lanes) + 2 * Arena::room<T>(lanes);
+    const int64_t shared = Relay<T>::room(chains_, kCarries * lanes) + Arena::room<T>(lanes);
     return run_pieces(*this, workers, g_.flags & SCANLIB_OPENMP, shared,
-                      2 * Arena::room<T>(lanes * steps_) + Arena::room<T>(lanes));
+                      2 * Arena::room<T>(lanes * steps_) + Arena::room<T>(kCarries * lanes));
   }
 
   // For run_pieces().
   void open(Arena &arena) {
     const int64_t lanes = rows_ * width_;
-    relay_.open(arena, chains_, lanes);
+    relay_.open(arena, chains_, kCarries * lanes);
     zeros_ = arena.take<T>(lanes);
-    ones_ = arena.take<T>(lanes);
     std::fill(zeros_, zeros_ + lanes, T(0));
-    std::fill(ones_, ones_ + lanes, T(1));
     for (T *output : {grad_ ? nullptr : h_, y_})
       if (output) advise(output, states());
     if (grad_columns_) advise(grad_columns_, states() / g_.width * g_.row);
@@ -77,7 +75,7 @@ class GatedRun {
   void work(Arena &arena) {
     const int64_t lanes = rows_ * width_;
     T *const decay = arena.take<T>(lanes * steps_), *const panel = arena.take<T>(lanes * steps_);
-    T *const carry = arena.take<T>(lanes);
+    T *const carry = arena.take<T>(kCarries * lanes);
     for (int64_t piece; (piece = relay_.next()) < chains_ * segments_;) {
       const int64_t turn = piece / chains_, chain = piece % chains_;
       if (grad_)
@@ -89,6 +87,8 @@ class GatedRun {
   void close() {}
 
  private:
+  static constexpr int64_t kCarries = 2;  // backward passes on the decay that its state is to be multiplied by
+
   int64_t states() const { return g_.outer * g_.time * g_.inner * g_.width; }
   static void advise(T *begin, int64_t count) {
     Pages::advise(reinterpret_cast<char *>(begin), reinterpret_cast<char *>(begin + count));
@@ -170,18 +170,21 @@ class GatedRun {
       const int64_t ahead = g_.reading == SCANLIB_BEFORE ? 1 : 0;  // the state after a step is row `ahead` further on
       for (int64_t k = 0; k <= last; ++k) read_grad(p, k + ahead, grad + k * lanes);
     }
-    // Each step multiplies by its own decay what it passes on, so that a block needs no decay of its neighbours: from the last step
-    // to the first, the coefficient of a step is the decay of the step after it, and one in the block's last.
-    receive(p, turn, grad_final_, carry);
-    T *const end = grad + last * lanes;
-    scan_.columns_forward(1, lanes, ones_, 0, end, 0, end, 0, carry);
+    // From the last step to the first, the coefficient of a step is the decay of the step after it: for the block's last, the one that
+    // is passed on beside the state, and of all, one.
+    receive(p, turn, grad_final_, carry, kCarries);
+    T *const end = grad + last * lanes, *const coefficient = carry + lanes;
+    if (turn == 0) std::fill_n(coefficient, lanes, T(1));
+    scan_.columns_forward(1, lanes, coefficient, 0, end, 0, end, 0, carry);
     scan_.columns_forward(last, lanes, decay + last * lanes, -lanes, end - lanes, -lanes, end - lanes, -lanes, carry);
-    for (int64_t j = 0; j < lanes; ++j) carry[j] *= decay[j];
-    if (p.first == 0 && g_.reading == SCANLIB_BEFORE)
-      for (int64_t r = 0; r < p.block.rows; ++r)
+    std::memcpy(coefficient, decay, size_t(lanes) * sizeof(T));
+    if (p.first == 0) {
+      for (int64_t j = 0; j < lanes; ++j) carry[j] *= coefficient[j];
+      for (int64_t r = 0; g_.reading == SCANLIB_BEFORE && r < p.block.rows; ++r)
         for (int64_t j = r * p.block.width; j < (r + 1) * p.block.width && !p.block.cut(0, r); ++j)
           carry[j] += grad_[p.state + j];
-    pass_on(p, turn, carry, grad_initial_);
+    }
+    pass_on(p, turn, carry, grad_initial_, kCarries);
     if (g_.reading == SCANLIB_BEFORE) {
       kernels_.open_backward(p.block, gates, g_.candidate, sign(), decay, grad, h, to);
       return;
@@ -216,19 +219,19 @@ class GatedRun {
   }
 
   // The first block of a chain starts from `initial`, or zeros; the last one leaves `last`.
-  void receive(const Place &p, int64_t turn, const T *initial, T *carry) const {
+  void receive(const Place &p, int64_t turn, const T *initial, T *carry, int64_t carries = 1) const {
     const int64_t lanes = p.block.lanes();
     if (turn > 0)
-      relay_.receive(p.chain, turn, lanes, carry);
+      relay_.receive(p.chain, turn, carries * lanes, carry);
     else if (initial)
       std::memcpy(carry, initial + p.carry, size_t(lanes) * sizeof(T));
     else
       std::fill_n(carry, lanes, T(0));
   }
-  void pass_on(const Place &p, int64_t turn, const T *carry, T *last) {
+  void pass_on(const Place &p, int64_t turn, const T *carry, T *last, int64_t carries = 1) {
     const int64_t lanes = p.block.lanes();
     if (turn == segments_ - 1 && last) std::memcpy(last + p.carry, carry, size_t(lanes) * sizeof(T));
-    relay_.pass_on(p.chain, turn, lanes, carry);
+    relay_.pass_on(p.chain, turn, carries * lanes, carry);
   }
 
   const scanlib_gates &g_;
@@ -239,7 +242,7 @@ class GatedRun {
   T *h_, *y_, *final_, *grad_columns_, *grad_initial_;
   int64_t rows_, width_, row_blocks_, unit_blocks_, chains_, steps_, segments_;
   Relay<T> relay_;
-  T *zeros_ = nullptr, *ones_ = nullptr;  // a row of states each
+  T *zeros_ = nullptr;  // a row of states
 };
 
 template <class T>

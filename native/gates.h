@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdint>
 
+#include "../cuda/numbers.h"
+
 namespace scanlib {
 
 // A block of a gated recurrence: `steps` steps of `rows` rows, each of `width` neighbouring units. Gates of a step lie
@@ -13,11 +15,11 @@ struct GateBlock {
   const uint8_t *reset;  // of its first row; rows of a step lie side by side. Null where nothing is reset
   int64_t reset_step;
 
-  int64_t lanes() const { return rows * width; }
+  SCANLIB_BOTH int64_t lanes() const { return rows * width; }
   // Whether a row takes nothing from the step before.
-  bool cut(int64_t step, int64_t row) const { return reset && reset[step * reset_step + row]; }
+  SCANLIB_BOTH bool cut(int64_t step, int64_t row) const { return reset && reset[step * reset_step + row]; }
   // Its steps from `first` on.
-  GateBlock from(int64_t first) const {
+  SCANLIB_BOTH GateBlock from(int64_t first) const {
     GateBlock rest = *this;
     rest.steps -= first;
     if (reset) rest.reset += first * reset_step;

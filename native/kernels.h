@@ -21,7 +21,7 @@ template <class Op>
 struct Factors {
   typename Op::Coefficient *part[Op::kParts];
 
-  Factors from(int64_t lane) const {
+  SCANLIB_BOTH Factors from(int64_t lane) const {
     Factors rest = *this;
     for (auto &each : rest.part) each += lane;
     return rest;

@@ -305,7 +305,6 @@ template <class L>
 struct Single {
   using Elem = typename L::Elem;
   using Vec = Elem;
-  static SCANLIB_INLINE Vec all(Elem value) { return value; }
   static SCANLIB_INLINE Vec number(double value) { return L::lane(L::number(value), 0); }
   static SCANLIB_INLINE Vec mul(Vec a, Vec b) { return L::mul1(a, b); }
   static SCANLIB_INLINE Vec mul_add(Vec a, Vec b, Vec c) { return L::mul_add1(a, b, c); }

@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SCANLIB_ABI_VERSION 2
+#define SCANLIB_ABI_VERSION 3
 #define SCANLIB_MAX_DIMS 64
 #define SCANLIB_MAX_OUTER (SCANLIB_MAX_DIMS - 1)
 
@@ -167,7 +167,7 @@ typedef struct scanlib_gates {
 
 /* initial, reset, y, final_state, grad_final and grad_initial may be NULL; y is given exactly where the reading is SCANLIB_GATED.
  * reset is dense (outer, time, inner), one byte each: where it is not 0, that step takes nothing from the one before, as if f
- * were 0; i = 1 - f is what its column says. `grad` is the gradient of the output. Of grad_columns the gates' columns are written, no
+ * were 0, and the state before it is read as 0; i = 1 - f is what its column says. `grad` is the gradient of the output. Of grad_columns the gates' columns are written, no
  * others. No output may overlap an operand. */
 SCANLIB_API int scanlib_cpu_gated_forward(const scanlib_gates *gates, const void *columns, const void *initial,
                                           const void *reset, void *h, void *y, void *final_state);

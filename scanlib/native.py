@@ -19,7 +19,7 @@ from scanlib.errors import MissingLibraryError, NativeError, ScanlibError
 from scanlib.gates import GateForm
 from scanlib.roles import FORWARD, NAMES, NUMBERS, ROLES
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 MAX_OUTER = 63
 REVERSE, CONJUGATE, OPENMP = 1, 2, 4
 E_NO_GPU, E_COMPILER, E_COMPILE, E_CUDA = 6, 7, 8, 9

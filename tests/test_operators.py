@@ -114,7 +114,7 @@ def agree(found: Array, expected: Array) -> None:
 
 
 def prepared(
-    arrays: dict[str, Array], axis: int, reverse: bool
+    arrays: dict[str, Array], axis: int, reverse: bool, conjugate: bool
 ) -> tuple[native.NativeProblem, bytes]:
     """The problem of arrays by role, and their addresses."""
     shape = arrays["h"].shape
@@ -126,7 +126,7 @@ def prepared(
 
     rows = {name: (DTYPES[str(v.dtype)][0], strides(v)) for name, v in arrays.items()}
     pointers = native.pack({name: v.ctypes.data for name, v in arrays.items()})
-    return native.prepare(shape, axis, rows, reverse=reverse), pointers
+    return native.prepare(shape, axis, rows, reverse=reverse, conjugate=conjugate), pointers
 
 
 def forward_arrays(a: Array, x: Array, h0: Array | None, axis: int) -> dict[str, Array]:
@@ -159,8 +159,15 @@ def core() -> ctypes.CDLL:
     return lib
 
 
-def on_cpu(operator: str, isa: str, arrays: dict[str, Array], axis: int, reverse: bool) -> None:
-    problem, pointers = prepared(arrays, axis, reverse)
+def on_cpu(
+    operator: str,
+    isa: str,
+    arrays: dict[str, Array],
+    axis: int,
+    reverse: bool,
+    conjugate: bool = False,
+) -> None:
+    problem, pointers = prepared(arrays, axis, reverse, conjugate)
     assert core().operator_run(operator.encode(), isa.encode(), problem.address, pointers) == 0
 
 
@@ -184,10 +191,11 @@ def test_gradients_on_the_cpu(shape: tuple[int, ...], axis: int) -> None:
     for isa in instruction_sets():
         a, h, h0 = operands("spiral", "complex128", shape, axis)
         grad_h = np.asarray(pairs(rng_for(shape), shape), "complex128")
-        for reverse in (False, True):
+        for reverse in (False, True):  # with `reverse`, pairs are conjugated
             arrays = backward_arrays(a, h, grad_h, h0)
-            on_cpu("spiral", isa, arrays, axis, reverse)
-            expected = serial_gradients(a, h, grad_h, h0, axis, reverse)
+            on_cpu("spiral", isa, arrays, axis, reverse, conjugate=reverse)
+            used = [np.conj(v) if reverse else v for v in (a, h, h0)]
+            expected = serial_gradients(*used[:2], grad_h, used[2], axis, reverse)
             for name, right in zip(("grad_a", "grad_x", "grad_h0"), expected, strict=True):
                 agree(arrays[name], right)
 
@@ -234,14 +242,17 @@ def test_on_the_cuda_kernels(
         for reverse in (False, True) if operator == "spiral" else ():
             grad_h = np.asarray(pairs(rng_for(shape), shape), dtype)
             arrays = backward_arrays(a, x, grad_h, h0)
-            on_gpu(way, arrays, axis, reverse)
-            wanted = serial_gradients(a, x, grad_h, h0, axis, reverse)
+            on_gpu(way, arrays, axis, reverse, conjugate=reverse)
+            used = [np.conj(v) if reverse else v for v in (a, x, h0)]
+            wanted = serial_gradients(*used[:2], grad_h, used[2], axis, reverse)
             for name, right in zip(("grad_a", "grad_x", "grad_h0"), wanted, strict=True):
                 agree(arrays[name], right)
 
 
-def on_gpu(way: str, arrays: dict[str, Array], axis: int, reverse: bool) -> None:
-    problem, pointers = prepared(arrays, axis, reverse)
+def on_gpu(
+    way: str, arrays: dict[str, Array], axis: int, reverse: bool, conjugate: bool = False
+) -> None:
+    problem, pointers = prepared(arrays, axis, reverse, conjugate)
     assert way in gpu.describe(problem)
     address, memory = emulated.adapter().scratch(gpu.scratch_bytes(problem))
     gpu.run(problem, 0, address, pointers)

@@ -44,7 +44,9 @@ def gated_scan(
     """Output and final state, or None where there is no kernel for these tensors."""
     if not (_plain(columns) and columns.dtype in _CODES and columns.is_contiguous()):
         return None
-    if reset is not None and not _plain(reset):
+    if reset is not None and not (
+        _plain(reset) and reset.dtype == torch.bool and reset.shape == columns.shape[:-1]
+    ):
         return None
     if initial is not None:
         state = (*columns.shape[:axis], *columns.shape[axis + 1 : -1], form.width)

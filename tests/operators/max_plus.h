@@ -35,7 +35,7 @@ struct MaxPlus : WithoutGradient<L> {
   static SCANLIB_BOTH State idle_input() { return nothing(); }
   static constexpr bool kIdleKeeps = true;
 
-  static constexpr bool kChecked = false;  // where sums overflow, they do so in any order
+  static constexpr bool kChecked = false;  // for sums that do not overflow
 
  private:
   static SCANLIB_BOTH State greatest(State one, State other) { return one > other ? one : other; }

@@ -54,7 +54,11 @@ struct Spiral {
   static SCANLIB_BOTH Size size(State state) { return size_of(state); }
 
   static constexpr bool kDifferentiable = true;
-  static SCANLIB_BOTH Coefficient adjoint(Coefficient a, bool) { return {a.re, -a.im}; }  // transposed
+  // Transposed. Conjugating the pair has turned q around already.
+  static SCANLIB_BOTH Coefficient adjoint(Coefficient a, bool conjugated) {
+    const Coefficient transposed = {a.re, -a.im};
+    return conjugated ? a : transposed;
+  }
   static SCANLIB_BOTH State times(Coefficient a, State state) { return step(a, state, nothing()); }
   static SCANLIB_BOTH Coefficient outer(State grad, State before) {  // by p and by q
     return {grad.re * before.re, grad.re * before.im - grad.im * before.re};
