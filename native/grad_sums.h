@@ -43,13 +43,13 @@ class GradSums {
 
   // Before and after the groups of a piece of work, [k0, k1) being its steps; before and after each of these groups.
   void begin(Sum *sums) const {
-    if (s_.reduce == Reduce::Lanes) std::fill(sums, sums + sums_count(), Sum{});
+    if (s_.reduce == Reduce::Lanes) std::fill(sums, sums + reduced_sums(s_), Sum{});
   }
   void begin_group(Sum *sums) const {
-    if (s_.reduce == Reduce::Time) std::fill(sums, sums + sums_count(), Sum{});
+    if (s_.reduce == Reduce::Time) std::fill(sums, sums + reduced_sums(s_), Sum{});
   }
   void end_group(const Sum *sums, int64_t group, int64_t segment) {
-    if (s_.reduce == Reduce::Time) std::copy(sums, sums + sums_count(), slot(group, segment));
+    if (s_.reduce == Reduce::Time) std::copy(sums, sums + reduced_sums(s_), slot(group, segment));
   }
   void end(const Sum *sums, int64_t family, int64_t k0, int64_t k1) const {
     if (s_.reduce != Reduce::Lanes) return;
@@ -92,7 +92,6 @@ class GradSums {
 
  private:
   bool lanes_summed() const { return p_.inner.extent > 1 && p_.inner.stride[SCANLIB_GRAD_A] == 0; }
-  int64_t sums_count() const { return reduced_sums(s_); }
   Sum *slot(int64_t group, int64_t segment) const { return slots_ + (group * s_.segments + segment) * s_.lanes; }
   void store(Sum sum, int32_t dtype, char *to) const {
     static_cast<const Conversions<Sum> &>(instruction_set()).narrow[dtype](1, &sum, to, 0);

@@ -39,8 +39,7 @@ class Run {
         operands_(problem, schedule, data),
         sums_(problem, schedule, operands_),
         pages_(schedule, operands_) {
-    conjugate_ = (p_.flags & SCANLIB_CONJUGATE) != 0;
-    way_ = !s_.backward ? Way::Forward : conjugate_ ? Way::BackConjugated : Way::Back;
+    if (s_.backward) way_ = p_.flags & SCANLIB_CONJUGATE ? Way::BackConjugated : Way::Back;
     for (int role : {SCANLIB_A, SCANLIB_X, SCANLIB_H, SCANLIB_GRAD_H, SCANLIB_GRAD_A, SCANLIB_GRAD_X})
       if (operands_.has(role) && !stream(role, place_of(p_, s_, 0, 0)).direct) panels_ = true;
     if (s_.reduce != Reduce::None) panels_ = true;
@@ -84,6 +83,7 @@ class Run {
 
  private:
   Stream stream(int role, const Place &place) const { return operands_.stream(role, place); }
+  bool conjugates() const { return way_ == Way::BackConjugated; }
   int64_t end_count() const { return Op::kChecked ? chains_ * s_.segments * s_.lanes : 0; }
 
   int64_t tile_steps(bool all_direct, int64_t lanes) const {
@@ -158,7 +158,7 @@ class Run {
     if constexpr (Op::kDifferentiable) {
       if (!operands_.has(SCANLIB_GRAD_H0)) return;
       operands_.load_step(stream(SCANLIB_A, place), p_.time.extent - 1, lanes, w.edge);
-      for (int64_t j = 0; j < lanes; ++j) w.edge[j] = Op::times(Op::adjoint(w.edge[j], conjugate_), w.state[j]);
+      for (int64_t j = 0; j < lanes; ++j) w.edge[j] = Op::times(Op::adjoint(w.edge[j], conjugates()), w.state[j]);
       operands_.store_state(SCANLIB_GRAD_H0, place, lanes, w.edge);
     }
   }
@@ -304,7 +304,7 @@ class Run {
     const Stream g = stream(SCANLIB_GRAD_H, place), grad_x = stream(SCANLIB_GRAD_X, place);
     const Stream grad_a = stream(SCANLIB_GRAD_A, place);
     const Operands<T> &o = operands_;
-    auto coefficient = [&](int64_t k) { return Op::adjoint(o.element(a, k, lane), conjugate_); };
+    auto coefficient = [&](int64_t k) { return Op::adjoint(o.element(a, k, lane), conjugates()); };
     for (int64_t k = k0; k < p_.time.extent; ++k) {
       state = Op::step(coefficient(k - 1), state, o.element(g, k, lane));
       o.set_element(grad_x, k, lane, state);
@@ -313,7 +313,7 @@ class Run {
         before = o.element(h, k + 1, lane);
       else if (o.has(SCANLIB_H0))
         before = o.element(h0, 0, lane);
-      const T product = Op::outer(state, conjugate_ ? conjugated(before) : before);
+      const T product = Op::outer(state, conjugates() ? conjugated(before) : before);
       if (s_.reduce == Reduce::Time)
         sums_.add_late(group, k / s_.segment, lane, product);
       else
@@ -331,7 +331,7 @@ class Run {
   GradSums<T> sums_;
   OutputPages<T> pages_;
   Relay<T> relay_;
-  bool conjugate_ = false, panels_ = false;
+  bool panels_ = false;
   Way way_ = Way::Forward;
   int workers_ = 1;
   int64_t chains_ = 0;  // of the relay: groups, where time is in segments
