@@ -61,6 +61,10 @@ class CuPy(StridedCuda):
         with _device_of(Strided.linear_recurrence_vjp, arguments):
             return super().linear_recurrence_vjp(*arguments)
 
+    def gated_scan(self, *arguments: Any) -> tuple[Any, Any] | None:
+        with _device_of(Strided.gated_scan, arguments):
+            return super().gated_scan(*arguments)
+
     def explain(self, *arguments: Any) -> Explanation:
         with _device_of(Strided.explain, arguments):
             return super().explain(*arguments)
@@ -89,4 +93,5 @@ _adapter = CuPy(cupy)
 functions = _adapter.functions
 linear_recurrence = _adapter.linear_recurrence
 linear_recurrence_vjp = _adapter.linear_recurrence_vjp
+gated_scan = _adapter.gated_scan
 explain = _adapter.explain

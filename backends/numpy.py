@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from scanlib import native
 from scanlib.backends import numpy_functions as functions
-from scanlib.backends.numpy_gates import address, gated_scan
 from scanlib.backends.strided import Strided
 from scanlib.backends.strided_plans import Access
 from scanlib.plan import Plan
@@ -37,6 +36,11 @@ _HOLDER_OFFSET = _find_holder_offset()
 _run = native.library().scanlib_cpu_run
 _pack = native.pack_forward
 _empty = np.empty
+
+
+def address(array: Any) -> int:
+    """Of the first element; 0 for None."""
+    return 0 if array is None else array.ctypes.data
 
 
 #: What libscanlib is given for an array: the object where it can read the pointer in it, else the pointer. What it is
@@ -87,8 +91,8 @@ class NumPy(Strided):
         if status := _run(plan.address, _pack(of(a), of(x), of(h), of(initial), of(final))):
             native.check(status)
 
-    def run_backward(self, plan: Plan, arrays: dict[str, Any]) -> None:
-        native.run(plan.native, native.pack({role: _pointer(v) for role, v in arrays.items()}))
+    def run(self, problem: native.NativeProblem, arrays: Mapping[str, Any]) -> None:
+        native.run(problem, native.pack({role: _pointer(v) for role, v in arrays.items()}))
 
 
 __all__ = ["explain", "functions", "gated_scan", "linear_recurrence", "linear_recurrence_vjp"]
@@ -96,4 +100,5 @@ __all__ = ["explain", "functions", "gated_scan", "linear_recurrence", "linear_re
 _adapter = NumPy(np)
 linear_recurrence = _adapter.linear_recurrence
 linear_recurrence_vjp = _adapter.linear_recurrence_vjp
+gated_scan = _adapter.gated_scan
 explain = _adapter.explain

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from scanlib.backends import array_functions
+from scanlib.backends.strided_gates import gated_scan
 from scanlib.backends.strided_plans import (
     Access,
     Place,
@@ -36,6 +37,8 @@ class Strided:
     path: str
     functions: Any = array_functions
     access = Access()
+    #: Of which there are kernels for gates (`strided_gates`).
+    gated_dtypes: tuple[Any, ...] = (np.dtype(np.float32), np.dtype(np.float64))
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
@@ -84,8 +87,8 @@ class Strided:
         """Run a plan on the arrays of `roles.FORWARD`, None for what is absent."""
         raise NotImplementedError
 
-    def run_backward(self, plan: Plan, arrays: dict[str, Any]) -> None:
-        """Run a plan on arrays by role."""
+    def run(self, problem: NativeProblem, arrays: Mapping[str, Any]) -> None:
+        """Run a problem on arrays by role, None for what is absent."""
         raise NotImplementedError
 
     # ---- the adapter
@@ -135,12 +138,14 @@ class Strided:
         signatures = tuple((role, _signature(array)) for role, array in given.items())
         plan = self.backward_plan(call, bool(reverse), signatures, self.place(given))
         results = {role: self._empty(output) for role, output in plan.outputs.items()}
-        self.run_backward(plan, self._readable(plan, given) | results)
+        self.run(plan.native, self._readable(plan, given) | results)
         grad_h0 = None
         if "h0" in given:
             own = given["h0"]
             grad_h0 = sum_to(results["grad_h0"], own.shape, native_order(own.dtype))
         return results["grad_a"], results["grad_x"], grad_h0
+
+    gated_scan = gated_scan
 
     def explain(
         self, a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from scanlib import gpu, native
 from scanlib.backends.strided import Strided
 from scanlib.backends.strided_plans import Access, Place
@@ -21,6 +23,7 @@ class StridedCuda(Strided):
 
     path = "libscanlib (cuda)"
     access = Access(whole_elements=True)
+    gated_dtypes = (np.dtype(np.float16), *Strided.gated_dtypes)
 
     def architectures(self) -> tuple[int, ...]:
         """That of the current GPU: (90,) for sm_90."""
@@ -47,13 +50,13 @@ class StridedCuda(Strided):
         return gpu.describe(problem)
 
     def run_forward(self, plan: Plan, a: Any, x: Any, h: Any, initial: Any, final: Any) -> None:
-        self.run_backward(plan, dict(zip(FORWARD, (a, x, h, initial, final), strict=True)))
+        self.run(plan.native, dict(zip(FORWARD, (a, x, h, initial, final), strict=True)))
 
-    def run_backward(self, plan: Plan, arrays: dict[str, Any]) -> None:
-        size = gpu.scratch_bytes(plan.native)
+    def run(self, problem: native.NativeProblem, arrays: Mapping[str, Any]) -> None:
+        size = gpu.scratch_bytes(problem)
         address, kept = self.scratch(size) if size else (0, None)
         pointers = {role: self.address(v) for role, v in arrays.items() if v is not None}
-        gpu.run(plan.native, self.stream(), address, native.pack(pointers))
+        gpu.run(problem, self.stream(), address, native.pack(pointers))
         del kept
 
     # ---- memory that is not aligned

@@ -183,23 +183,19 @@ struct Part {
   }
 };
 
-// Which elements exist of an operand, of those that are read for a tile.
-__device__ __forceinline__ Extent extent_of(const Place &place, int role) {
-  const int shift = shift_of(role);
+// Which elements exist of what is read of an operand for a tile, `shift` steps from it.
+__device__ __forceinline__ Extent extent_of(const Place &place, int shift) {
   const int high = shift > 0 ? (place.last ? place.steps - 1 : kTileSteps) : place.steps - shift;
   return {shift < 0 && place.tile == 0, high < kTileSteps ? high : kTileSteps, place.lanes};
 }
 
 // Moves what exists of a warp's part of an operand, `word(address, offset)` 16 bytes where strides and addresses allow that, otherwise
-// element by element, by `load` and `store` as each_piece() calls them.
+// element by element, by `load` and `store` as each_piece() calls them. `first` is where the tile begins.
 template <class P, class Word, class Load, class Store>
-__device__ __forceinline__ void move_part(const ScanParams &p, const Place &place, int role, int from,
+__device__ __forceinline__ void move_part(const Operand &operand, char *first, const Extent &extent, int from,
                                           const Mover &mover, Word word, Load load, Store store) {
   constexpr int kPer = 16 / P::kSize;
   constexpr int kFew = P::kSize < 4 ? 4 : 1;  // small elements have no copies behind a thread's back
-  const Operand &operand = p.operand[role];
-  char *first = global(place.first[role]);
-  const Extent extent = extent_of(place, role);
   if constexpr (P::kWords) {
     // In rows the last may end inside of a word.
     if (operand.wide && (!kRows || extent.high % kPer == 0))
@@ -209,19 +205,16 @@ __device__ __forceinline__ void move_part(const ScanParams &p, const Place &plac
   P::template each_piece<1, kFew>(first, operand, from, mover, extent, load, store);
 }
 
-// Starts copies of a warp's part of an operand of a tile; kWhole: one of Place::words.
+// Starts copies of a warp's part of an operand of a tile, which lies at `first`, `shift` steps from it; kWhole: one of Place::words.
 template <class E, bool kWhole>
-__device__ __forceinline__ void start_part(const ScanParams &p, const Place &place, int role, const Mover &mover,
-                                           char *to) {
+__device__ __forceinline__ void start_part(const Operand &operand, char *first, const Place &place, int shift,
+                                           const Mover &mover, char *to) {
   using P = Part<E, kRun>;
   auto word = [&](const char *at, int offset) { start_copy<16>(to + offset, at); };
-  if constexpr (kWhole) {
-    const Operand &operand = p.operand[role];
-    return P::each_word(P::first_word(global(place.first[role]), operand, mover), operand, 0, mover, word);
-  }
+  if constexpr (kWhole) return P::each_word(P::first_word(first, operand, mover), operand, 0, mover, word);
   E held[4] = {};  // not what an earlier tile left, which would take registers in between
   move_part<P>(
-      p, place, role, 0, mover, word,
+      operand, first, extent_of(place, shift), 0, mover, word,
       [&](int i, const char *at, int offset) {
         if constexpr (sizeof(E) < 4)
           held[i] = load_element<E>(at);
@@ -232,8 +225,14 @@ __device__ __forceinline__ void start_part(const ScanParams &p, const Place &pla
         if constexpr (sizeof(E) < 4) store_element(to + offset, held[i]);
       });
 }
+template <class E, bool kWhole>
+__device__ __forceinline__ void start_part(const ScanParams &p, const Place &place, int role, const Mover &mover,
+                                           char *to) {
+  start_part<E, kWhole>(p.operand[role], global(place.first[role]), place, shift_of(role), mover, to);
+}
 
-// Stores steps of each run of an operand from shared memory: those from `from` on. kWhole as above.
+// Stores steps of each run of an operand from shared memory: those from `from` on. kWhole as above; `offset`: from the operand's own
+// first element.
 template <class P, bool kWhole>
 struct PartWriter {
   const ScanParams &p;
@@ -241,12 +240,13 @@ struct PartWriter {
   const int role;
   const Mover &mover;
   const char *const part;
+  const long long offset;
   char *at;
 
   __device__ __forceinline__ PartWriter(const ScanParams &p, const Place &place, int role, const Mover &mover,
-                                        const char *part)
-      : p(p), place(place), role(role), mover(mover), part(part) {
-    if constexpr (kWhole) at = P::first_word(global(place.first[role]), p.operand[role], mover);
+                                        const char *part, long long offset = 0)
+      : p(p), place(place), role(role), mover(mover), part(part), offset(offset) {
+    if constexpr (kWhole) at = P::first_word(global(place.first[role]) + offset, p.operand[role], mover);
   }
   __device__ __forceinline__ void operator()(int from) const {
     const char *part_ = part;
@@ -257,7 +257,7 @@ struct PartWriter {
       P::each_word(at, p.operand[role], from, mover, word);
     else
       move_part<P>(
-          p, place, role, from, mover, word,
+          p.operand[role], global(place.first[role]) + offset, extent_of(place, 0), from, mover, word,
           [=](int, char *to, int offset) { store_element(to, load_element<typename P::Element>(part_ + offset)); },
           [](int, int) {});
   }

@@ -6,7 +6,7 @@ namespace scanlib {
 constexpr int kOuterAxes = 6;
 
 // As scanlib_role in native/scanlib.h.
-enum Role { kA, kX, kH, kH0, kFinal, kGradH, kGradFinal, kGradA, kGradX, kGradH0, kRoles };
+enum Role { kA, kX, kH, kH0, kFinal, kGradH, kGradFinal, kGradA, kGradX, kGradH0, kY, kReset, kRoles };
 
 // Step k of lane j in chunk c of outer index (i...) lies at first + i * outer... + c * chunk + j * lane + k * step. Steps count
 // in the order in which they are walked, so strides may be negative. All in bytes. Null where absent.
@@ -15,6 +15,13 @@ struct Operand {
   long long outer[kOuterAxes], chunk, lane, step;
   int dtype;
   int wide;  // whether it may be moved in 16-byte words (move.cuh)
+};
+
+// Of a gated recurrence, where A lies at the columns of the decay: how many bytes from there the others are, and -1 where f is the
+// complement of what its column says, else 1.
+struct GateParams {
+  long long input, output, candidate;
+  int sign;
 };
 
 // A group is `width` lanes, neighbours along the inner axis, at one outer index; chunks are the groups along it.
@@ -26,6 +33,7 @@ struct ScanParams {
   // Look-back only (lookback.cuh).
   char *partials, *bundles, *stacks, *ends;
   unsigned *tickets, *counts, *stack_counts;  // partials that are there of a bundle, bundles of a stack
+  GateParams gates;
 };
 
 // Adds up `terms` partial sums for each of `outputs` elements. Axes from far to near.

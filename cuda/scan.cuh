@@ -15,6 +15,13 @@ struct If<false, A, B> {
   using type = B;
 };
 
+// The state after step i of a run, of `count` that exist.
+template <class Op, class Run>
+__device__ __forceinline__ typename Op::State after(const Run &run, int i, int count, typename Op::State state) {
+  if (!Op::kIdleKeeps && i >= count) return state;
+  return Op::step(run.a(i), state, run.x(i));
+}
+
 // A summary for each lane of each warp: most of it in one place, which takes the fewest accesses.
 template <class Op, bool kChecked = Op::kChecked>
 class Summaries {
@@ -125,7 +132,7 @@ __device__ __forceinline__ typename Op::State carried_in(const Summary<Op> &pref
         if (s > 0) before = memory->state[lane()];
         State end = before;
 #pragma unroll
-        for (int i = 0; i < kRun; ++i) end = run.after(i, run.n, end);
+        for (int i = 0; i < kRun; ++i) end = after<Op>(run, i, run.n, end);
         memory->state[lane()] = end;
       }
       __syncthreads();

@@ -12,6 +12,11 @@
 //   SCANLIB_SUM       what is summed of grad_a inside a tile: 0 nothing, 1 steps, 2 lanes, 3 both
 //   SCANLIB_RESIDENT  threads a multiprocessor is to hold at least, which bounds the registers of each
 //   SCANLIB_OPERATOR, SCANLIB_OPERATOR_FILE   the operator and its header; the linear recurrence's unless given
+//   SCANLIB_SOURCE    where coefficients and inputs come from: a scanlib_source, operands.cuh unless given, or gates.cuh
+//   SCANLIB_CANDIDATE, SCANLIB_READING, SCANLIB_INPUT   of gates: numbers of native/scanlib.h; whether they have one for the input
+#if !defined(SCANLIB_SOURCE)
+#define SCANLIB_SOURCE 0
+#endif
 #if !defined(SCANLIB_OPERATOR)
 #define SCANLIB_OPERATOR Linear
 #define SCANLIB_OPERATOR_FILE "linear.h"

@@ -15,6 +15,12 @@
 namespace scanlib {
 
 constexpr bool kBackward = SCANLIB_BACKWARD;
+constexpr bool kGated = SCANLIB_SOURCE == 1;
+#if SCANLIB_SOURCE == 1
+constexpr bool kHasY = SCANLIB_READING == 2;  // SCANLIB_GATED
+#else
+constexpr bool kHasY = false;
+#endif
 constexpr bool kRows = SCANLIB_LAYOUT == 1;
 constexpr bool kDown = SCANLIB_DOWN;  // rows whose later steps lie at lower addresses
 constexpr int kThreads = SCANLIB_THREADS, kWidth = SCANLIB_WIDTH, kRun = SCANLIB_RUN;
@@ -148,21 +154,27 @@ __device__ __forceinline__ long long divided(long long &number, long long by) {
 }
 
 // Backward wants `a` one step before the tile and h one step behind. Columns have them read so; in rows, where they would no longer
-// be aligned, they are read as they lie, and the elements beside the tile on their own.
+// be aligned, they are read as they lie, and the elements beside the tile on their own. Gates see to all but `a` themselves.
 constexpr bool kEdges = kBackward && kRows;
-__device__ constexpr int shift_of(int role) { return !kBackward || kRows ? 0 : role == kA ? -1 : role == kH ? 1 : 0; }
+__device__ constexpr int shift_of(int role) {
+  return !kBackward || kRows ? 0 : role == kA ? -1 : role == kH && !kGated ? 1 : 0;
+}
 // Steps that there are after a whole tile, where one is read: in rows as many as fill 16 bytes.
 constexpr int kAfter = !kBackward ? 0 : kRows ? 8 : 1;
 
 // Whether operands of that role are moved as tiles.
 __device__ constexpr bool moves(int role) {
+  if (kGated) return role == kA || (kBackward ? role == kGradH || role == kGradA : role == kH || (kHasY && role == kY));
   return role == kA || role == kH ||
          (!kBackward ? role == kX : role == kGradH || role == kGradX || (role == kGradA && !SCANLIB_SUM));
 }
 
+// Roles that a program has operands of, which come first.
+constexpr int kPlaces = kGated ? kRoles : kY;
+
 // One tile: where its operands lie. Found by one thread for each operand, and kept in shared memory.
 struct Place {
-  char *first[kRoles];  // lane 0, step 0 of the tile; or what is read for it (shift_of)
+  char *first[kPlaces];  // lane 0, step 0 of the tile; or what is read for it (shift_of)
   long long group, tile;
   int lanes, steps;  // that exist
   bool last;         // whether it has the last step of all
@@ -178,18 +190,18 @@ __device__ __forceinline__ void measure(const ScanParams &p, Place &place) {
   place.last = left <= kTileSteps;
   bool words = place.lanes == kWidth && left >= kTileSteps + kAfter && (!kBackward || place.tile > 0);
 #pragma unroll
-  for (int role = 0; role < kRoles; ++role)
+  for (int role = 0; role < kPlaces; ++role)
     if (moves(role) && role != kA) words = words && p.operand[role].wide;
   place.words = words ? 1 + (p.operand[kA].wide != 0) : 0;
 }
 
-// By the first kRoles threads of a warp; `part` is what grad_a's step counts where it is summed over steps.
+// By the first kPlaces threads of a warp; `part` is what grad_a's step counts where it is summed over steps.
 template <bool kSumSteps>
 __device__ __forceinline__ void find_place(const ScanParams &p, Place &place, long long group, long long tile,
                                            long long part) {
-  static_assert(kRoles <= 32, "a thread for each");
+  static_assert(kPlaces <= 32, "a thread for each");
   const int role = int(thread() % 32);
-  if (role >= kRoles) return;
+  if (role >= kPlaces) return;
   const Operand &operand = p.operand[role];
   long long number = group;
   const long long chunk = divided(number, p.chunks), left = p.lanes - chunk * kWidth;

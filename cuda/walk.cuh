@@ -7,7 +7,7 @@ namespace scanlib {
 // The tile after `place`'s, by the warp whose place it is.
 __device__ __forceinline__ void advance(const ScanParams &p, const Place &place, Place &next) {
   const int role = int(thread() % 32);
-  if (role >= kRoles) return;
+  if (role >= kPlaces) return;
   next.first[role] = place.first[role] + (kSumSteps && role == kGradA ? 0 : kTileSteps * p.operand[role].step);
   if (role > 0) return;
   next.group = place.group;

@@ -1,6 +1,7 @@
 // exp, sigmoid, tanh and their kin on vectors of real lanes: one text for every instruction set, at most 3 units in the last
 // place from the true value, exact at infinities, NaN for NaN.
 #pragma once
+#include "../cuda/activations.h"
 #include "lanes.h"
 #include "scanlib.h"
 
@@ -34,6 +35,7 @@ struct Activations {
   using L = RealLanes<R>;
   using V = typename L::Vec;
   using E = ExpOf<R>;
+  static SCANLIB_INLINE V number(double value) { return L::number(value); }
   typedef typename E::Bits Bits __attribute__((vector_size(kVectorBytes)));
 
   // exp(v) = scale + scale * rest for v <= 0, where `scale` is a power of two.
@@ -110,49 +112,6 @@ struct Activations {
     V v;
     std::memcpy(&v, &bits, sizeof v);
     return v;
-  }
-};
-
-// What a candidate goes through: its value, and its slope by the value before.
-struct Identity {
-  template <class R, class V>
-  static SCANLIB_INLINE V value(V v) {
-    return v;
-  }
-  template <class R, class V>
-  static SCANLIB_INLINE V slope(V, V) {
-    return RealLanes<R>::all(1);
-  }
-};
-struct Tanh {
-  template <class R, class V>
-  static SCANLIB_INLINE V value(V v) {
-    return Activations<R>::tanh(v);
-  }
-  template <class R, class V>
-  static SCANLIB_INLINE V slope(V, V value) {
-    return RealLanes<R>::all(1) - value * value;
-  }
-};
-struct Elu {
-  template <class R, class V>
-  static SCANLIB_INLINE V value(V v) {
-    return v > V{} ? v : Activations<R>::expm1(v > V{} ? V{} : v);
-  }
-  template <class R, class V>
-  static SCANLIB_INLINE V slope(V v, V value) {
-    return v > V{} ? RealLanes<R>::all(1) : value + RealLanes<R>::all(1);
-  }
-};
-// minGRU's way to a candidate above zero (Feng et al. 2024, B.2).
-struct Positive {
-  template <class R, class V>
-  static SCANLIB_INLINE V value(V v) {
-    return v >= V{} ? v + RealLanes<R>::all(R(0.5)) : Activations<R>::sigmoid(v);
-  }
-  template <class R, class V>
-  static SCANLIB_INLINE V slope(V v, V value) {
-    return v >= V{} ? RealLanes<R>::all(1) : value * (RealLanes<R>::all(1) - value);
   }
 };
 

@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "dispatch.h"
+#include "gates.h"
 #include "ieee.h"
 #include "pointers.h"
 #include "run.h"
@@ -33,7 +34,7 @@ int run_empty(const scanlib_problem &p, const Pointers &data) {
       convert.narrow[p.dtype[to]](1, &value, data.of[to] + lane_offset(p, to, i), 0);
     }
   }
-  if (!backward) return SCANLIB_OK;
+  if (!backward || is_gated(p)) return SCANLIB_OK;
   // grad_a's elements along broadcast axes that are empty.
   scanlib_problem own = p;
   auto one_if_summed = [](scanlib_axis &axis) {
@@ -68,6 +69,7 @@ int run(const scanlib_problem *problem, const void *const *pointers) {
   for (int role = 0; role < SCANLIB_ROLES; ++role) data.of[role] = static_cast<char *>(of[role]);
   IeeeArithmetic ieee;
   if (p.time.extent == 0 || lane_count(p) == 0) return run_empty(p, data);
+  if (is_gated(p)) return run_gated(p, of);
   switch (compute_dtype(p)) {
     case SCANLIB_F32:
       return run_as<float>(p, data);
@@ -92,6 +94,10 @@ extern "C" int scanlib_cpu_run(const scanlib_problem *problem, const void *const
 extern "C" size_t scanlib_cpu_describe(const scanlib_problem *problem, char *buffer, size_t size) {
   if (!problem || problem->abi_version != SCANLIB_ABI_VERSION) return 0;
   const int32_t dtype = compute_dtype(*problem);
+  if (is_gated(*problem))
+    return size_t(std::snprintf(buffer, size, "%s gates in %s, %s: %lld sequences of %lld steps",
+                                is_backward(*problem) ? "backward" : "forward", dtype_name(dtype), scanlib_cpu_isa(),
+                                (long long)lane_count(*problem), (long long)problem->time.extent));
   Schedule s = make_schedule(*problem, dtype_size(dtype));
   int length = std::snprintf(
       buffer, size,

@@ -47,6 +47,9 @@ void choose_tile(const scanlib_problem &p, Cut *cut) {
   const bool rows = cut->layout == kRows;
   const int most = most_threads(*cut), run_bytes = cut->backward ? g_tuning.backward_run_bytes : g_tuning.run_bytes;
   cut->run = int(std::min<int64_t>(kMostRun, std::max<int64_t>(2, run_bytes / largest_element(p))));
+  // A tile of gates has up to four columns on their way, and what is computed of them in registers.
+  if (cut->gated)
+    cut->run = int(std::min<int64_t>(kMostRun / 2, std::max<int64_t>(2, run_bytes / 2 / dtype_size(cut->value))));
   const int64_t slices = std::min<int64_t>(most, power_of_two(ceil_div(std::max<int64_t>(1, p.time.extent), cut->run)));
   const bool alone = slices == 1 || (!rows && lane_count(p) >= g_tuning.many_lanes);
   if (alone && 2 * inner > kWide && cut->sum != kSumLanes) {
@@ -88,10 +91,11 @@ int bundle_for(const scanlib_problem &p, const Cut &cut) {
 
 Cut cut_problem(const scanlib_problem &p) {
   Cut cut{};
+  cut.gated = is_gated(p);
   cut.backward = is_backward(p);
   cut.against = against_time(p);
   cut.value = compute_dtype(p);
-  cut.layout = time_nearest(p) ? kRows : kColumns;
+  cut.layout = time_nearest(p) && !cut.gated ? kRows : kColumns;
   cut.down = cut.layout == kRows && cut.against;
   if (cut.backward && p.time.extent > 0) cut.sum = (summed(p.time) ? kSumSteps : 0) | (summed(p.inner) ? kSumLanes : 0);
 

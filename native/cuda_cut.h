@@ -28,8 +28,8 @@ inline int64_t power_of_two(int64_t n) {  // at least n
 
 // How a problem is cut into tiles.
 struct Cut {
-  bool backward, against;  // against: steps are walked against the axis
-  int32_t value;           // the dtype computed in
+  bool gated, backward, against;  // against: steps are walked against the axis
+  int32_t value;                  // the dtype computed in
   Kernel kernel;
   Layout layout;
   bool down;  // rows whose later steps, as they are walked, lie at lower addresses

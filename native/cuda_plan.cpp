@@ -18,7 +18,8 @@ namespace {
 static_assert(sizeof(Params) <= CudaParams::kBytes && std::is_trivially_copyable<Params>::value,
               "the kernels' argument fits CudaParams");
 static_assert(int(kRoles) == int(SCANLIB_ROLES) && int(kH0) == int(SCANLIB_H0) && int(kGradH) == int(SCANLIB_GRAD_H) &&
-                  int(kGradA) == int(SCANLIB_GRAD_A) && int(kGradH0) == int(SCANLIB_GRAD_H0),
+                  int(kGradA) == int(SCANLIB_GRAD_A) && int(kGradH0) == int(SCANLIB_GRAD_H0) &&
+                  int(kY) == int(SCANLIB_Y) && int(kReset) == int(SCANLIB_RESET),
               "cuda/params.h has the roles of scanlib.h");
 
 std::atomic<int> g_tunings{0};
@@ -27,8 +28,8 @@ std::atomic<int> g_tunings{0};
 int resident_threads(const Cut &cut) {
   if (g_tuning.resident) return std::max(g_tuning.resident, cut.threads);
   if (cut.value == SCANLIB_C128) return 384;
-  // The longest runs, and sums in double precision, need the registers.
-  if (cut.value != SCANLIB_F32 || cut.run == kMostRun || cut.sum) return 512;
+  // The longest runs, sums in double precision and the gradients of gates need the registers.
+  if (cut.value != SCANLIB_F32 || cut.run == kMostRun || cut.sum || (cut.gated && cut.backward)) return 512;
   return cut.kernel == kLookBack ? 640 : 768;
 }
 
@@ -43,6 +44,14 @@ void write_options(char *to, size_t size, Kernel kernel, const Cut &cut, int32_t
                 cut.down, cut.bundle, cut.sum, resident_threads(cut));
 }
 
+// What a program is told of its gates, after all else.
+void write_gates(char *options, size_t size, const scanlib_gates &gates) {
+  const size_t length = std::strlen(options);
+  std::snprintf(options + length, size - length,
+                " -DSCANLIB_SOURCE=%d -DSCANLIB_CANDIDATE=%d -DSCANLIB_READING=%d -DSCANLIB_INPUT=%d", SCANLIB_COLUMNS,
+                gates.candidate, gates.reading, gates.at_input >= 0);
+}
+
 void describe(const Work &work, char *to, size_t size) {
   const auto &[loops, p, cut, parts, room, walks, sums] = work;
   int64_t times = 1;
@@ -50,13 +59,14 @@ void describe(const Work &work, char *to, size_t size) {
   char repeated[48] = "";
   if (!loops.empty()) std::snprintf(repeated, sizeof repeated, "; repeated %lld times", (long long)times);
   static const char *const kLayouts[] = {"columns", "rows"};
-  std::snprintf(to, size,
-                "%s %s over %s in %s: %lld sequences of %lld steps in %lld groups of up to %d, %lld tiles of %d steps "
-                "each, %d threads%s%s",
-                cut.backward ? "backward" : "forward", cut.kernel == kWalk ? "walk" : "look-back", kLayouts[cut.layout],
-                dtype_name(cut.value), (long long)(lane_count(p) * times), (long long)p.time.extent,
-                (long long)cut.groups, cut.width, (long long)cut.tiles, cut.slices() * cut.run, cut.threads,
-                parts.needed ? "; grad_a in two stages" : "", repeated);
+  std::snprintf(
+      to, size,
+      "%s %s over %s%s in %s: %lld sequences of %lld steps in %lld groups of up to %d, %lld tiles of %d steps "
+      "each, %d threads%s%s",
+      cut.backward ? "backward" : "forward", cut.kernel == kWalk ? "walk" : "look-back", kLayouts[cut.layout],
+      is_gated(p) ? " of gates" : "", dtype_name(cut.value), (long long)(lane_count(p) * times),
+      (long long)p.time.extent, (long long)cut.groups, cut.width, (long long)cut.tiles, cut.slices() * cut.run,
+      cut.threads, parts.needed ? "; grad_a in two stages" : "", repeated);
 }
 
 // Whether every 16 bytes of what a warp moves of an operand are neighbours in memory, in rows of a lane's steps, in columns of
@@ -70,6 +80,16 @@ bool in_words(const scanlib_problem &p, const Cut &cut, const Operand &operand) 
   if (cut.layout == kRows)
     return wide && operand.step == (cut.down ? -size : size) && (p.inner.extent == 1 || whole(operand.lane));
   return wide && operand.lane == size && whole(p.inner.extent * size) && (p.time.extent == 1 || whole(operand.step));
+}
+
+// Whether all columns of gates that are used are aligned if the first are.
+bool gates_in_words(const scanlib_problem &p) {
+  const scanlib_gates &g = p.gates;
+  bool whole = true;
+  for (const int64_t at : {g.at_candidate, g.at_input < 0 ? g.at_decay : g.at_input,
+                           g.reading == SCANLIB_GATED ? g.at_output : g.at_decay})
+    whole = whole && (at - g.at_decay) * dtype_size(p.dtype[SCANLIB_A]) % 16 == 0;
+  return whole;
 }
 
 // An address, or an offset from one, and bytes more.
@@ -119,7 +139,18 @@ void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, 
     grad_a.chunk = cut.sum & kSumLanes ? parts.lane : parts.lane * cut.width;
     for (int d = 0; d < p.outer_rank; ++d) grad_a.outer[d] = parts.outer[d];
   }
+  if (is_gated(p)) {
+    const scanlib_gates &gates = p.gates;
+    const int64_t size = dtype_size(p.dtype[SCANLIB_A]);
+    auto from_decay = [&](int64_t at) { return (at - gates.at_decay) * size; };
+    scan.gates = {from_decay(gates.at_input), from_decay(gates.at_output), from_decay(gates.at_candidate),
+                  gates.complement ? -1 : 1};
+    for (const int role : {SCANLIB_A, SCANLIB_GRAD_A})
+      scan.operand[role].first = moved(scan.operand[role].first, gates.at_decay * size);
+  }
   for (Operand &operand : scan.operand) operand.wide = operand.dtype && in_words(p, cut, operand);
+  for (const int role : {SCANLIB_A, SCANLIB_GRAD_A})
+    if (is_gated(p)) scan.operand[role].wide = scan.operand[role].wide && gates_in_words(p);
 }
 
 // Kernels access an element at once.
@@ -160,9 +191,12 @@ int plan_cuda(const scanlib_problem &given_problem, CudaPlan *plan) {
     auto dtype = [&p = p](int role) { return p.dtype[role]; };
     // What a kernel has no use for is given the dtype computed in: one name for one program.
     write_options(launch.options, sizeof launch.options, cut.kernel, cut, dtype(SCANLIB_A),
-                  dtype(cut.backward ? SCANLIB_GRAD_H : SCANLIB_X), dtype(SCANLIB_H),
-                  cut.backward && !parts.needed ? dtype(SCANLIB_GRAD_A) : cut.value,
-                  cut.backward ? dtype(SCANLIB_GRAD_X) : cut.value);
+                  dtype(is_gated(p)    ? SCANLIB_A
+                        : cut.backward ? SCANLIB_GRAD_H
+                                       : SCANLIB_X),
+                  dtype(SCANLIB_H), cut.backward && !parts.needed ? dtype(SCANLIB_GRAD_A) : cut.value,
+                  cut.backward && given(p, SCANLIB_GRAD_X) ? dtype(SCANLIB_GRAD_X) : cut.value);
+    if (is_gated(p)) write_gates(launch.options, sizeof launch.options, p.gates);
     launch.threads = uint32_t(cut.threads);
     launch.persistent = cut.kernel == kLookBack;
     launch.blocks = uint32_t(std::min(launch.persistent ? cut.numbers() : cut.groups, kMostBlocks));

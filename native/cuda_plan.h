@@ -15,7 +15,7 @@ constexpr size_t kCudaScratchAlignment = 16;
 // One kernel launch. `options` are the preprocessor definitions, separated by single spaces, that turn the source in cuda/
 // into one program with the entry `scanlib_kernel`: they name the specialisation completely.
 struct CudaLaunch {
-  char options[384];
+  char options[448];
   uint32_t blocks, threads;
   bool persistent;  // as many blocks as the device holds at once are enough
 };
@@ -27,7 +27,7 @@ struct CudaPointers {
 
 // What every kernel takes as its only argument, by value; its fields are the business of cuda/ and cuda_plan.cpp.
 struct alignas(16) CudaParams {
-  static constexpr size_t kBytes = 1536;
+  static constexpr size_t kBytes = 2048;
   unsigned char bytes[kBytes];
 };
 

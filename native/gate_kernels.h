@@ -35,10 +35,10 @@ void open_gates_of(const GateBlock &block, const GateColumns<const T> &gates, T 
   using V = typename L::Vec;
   const GateColumns<const T> from = gates;
   each_vector<L>(block, [=](int64_t gate, int64_t, int64_t panel, int64_t n, bool cut) SCANLIB_LAMBDA {
-    const V f = A::sigmoid(L::all(sign) * load_n<L>(from.decay + gate, n));
+    const V f = GateStep<A>::decay(load_n<L>(from.decay + gate, n), L::all(sign));
     const V i = from.input ? A::sigmoid(load_n<L>(from.input + gate, n)) : L::all(1) - f;
     store_n<L>(decay + panel, cut ? V{} : f, n);
-    store_n<L>(entering + panel, i * Candidate::template value<T>(load_n<L>(from.candidate + gate, n)), n);
+    store_n<L>(entering + panel, i * Candidate::template value<A>(load_n<L>(from.candidate + gate, n)), n);
   });
 }
 
@@ -51,19 +51,16 @@ void open_gates_backward_of(const GateBlock &block, const GateColumns<const T> &
   const GateColumns<const T> from = gates;
   const GateColumns<T> to = grad_gates;
   each_vector<L>(block, [=](int64_t gate, int64_t state, int64_t panel, int64_t n, bool cut) SCANLIB_LAMBDA {
-    const V one = L::all(1), g = load_n<L>(grad + panel, n);
-    const V v = load_n<L>(from.candidate + gate, n), z = Candidate::template value<T>(v);
-    V f = load_n<L>(decay + panel, n), grad_f = g * load_n<L>(before + state, n);
-    if (cut) f = A::sigmoid(L::all(sign) * load_n<L>(from.decay + gate, n)), grad_f = V{};
-    V i = one - f;
-    if (from.input) {
-      i = A::sigmoid(load_n<L>(from.input + gate, n));
-      store_n<L>(to.input + gate, g * z * (i * (one - i)), n);
-    } else {
-      grad_f = grad_f - g * z;
-    }
-    store_n<L>(to.decay + gate, grad_f * (L::all(sign) * f * (one - f)), n);
-    store_n<L>(to.candidate + gate, g * i * Candidate::template slope<T>(v, z), n);
+    const V g = load_n<L>(grad + panel, n), all_sign = L::all(sign);
+    const V v = load_n<L>(from.candidate + gate, n), z = Candidate::template value<A>(v);
+    V f = load_n<L>(decay + panel, n), through = g * load_n<L>(before + state, n);
+    if (cut) f = GateStep<A>::decay(load_n<L>(from.decay + gate, n), all_sign), through = V{};
+    const V i = from.input ? A::sigmoid(load_n<L>(from.input + gate, n)) : L::all(1) - f;
+    const V slope = Candidate::template slope<A>(v, z);
+    const auto grads = GateStep<A>::columns(g, through, f, all_sign, from.input != nullptr, i, z, slope);
+    if (from.input) store_n<L>(to.input + gate, grads.input, n);
+    store_n<L>(to.decay + gate, grads.decay, n);
+    store_n<L>(to.candidate + gate, grads.candidate, n);
   });
 }
 
@@ -87,7 +84,7 @@ template <class T>
 void decay_gate(const GateBlock &block, const T *column, T sign, T *decay) {
   using L = RealLanes<T>;
   each_vector<L>(block, [=](int64_t gate, int64_t, int64_t panel, int64_t n, bool cut) SCANLIB_LAMBDA {
-    const auto f = Activations<T>::sigmoid(L::all(sign) * load_n<L>(column + gate, n));
+    const auto f = GateStep<Activations<T>>::decay(load_n<L>(column + gate, n), L::all(sign));
     store_n<L>(decay + panel, cut ? L::number(0) : f, n);
   });
 }
@@ -107,7 +104,7 @@ void read_gate_backward(const GateBlock &block, const T *output, const T *h, con
   using L = RealLanes<T>;
   each_vector<L>(block, [=](int64_t gate, int64_t state, int64_t panel, int64_t n, bool) SCANLIB_LAMBDA {
     const auto o = Activations<T>::sigmoid(load_n<L>(output + gate, n)), g = load_n<L>(grad_y + state, n);
-    store_n<L>(grad_output + gate, g * load_n<L>(h + state, n) * (o * (L::all(1) - o)), n);
+    store_n<L>(grad_output + gate, GateStep<Activations<T>>::output(g, load_n<L>(h + state, n), o), n);
     store_n<L>(grad_h + panel, o * g, n);
   });
 }

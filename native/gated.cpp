@@ -4,10 +4,9 @@
 // carry on, and writes what is made of the states (its sink).
 #include <algorithm>
 #include <cstring>
-#include <initializer_list>
 
 #include "dispatch.h"
-#include "ieee.h"
+#include "gates.h"
 #include "pages.h"
 #include "problem.h"
 #include "relay.h"
@@ -21,29 +20,24 @@ namespace {
 constexpr int64_t kBlockUnits = 256;             // the most units in a block
 constexpr int64_t kGatesAloneBytes = 32 * 1024;  // of states; less than this stays on the calling thread
 
-struct GatedData {
-  bool backward;
-  const void *columns, *initial, *reset, *grad, *grad_final;
-  void *h, *y, *final_state, *grad_columns, *grad_initial;
-};
-
 template <class T>
 class GatedRun {
  public:
-  GatedRun(const scanlib_gates &gates, const GatedData &data)
-      : g_(gates),
+  GatedRun(const scanlib_problem &problem, void *const *data)
+      : p_(problem),
+        g_(problem.gates),
         kernels_(instruction_set()),
         scan_(instruction_set()),
-        columns_(static_cast<const T *>(data.columns)),
-        initial_(static_cast<const T *>(data.initial)),
-        grad_(static_cast<const T *>(data.grad)),
-        grad_final_(static_cast<const T *>(data.grad_final)),
-        reset_(static_cast<const uint8_t *>(data.reset)),
-        h_(static_cast<T *>(data.h)),
-        y_(static_cast<T *>(data.y)),
-        final_(static_cast<T *>(data.final_state)),
-        grad_columns_(static_cast<T *>(data.grad_columns)),
-        grad_initial_(static_cast<T *>(data.grad_initial)) {
+        columns_(static_cast<const T *>(data[SCANLIB_A])),
+        initial_(static_cast<const T *>(data[SCANLIB_H0])),
+        grad_(static_cast<const T *>(data[SCANLIB_GRAD_H])),
+        grad_final_(static_cast<const T *>(data[SCANLIB_GRAD_FINAL])),
+        reset_(static_cast<const uint8_t *>(data[SCANLIB_RESET])),
+        h_(static_cast<T *>(data[SCANLIB_H])),
+        y_(static_cast<T *>(data[SCANLIB_Y])),
+        final_(static_cast<T *>(data[SCANLIB_FINAL])),
+        grad_columns_(static_cast<T *>(data[SCANLIB_GRAD_A])),
+        grad_initial_(static_cast<T *>(data[SCANLIB_GRAD_H0])) {
     rows_ = std::max<int64_t>(1, std::min(g_.inner, kBlockUnits / g_.width));
     width_ = std::min(g_.width, kBlockUnits);
     row_blocks_ = (g_.inner + rows_ - 1) / rows_;
@@ -55,10 +49,10 @@ class GatedRun {
 
   int run() {
     const bool alone = states() * int64_t(sizeof(T)) < kGatesAloneBytes;
-    const int workers = useful_threads(g_.threads, alone ? 1 : chains_ * segments_);
+    const int workers = useful_threads(p_.threads, alone ? 1 : chains_ * segments_);
     const int64_t lanes = rows_ * width_;
     const int64_t shared = Relay<T>::room(chains_, kCarries * lanes) + Arena::room<T>(lanes);
-    return run_pieces(*this, workers, g_.flags & SCANLIB_OPENMP, shared,
+    return run_pieces(*this, workers, p_.flags & SCANLIB_OPENMP, shared,
                       2 * Arena::room<T>(lanes * steps_) + Arena::room<T>(kCarries * lanes));
   }
 
@@ -122,7 +116,7 @@ class GatedRun {
     return p;
   }
 
-  T sign() const { return g_.flags & SCANLIB_COMPLEMENT ? T(-1) : T(1); }
+  T sign() const { return g_.complement ? T(-1) : T(1); }
 
   template <class P>
   GateColumns<P> gates_at(P *columns, int64_t place) const {
@@ -234,6 +228,7 @@ class GatedRun {
     relay_.pass_on(p.chain, turn, carries * lanes, carry);
   }
 
+  const scanlib_problem &p_;
   const scanlib_gates &g_;
   const GateKernels<T> &kernels_;
   const LinearKernels<T> &scan_;
@@ -245,62 +240,14 @@ class GatedRun {
   T *zeros_ = nullptr;  // a row of states
 };
 
-template <class T>
-int run_gates_as(const scanlib_gates &g, const GatedData &data) {
-  const int64_t states = g.outer * g.inner * g.width;
-  if (states == 0) return SCANLIB_OK;
-  if (g.time > 0) return GatedRun<T>(g, data).run();
-  void *to = data.backward ? data.grad_initial : data.final_state;
-  const void *from = data.backward ? data.grad_final : data.initial;
-  if (to && from) std::memcpy(to, from, size_t(states) * sizeof(T));
-  if (to && !from) std::memset(to, 0, size_t(states) * sizeof(T));
-  return SCANLIB_OK;
-}
-
-bool fits(const scanlib_gates &g, int64_t at) { return at >= 0 && at + g.width <= g.row; }
-
-int run_gates(const scanlib_gates *gates, const GatedData &data, std::initializer_list<const void *> needed) {
-  if (!gates || gates->abi_version != SCANLIB_ABI_VERSION) return SCANLIB_E_ARGUMENT;
-  const scanlib_gates &g = *gates;
-  if ((g.dtype != SCANLIB_F32 && g.dtype != SCANLIB_F64) || g.candidate < 0 || g.candidate >= SCANLIB_CANDIDATES ||
-      g.reading < 0 || g.reading >= SCANLIB_READINGS || (g.flags & ~(SCANLIB_COMPLEMENT | SCANLIB_OPENMP)))
-    return SCANLIB_E_ARGUMENT;
-  if (g.outer < 0 || g.time < 0 || g.inner < 0 || g.width < 0) return SCANLIB_E_ARGUMENT;
-  if (!fits(g, g.at_decay) || !fits(g, g.at_candidate) || (g.at_input != -1 && !fits(g, g.at_input)) ||
-      (g.reading == SCANLIB_GATED && !fits(g, g.at_output)))
-    return SCANLIB_E_ARGUMENT;
-  int64_t size = dtype_size(g.dtype);
-  for (int64_t extent : {g.outer, g.time, g.inner, g.row})
-    if (extent && __builtin_mul_overflow(size, extent, &size)) return SCANLIB_E_OVERFLOW;
-  const bool empty = g.outer == 0 || g.time == 0 || g.inner == 0 || g.width == 0;
-  for (const void *pointer : needed)
-    if (!pointer && !empty) return SCANLIB_E_ARGUMENT;
-  const void *const all[] = {data.columns, data.initial,     data.grad,         data.grad_final,  data.h,
-                             data.y,       data.final_state, data.grad_columns, data.grad_initial};
-  for (const void *pointer : all)
-    if (reinterpret_cast<uintptr_t>(pointer) % uintptr_t(dtype_size(g.dtype))) return SCANLIB_E_ALIGNMENT;
-  IeeeArithmetic ieee;
-  return g.dtype == SCANLIB_F32 ? run_gates_as<float>(g, data) : run_gates_as<double>(g, data);
-}
-
 }  // namespace
+
+int run_gated(const scanlib_problem &p, void *const *data) {
+  if (p.dtype[SCANLIB_A] != SCANLIB_F32 && p.dtype[SCANLIB_A] != SCANLIB_F64) return SCANLIB_E_ARGUMENT;
+  for (int role = 0; role < SCANLIB_ROLES; ++role)
+    if (given(p, role) && reinterpret_cast<uintptr_t>(data[role]) % uintptr_t(dtype_size(p.dtype[role])))
+      return SCANLIB_E_ALIGNMENT;
+  return p.dtype[SCANLIB_A] == SCANLIB_F32 ? GatedRun<float>(p, data).run() : GatedRun<double>(p, data).run();
+}
+
 }  // namespace scanlib
-
-using namespace scanlib;
-
-extern "C" int scanlib_cpu_gated_forward(const scanlib_gates *gates, const void *columns, const void *initial,
-                                         const void *reset, void *h, void *y, void *final_state) {
-  if (y && gates && gates->reading != SCANLIB_GATED) return SCANLIB_E_ARGUMENT;
-  const bool gated = gates && gates->reading == SCANLIB_GATED;
-  return run_gates(gates, {false, columns, initial, reset, nullptr, nullptr, h, y, final_state, nullptr, nullptr},
-                   {columns, h, gated ? y : h});
-}
-
-extern "C" int scanlib_cpu_gated_backward(const scanlib_gates *gates, const void *columns, const void *h,
-                                          const void *initial, const void *reset, const void *grad,
-                                          const void *grad_final, void *grad_columns, void *grad_initial) {
-  return run_gates(gates,
-                   {true, columns, initial, reset, grad, grad_final, const_cast<void *>(h), nullptr, nullptr,
-                    grad_columns, grad_initial},
-                   {columns, h, grad, grad_columns});
-}

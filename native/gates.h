@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "../cuda/numbers.h"
+#include "scanlib.h"
 
 namespace scanlib {
 
@@ -49,5 +50,8 @@ struct GateKernels {
   void (*open_backward)(const GateBlock &block, const GateColumns<const T> &gates, int32_t candidate, T sign,
                         const T *decay, const T *grad, const T *before, const GateColumns<T> &grad_gates);
 };
+
+// Runs a gated recurrence of some steps and units on the CPU; `data` by scanlib_role, checked.
+int run_gated(const scanlib_problem &problem, void *const *data);
 
 }  // namespace scanlib

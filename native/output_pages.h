@@ -43,7 +43,7 @@ class OutputPages {
  private:
   static constexpr int kLargeOutputs[] = {SCANLIB_H, SCANLIB_GRAD_X, SCANLIB_GRAD_A};
 
-  bool written(int role) const { return operands_.has(role) && kRoleTraits[role].use(s_.backward) & SCANLIB_WRITTEN; }
+  bool written(int role) const { return operands_.has(role) && kRoleTraits[role].plain[s_.backward] & SCANLIB_WRITTEN; }
   // How many pages of an output several threads will be in at the same time: where time is split, neighbours in time are.
   int64_t shared(int role, int workers) const {
     if (workers == 1 || s_.segments == 1 || !written(role)) return 0;

@@ -38,69 +38,26 @@ bool fits(int32_t ndim, const int64_t *shape, int32_t axis, const scanlib_operan
   return true;
 }
 
-}  // namespace
-
-int64_t dtype_size(int32_t dtype) {
-  switch (dtype) {
-    case SCANLIB_F16:
-    case SCANLIB_BF16:
-      return 2;
-    case SCANLIB_F32:
-      return 4;
-    case SCANLIB_F64:
-    case SCANLIB_C64:
-      return 8;
-    case SCANLIB_C128:
-      return 16;
-    default:
-      return 0;
-  }
-}
-
-const char *dtype_name(int32_t dtype) {
-  static const char *const kNames[] = {"", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"};
-  return dtype_size(dtype) ? kNames[dtype] : "";
-}
-
-int32_t compute_dtype(const scanlib_problem &p) {
-  bool complex = false, wide = false;
-  for (const int32_t dtype : p.dtype) {
-    complex = complex || dtype == SCANLIB_C64 || dtype == SCANLIB_C128;
-    wide = wide || dtype == SCANLIB_F64 || dtype == SCANLIB_C128;
-  }
-  return complex ? (wide ? SCANLIB_C128 : SCANLIB_C64) : wide ? SCANLIB_F64 : SCANLIB_F32;
-}
-
-int64_t lane_count(const scanlib_problem &p) {
-  int64_t count = p.inner.extent;
-  for (int d = 0; d < p.outer_rank; ++d) count *= p.outer[d].extent;
-  return count;
-}
-
-bool time_nearest(const scanlib_problem &p) {
-  const int lead = leading_role(is_backward(p));
-  return p.inner.extent == 1 || std::llabs(p.time.stride[lead]) < std::llabs(p.inner.stride[lead]);
-}
-
-}  // namespace scanlib
-
-using namespace scanlib;
-
-extern "C" int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int32_t ndim, const int64_t *shape,
-                                    int32_t axis, const scanlib_operand *operands) {
-  if (!problem || !shape || !operands || ndim < 1 || ndim > SCANLIB_MAX_DIMS || axis < 0 || axis >= ndim)
-    return SCANLIB_E_ARGUMENT;
-  if (flags & ~(SCANLIB_REVERSE | SCANLIB_CONJUGATE | SCANLIB_OPENMP)) return SCANLIB_E_ARGUMENT;
-  auto has = [&](int role) { return operands[role].dtype != SCANLIB_ABSENT; };
-  const bool backward = has(SCANLIB_GRAD_H);
+// Whether the operands are those of a pass.
+bool complete(bool gated, const scanlib_operand *operands) {
+  const bool backward = operands[SCANLIB_GRAD_H].dtype != SCANLIB_ABSENT;
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
-    const int use = kRoleTraits[role].use(backward);
-    if (has(role) ? use == SCANLIB_UNUSED : use != SCANLIB_UNUSED && !(use & SCANLIB_OPTIONAL))
-      return SCANLIB_E_ARGUMENT;
-    if (has(role) && (!dtype_size(operands[role].dtype) || !operands[role].strides)) return SCANLIB_E_ARGUMENT;
+    const scanlib_operand &operand = operands[role];
+    const int use = kRoleTraits[role].use(gated, backward);
+    if (operand.dtype == SCANLIB_ABSENT) {
+      if (use != SCANLIB_UNUSED && !(use & SCANLIB_OPTIONAL)) return false;
+    } else if (use == SCANLIB_UNUSED || !dtype_size(operand.dtype) || !operand.strides ||
+               (operand.dtype == SCANLIB_BOOL) != (role == SCANLIB_RESET)) {
+      return false;
+    }
   }
-  for (int d = 0; d < ndim; ++d)
-    if (shape[d] < 0) return SCANLIB_E_ARGUMENT;
+  return true;
+}
+
+// Fills *problem from what has been checked.
+int make_problem(scanlib_problem *problem, scanlib_source source, int32_t flags, int32_t ndim, const int64_t *shape,
+                 int32_t axis, const scanlib_operand *operands) {
+  auto has = [&](int role) { return operands[role].dtype != SCANLIB_ABSENT; };
   if (!fits(ndim, shape, axis, operands)) return SCANLIB_E_OVERFLOW;
 
   // Collect the axes: time apart, those of extent 1 dropped.
@@ -118,7 +75,7 @@ extern "C" int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int
   }
 
   // Order them by the stride of the leading operand, largest first (stable), so that the innermost is nearest in memory.
-  const int lead = leading_role(backward);
+  const int lead = leading_role(source == SCANLIB_COLUMNS, has(SCANLIB_GRAD_H));
   auto nearness = [&](const scanlib_axis &of) { return std::llabs(of.stride[lead]); };
   for (int i = 1; i < count; ++i) {
     const scanlib_axis moving = axes[i];
@@ -146,11 +103,124 @@ extern "C" int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int
   problem->abi_version = SCANLIB_ABI_VERSION;
   problem->flags = flags;
   problem->outer_rank = merged;
+  problem->source = source;
   for (int role = 0; role < SCANLIB_ROLES; ++role) problem->dtype[role] = operands[role].dtype;
   problem->time = time;
   problem->inner = inner;
   std::copy(axes, axes + merged, problem->outer);
   return SCANLIB_OK;
+}
+
+}  // namespace
+
+int64_t dtype_size(int32_t dtype) {
+  switch (dtype) {
+    case SCANLIB_F16:
+    case SCANLIB_BF16:
+      return 2;
+    case SCANLIB_F32:
+      return 4;
+    case SCANLIB_F64:
+    case SCANLIB_C64:
+      return 8;
+    case SCANLIB_C128:
+      return 16;
+    case SCANLIB_BOOL:
+      return 1;
+    default:
+      return 0;
+  }
+}
+
+const char *dtype_name(int32_t dtype) {
+  static const char *const kNames[] = {"",        "float16",   "bfloat16",   "float32",
+                                       "float64", "complex64", "complex128", "bool"};
+  return dtype_size(dtype) ? kNames[dtype] : "";
+}
+
+int32_t compute_dtype(const scanlib_problem &p) {
+  bool complex = false, wide = false;
+  for (const int32_t dtype : p.dtype) {
+    complex = complex || dtype == SCANLIB_C64 || dtype == SCANLIB_C128;
+    wide = wide || dtype == SCANLIB_F64 || dtype == SCANLIB_C128;
+  }
+  return complex ? (wide ? SCANLIB_C128 : SCANLIB_C64) : wide ? SCANLIB_F64 : SCANLIB_F32;
+}
+
+int64_t lane_count(const scanlib_problem &p) {
+  int64_t count = p.inner.extent;
+  for (int d = 0; d < p.outer_rank; ++d) count *= p.outer[d].extent;
+  return count;
+}
+
+bool time_nearest(const scanlib_problem &p) {
+  const int lead = leading_role(p);
+  return p.inner.extent == 1 || std::llabs(p.time.stride[lead]) < std::llabs(p.inner.stride[lead]);
+}
+
+}  // namespace scanlib
+
+using namespace scanlib;
+
+extern "C" int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int32_t ndim, const int64_t *shape,
+                                    int32_t axis, const scanlib_operand *operands) {
+  if (!problem || !shape || !operands || ndim < 1 || ndim > SCANLIB_MAX_DIMS || axis < 0 || axis >= ndim)
+    return SCANLIB_E_ARGUMENT;
+  if (flags & ~(SCANLIB_REVERSE | SCANLIB_CONJUGATE | SCANLIB_OPENMP)) return SCANLIB_E_ARGUMENT;
+  if (!complete(false, operands)) return SCANLIB_E_ARGUMENT;
+  for (int d = 0; d < ndim; ++d)
+    if (shape[d] < 0) return SCANLIB_E_ARGUMENT;
+  return make_problem(problem, SCANLIB_OPERANDS, flags, ndim, shape, axis, operands);
+}
+
+extern "C" int scanlib_gated_problem_init(scanlib_problem *problem, int32_t flags, int32_t dtype,
+                                          const scanlib_gates *gates, const int32_t *given) {
+  if (!problem || !gates || !given || dtype < SCANLIB_F16 || dtype > SCANLIB_F64 || (flags & ~SCANLIB_OPENMP))
+    return SCANLIB_E_ARGUMENT;
+  const scanlib_gates &g = *gates;
+  if (g.candidate < 0 || g.candidate >= SCANLIB_CANDIDATES || g.reading < 0 || g.reading >= SCANLIB_READINGS)
+    return SCANLIB_E_ARGUMENT;
+  if (g.outer < 0 || g.time < 0 || g.inner < 0 || g.width < 0) return SCANLIB_E_ARGUMENT;
+  auto inside = [&](int64_t at) { return at >= 0 && g.row >= g.width && at <= g.row - g.width; };
+  const bool gated = g.reading == SCANLIB_GATED;
+  if (!inside(g.at_decay) || !inside(g.at_candidate) || (g.at_input != -1 && !inside(g.at_input)) ||
+      (gated && !inside(g.at_output)))
+    return SCANLIB_E_ARGUMENT;
+  if (!given[SCANLIB_GRAD_H] && gated != (given[SCANLIB_Y] != 0)) return SCANLIB_E_ARGUMENT;
+  int64_t bytes = dtype_size(dtype);
+  for (int64_t extent : {g.outer, g.time, g.inner, g.row})
+    if (extent && __builtin_mul_overflow(bytes, extent, &bytes)) return SCANLIB_E_OVERFLOW;
+
+  // Strides over (outer, time, inner, width).
+  constexpr int kDims = 4, kTime = 1;
+  const int64_t shape[kDims] = {g.outer, g.time, g.inner, g.width}, size = dtype_size(dtype);
+  auto dense = [&](int64_t each, int64_t row, int64_t time, int64_t *to) {
+    to[3] = each;
+    to[2] = row;
+    to[1] = row * g.inner;
+    to[0] = to[1] * time;
+  };
+  int64_t strides[SCANLIB_ROLES][kDims];
+  scanlib_operand operands[SCANLIB_ROLES] = {};
+  for (int role = 0; role < SCANLIB_ROLES; ++role) {
+    if (!given[role]) continue;
+    operands[role] = {role == SCANLIB_RESET ? int32_t(SCANLIB_BOOL) : dtype, 0, strides[role]};
+    if (role == SCANLIB_RESET)
+      dense(0, 1, g.time, strides[role]);
+    else if (role == SCANLIB_A || role == SCANLIB_GRAD_A)
+      dense(size, g.row * size, g.time, strides[role]);
+    else
+      dense(size, g.width * size, is_state(role) ? 1 : g.time, strides[role]);
+  }
+  if (!complete(true, operands)) return SCANLIB_E_ARGUMENT;
+  const int status = make_problem(problem, SCANLIB_COLUMNS, flags, kDims, shape, kTime, operands);
+  if (status == SCANLIB_OK) {
+    problem->gates = g;
+    problem->gates.complement = g.complement != 0;
+    problem->gates.reserved = 0;
+    if (!gated) problem->gates.at_output = -1;  // of no meaning
+  }
+  return status;
 }
 
 extern "C" const char *scanlib_status_string(int status) {

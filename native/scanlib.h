@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SCANLIB_ABI_VERSION 3
+#define SCANLIB_ABI_VERSION 4
 #define SCANLIB_MAX_DIMS 64
 #define SCANLIB_MAX_OUTER (SCANLIB_MAX_DIMS - 1)
 
@@ -35,7 +35,8 @@ typedef enum scanlib_dtype {
   SCANLIB_F32 = 3,
   SCANLIB_F64 = 4,
   SCANLIB_C64 = 5,
-  SCANLIB_C128 = 6
+  SCANLIB_C128 = 6,
+  SCANLIB_BOOL = 7 /* of masks alone: one byte, true where it is not 0 */
 } scanlib_dtype;
 
 /* How a pass, forward or backward, uses an operand. */
@@ -46,22 +47,28 @@ enum {
   SCANLIB_OPTIONAL = 4 /* with one of the two: it may be absent */
 };
 
-/* What an operand is to the recurrence: ROW(NAME, name, is a state, use in forward, use in backward). States have no time axis.
- * scanlib/roles.py is the same table. */
-#define SCANLIB_ROLE_TABLE(ROW)                                                    \
-  ROW(A, a, 0, SCANLIB_READ, SCANLIB_READ)                                         \
-  ROW(X, x, 0, SCANLIB_READ, SCANLIB_UNUSED)                                       \
-  ROW(H, h, 0, SCANLIB_WRITTEN, SCANLIB_READ)                                      \
-  ROW(H0, h0, 1, SCANLIB_READ | SCANLIB_OPTIONAL, SCANLIB_READ | SCANLIB_OPTIONAL) \
-  ROW(FINAL, final, 1, SCANLIB_WRITTEN | SCANLIB_OPTIONAL, SCANLIB_UNUSED)         \
-  ROW(GRAD_H, grad_h, 0, SCANLIB_UNUSED, SCANLIB_READ)                             \
-  ROW(GRAD_FINAL, grad_final, 1, SCANLIB_UNUSED, SCANLIB_READ | SCANLIB_OPTIONAL)  \
-  ROW(GRAD_A, grad_a, 0, SCANLIB_UNUSED, SCANLIB_WRITTEN)                          \
-  ROW(GRAD_X, grad_x, 0, SCANLIB_UNUSED, SCANLIB_WRITTEN)                          \
-  ROW(GRAD_H0, grad_h0, 1, SCANLIB_UNUSED, SCANLIB_WRITTEN | SCANLIB_OPTIONAL)
+/* What an operand is to the recurrence: ROW(NAME, name, is a state, use in forward, use in backward, use in forward and in backward
+ * of a gated recurrence). States have no time axis. scanlib/roles.py is the same table. */
+#define SCANLIB_ROLE_TABLE(ROW)                                                                                     \
+  ROW(A, a, 0, SCANLIB_READ, SCANLIB_READ, SCANLIB_READ, SCANLIB_READ)                                              \
+  ROW(X, x, 0, SCANLIB_READ, SCANLIB_UNUSED, SCANLIB_UNUSED, SCANLIB_UNUSED)                                        \
+  ROW(H, h, 0, SCANLIB_WRITTEN, SCANLIB_READ, SCANLIB_WRITTEN, SCANLIB_READ)                                        \
+  ROW(H0, h0, 1, SCANLIB_READ | SCANLIB_OPTIONAL, SCANLIB_READ | SCANLIB_OPTIONAL, SCANLIB_READ | SCANLIB_OPTIONAL, \
+      SCANLIB_READ | SCANLIB_OPTIONAL)                                                                              \
+  ROW(FINAL, final, 1, SCANLIB_WRITTEN | SCANLIB_OPTIONAL, SCANLIB_UNUSED, SCANLIB_WRITTEN | SCANLIB_OPTIONAL,      \
+      SCANLIB_UNUSED)                                                                                               \
+  ROW(GRAD_H, grad_h, 0, SCANLIB_UNUSED, SCANLIB_READ, SCANLIB_UNUSED, SCANLIB_READ)                                \
+  ROW(GRAD_FINAL, grad_final, 1, SCANLIB_UNUSED, SCANLIB_READ | SCANLIB_OPTIONAL, SCANLIB_UNUSED,                   \
+      SCANLIB_READ | SCANLIB_OPTIONAL)                                                                              \
+  ROW(GRAD_A, grad_a, 0, SCANLIB_UNUSED, SCANLIB_WRITTEN, SCANLIB_UNUSED, SCANLIB_WRITTEN)                          \
+  ROW(GRAD_X, grad_x, 0, SCANLIB_UNUSED, SCANLIB_WRITTEN, SCANLIB_UNUSED, SCANLIB_UNUSED)                           \
+  ROW(GRAD_H0, grad_h0, 1, SCANLIB_UNUSED, SCANLIB_WRITTEN | SCANLIB_OPTIONAL, SCANLIB_UNUSED,                      \
+      SCANLIB_WRITTEN | SCANLIB_OPTIONAL)                                                                           \
+  ROW(Y, y, 0, SCANLIB_UNUSED, SCANLIB_UNUSED, SCANLIB_WRITTEN | SCANLIB_OPTIONAL, SCANLIB_UNUSED)                  \
+  ROW(RESET, reset, 0, SCANLIB_UNUSED, SCANLIB_UNUSED, SCANLIB_READ | SCANLIB_OPTIONAL, SCANLIB_READ | SCANLIB_OPTIONAL)
 
 typedef enum scanlib_role {
-#define SCANLIB_ROLE_NUMBER(NAME, name, state, forward, backward) SCANLIB_##NAME,
+#define SCANLIB_ROLE_NUMBER(NAME, ...) SCANLIB_##NAME,
   SCANLIB_ROLE_TABLE(SCANLIB_ROLE_NUMBER)
 #undef SCANLIB_ROLE_NUMBER
       SCANLIB_ROLES
@@ -75,14 +82,15 @@ enum {
 
 typedef enum scanlib_status {
   SCANLIB_OK = 0,
-  SCANLIB_E_ARGUMENT = 1,  /* a null pointer, an unknown dtype, a negative extent, an axis out of range, ... */
-  SCANLIB_E_ALIGNMENT = 3, /* an address or stride is no multiple of the element's size: on a GPU, and of gates */
-  SCANLIB_E_OVERFLOW = 4,  /* extents and strides that no 64-bit address space holds */
-  SCANLIB_E_MEMORY = 5,    /* scratch memory could not be allocated */
-  SCANLIB_E_NO_GPU = 6,    /* there is no CUDA driver, or it finds no GPU */
-  SCANLIB_E_COMPILER = 7,  /* no compiler for the CUDA kernels was set, or what it needs is not installed */
-  SCANLIB_E_COMPILE = 8,   /* a CUDA kernel does not compile */
-  SCANLIB_E_CUDA = 9       /* the CUDA driver refused a call */
+  SCANLIB_E_ARGUMENT = 1, /* a null pointer, an unknown dtype, a negative extent, an axis out of range, ... */
+  SCANLIB_E_ALIGNMENT =
+      3, /* an address or stride is no multiple of the element's size: on a GPU, and where there are gates */
+  SCANLIB_E_OVERFLOW = 4, /* extents and strides that no 64-bit address space holds */
+  SCANLIB_E_MEMORY = 5,   /* scratch memory could not be allocated */
+  SCANLIB_E_NO_GPU = 6,   /* there is no CUDA driver, or it finds no GPU */
+  SCANLIB_E_COMPILER = 7, /* no compiler for the CUDA kernels was set, or what it needs is not installed */
+  SCANLIB_E_COMPILE = 8,  /* a CUDA kernel does not compile */
+  SCANLIB_E_CUDA = 9      /* the CUDA driver refused a call */
 } scanlib_status;
 
 /* How one operand lies in memory, as the caller sees it. `strides` counts bytes, one for each axis of the broadcast shape, 0
@@ -93,50 +101,16 @@ typedef struct scanlib_operand {
   const int64_t *strides;
 } scanlib_operand;
 
-/* An axis after merging: its extent, and the stride of each operand in bytes. */
-typedef struct scanlib_axis {
-  int64_t extent;
-  int64_t stride[SCANLIB_ROLES];
-} scanlib_axis;
-
-/* The canonical problem: independent recurrences of `time.extent` steps, one for each index (outer..., inner). */
-typedef struct scanlib_problem {
-  int32_t abi_version;
-  int32_t flags;
-  int32_t threads; /* at most so many threads; 0: the library's default. Set by the caller, never alters bits */
-  int32_t outer_rank;
-  int64_t holder_offset; /* where not 0, the pointers passed to a call are addresses of objects that hold the data
-                               pointer so many bytes from their start (a NumPy array does). Set by the caller */
-  int32_t dtype[SCANLIB_ROLES]; /* scanlib_dtype */
-  scanlib_axis time, inner;
-  scanlib_axis outer[SCANLIB_MAX_OUTER]; /* far to near; those from outer_rank on are not set */
-} scanlib_problem;
-
-/* Fills *problem: one of a forward pass, or where GRAD_H is given, of a backward pass. `operands` has SCANLIB_ROLES entries.
- * GRAD_A may have stride 0 along axes of extent > 1: its values are then summed along them, in an order that depends on the
- * problem alone. No other output may. */
-SCANLIB_API int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int32_t ndim, const int64_t *shape,
-                                     int32_t axis, const scanlib_operand *operands);
-
-/* Runs the pass. `pointers` are those of the operands, indexed by scanlib_role up to the last that the problem has; those of
- * absent operands are not looked at. `h` may be `x` itself; no other output may overlap an operand. An output is written
- * completely or, when the status is not SCANLIB_OK, not at all. */
-SCANLIB_API int scanlib_cpu_run(const scanlib_problem *problem, const void *const *pointers);
-
-/* Writes one line that says which CPU kernel runs the problem and how its work is cut; returns the length it needs. */
-SCANLIB_API size_t scanlib_cpu_describe(const scanlib_problem *problem, char *buffer, size_t size);
-
-/* ---- A gated recurrence on the CPU: gates, recurrence and output in one pass over memory, as recurrent layers have them.
+/* What a gated recurrence is: gates, recurrence and output in one pass over memory, as recurrent layers have them.
  *
  *   h_t = f_t * h_{t-1} + i_t * z_t,   f = sigmoid(column), i = sigmoid(column) or 1 - f, z = candidate(column)
  *
  * The columns, before any activation, lie side by side in rows, one row for each step of each sequence: those of step t of
- * sequence (o, i) start at ((o * time + t) * inner + i) * row, and each gate has `width` neighbouring columns. States and
- * outputs are dense (outer, time, inner, width), without time for initial, final_state and their gradients. The recurrence is
- * walked step by step whatever the number of threads. */
-
-enum { SCANLIB_COMPLEMENT = 1 /* f = 1 - sigmoid(column), to full precision */ /* SCANLIB_OPENMP as above */ };
-
+ * sequence (o, i) start at ((o * time + t) * inner + i) * row, and each gate has `width` neighbouring columns. They are the
+ * operand A, and their gradient is GRAD_A, of which the gates' columns are written and no others. All other operands are dense
+ * (outer, time, inner, width), states without time and RESET without width. H has the states that are read from, Y the output
+ * where that is another, and GRAD_H is the gradient of the output. Where RESET is not 0 a step takes nothing from the one
+ * before, as if f were 0, and the state before it is read as 0; i = 1 - f is what its column says. */
 typedef enum scanlib_candidate {
   SCANLIB_IDENTITY = 0,
   SCANLIB_TANH = 1,
@@ -153,27 +127,63 @@ typedef enum scanlib_reading {
 } scanlib_reading;
 
 typedef struct scanlib_gates {
-  int32_t abi_version;
-  int32_t dtype; /* of everything: SCANLIB_F32 or SCANLIB_F64 */
-  int32_t flags; /* SCANLIB_COMPLEMENT, SCANLIB_OPENMP */
   int32_t candidate;
   int32_t reading;
-  int32_t threads; /* as in scanlib_problem */
+  int32_t complement; /* where not 0, f = 1 - sigmoid(column), to full precision */
+  int32_t reserved;
   int64_t outer, time, inner, width;
   int64_t row; /* elements from one row to the next */
-  /* Where each gate's columns start in a row. at_input -1: i = 1 - f. */
+  /* Where each gate's columns start in a row. at_input -1: i = 1 - f. at_output matters where the reading is SCANLIB_GATED. */
   int64_t at_decay, at_input, at_output, at_candidate;
 } scanlib_gates;
 
-/* initial, reset, y, final_state, grad_final and grad_initial may be NULL; y is given exactly where the reading is SCANLIB_GATED.
- * reset is dense (outer, time, inner), one byte each: where it is not 0, that step takes nothing from the one before, as if f
- * were 0, and the state before it is read as 0; i = 1 - f is what its column says. `grad` is the gradient of the output. Of grad_columns the gates' columns are written, no
- * others. No output may overlap an operand. */
-SCANLIB_API int scanlib_cpu_gated_forward(const scanlib_gates *gates, const void *columns, const void *initial,
-                                          const void *reset, void *h, void *y, void *final_state);
-SCANLIB_API int scanlib_cpu_gated_backward(const scanlib_gates *gates, const void *columns, const void *h,
-                                           const void *initial, const void *reset, const void *grad,
-                                           const void *grad_final, void *grad_columns, void *grad_initial);
+/* Where the coefficients and inputs of a recurrence come from. */
+typedef enum scanlib_source {
+  SCANLIB_OPERANDS = 0, /* A and X */
+  SCANLIB_COLUMNS = 1   /* gates */
+} scanlib_source;
+
+/* An axis after merging: its extent, and the stride of each operand in bytes. */
+typedef struct scanlib_axis {
+  int64_t extent;
+  int64_t stride[SCANLIB_ROLES];
+} scanlib_axis;
+
+/* The canonical problem: independent recurrences of `time.extent` steps, one for each index (outer..., inner). */
+typedef struct scanlib_problem {
+  int32_t abi_version;
+  int32_t flags;
+  int32_t threads; /* at most so many threads; 0: the library's default. Set by the caller, never alters bits */
+  int32_t outer_rank;
+  int32_t source; /* scanlib_source */
+  int32_t reserved;
+  int64_t holder_offset; /* where not 0, the pointers passed to a call are addresses of objects that hold the data
+                               pointer so many bytes from their start (a NumPy array does). Set by the caller */
+  int32_t dtype[SCANLIB_ROLES]; /* scanlib_dtype */
+  scanlib_gates gates;          /* of a gated recurrence; else not set */
+  scanlib_axis time, inner;
+  scanlib_axis outer[SCANLIB_MAX_OUTER]; /* far to near; those from outer_rank on are not set */
+} scanlib_problem;
+
+/* Fills *problem: one of a forward pass, or where GRAD_H is given, of a backward pass. `operands` has SCANLIB_ROLES entries.
+ * GRAD_A may have stride 0 along axes of extent > 1: its values are then summed along them, in an order that depends on the
+ * problem alone. No other output may. */
+SCANLIB_API int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int32_t ndim, const int64_t *shape,
+                                     int32_t axis, const scanlib_operand *operands);
+
+/* The same for a gated recurrence with operands of one dtype: SCANLIB_F32 or SCANLIB_F64, on a GPU also SCANLIB_F16 or
+ * SCANLIB_BF16. `given` has SCANLIB_ROLES entries, not 0 where there is such an operand; Y is there exactly where the reading is
+ * SCANLIB_GATED. `flags`: 0 or SCANLIB_OPENMP. */
+SCANLIB_API int scanlib_gated_problem_init(scanlib_problem *problem, int32_t flags, int32_t dtype,
+                                           const scanlib_gates *gates, const int32_t *given);
+
+/* Runs the pass. `pointers` are those of the operands, indexed by scanlib_role up to the last that the problem has; those of
+ * absent operands are not looked at. `h` may be `x` itself; no other output may overlap an operand. An output is written
+ * completely or, when the status is not SCANLIB_OK, not at all. */
+SCANLIB_API int scanlib_cpu_run(const scanlib_problem *problem, const void *const *pointers);
+
+/* Writes one line that says which CPU kernel runs the problem and how its work is cut; returns the length it needs. */
+SCANLIB_API size_t scanlib_cpu_describe(const scanlib_problem *problem, char *buffer, size_t size);
 
 /* ---- On a GPU. The same problems; pointers are addresses on the device, or of objects that hold such addresses.
  *

@@ -36,7 +36,7 @@ Schedule make_schedule(const scanlib_problem &p, int64_t element_size) {
   const int64_t time = p.time.extent, inner = p.inner.extent;
   const bool by_time = time_nearest(p), against = against_time(p);
   s.rows = by_time || inner * element_size < kLineBytes;
-  const int lead = leading_role(s.backward);
+  const int lead = leading_role(p);
   const int64_t step = p.time.stride[lead], size = dtype_size(p.dtype[lead]);
   s.down = s.rows && (step == size ? against : step == -size && !against);
   s.reduce = reduction(p);

@@ -12,19 +12,17 @@ import importlib.util
 import math
 import os
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from scanlib.errors import MissingLibraryError, NativeError, ScanlibError
 from scanlib.gates import GateForm
 from scanlib.roles import FORWARD, NAMES, NUMBERS, ROLES
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 MAX_OUTER = 63
 REVERSE, CONJUGATE, OPENMP = 1, 2, 4
 E_NO_GPU, E_COMPILER, E_COMPILE, E_CUDA = 6, 7, 8, 9
-
-COMPLEMENT = 1
 
 #: (dtype code, strides in bytes over the broadcast shape)
 Operand = tuple[int, Sequence[int]]
@@ -42,6 +40,20 @@ class _Axis(ctypes.Structure):
     _fields_ = [("extent", ctypes.c_int64), ("stride", ctypes.c_int64 * len(ROLES))]
 
 
+class NativeGates(ctypes.Structure):
+    """`scanlib_gates` of native/scanlib.h."""
+
+    _fields_ = [
+        (name, ctypes.c_int32) for name in ("candidate", "reading", "complement", "reserved")
+    ] + [
+        (name, ctypes.c_int64)
+        for name in (
+            *("outer", "time", "inner", "width", "row"),
+            *("at_decay", "at_input", "at_output", "at_candidate"),
+        )
+    ]
+
+
 class NativeProblem(ctypes.Structure):
     """`scanlib_problem` of native/scanlib.h: the canonical (outer, T, inner) problem."""
 
@@ -50,33 +62,17 @@ class NativeProblem(ctypes.Structure):
         ("flags", ctypes.c_int32),
         ("threads", ctypes.c_int32),
         ("outer_rank", ctypes.c_int32),
+        ("source", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
         ("holder_offset", ctypes.c_int64),
         ("dtype", ctypes.c_int32 * len(ROLES)),
+        ("gates", NativeGates),
         ("time", _Axis),
         ("inner", _Axis),
         ("outer", _Axis * MAX_OUTER),
     ]
     #: What `gpu.scratch_bytes` found for it; -1 before it was asked.
     scratch = -1
-
-    @property
-    def address(self) -> int:
-        return ctypes.addressof(self)
-
-
-class NativeGates(ctypes.Structure):
-    """`scanlib_gates` of native/scanlib.h."""
-
-    _fields_ = [
-        (name, ctypes.c_int32)
-        for name in ("abi_version", "dtype", "flags", "candidate", "reading", "threads")
-    ] + [
-        (name, ctypes.c_int64)
-        for name in (
-            *("outer", "time", "inner", "width", "row"),
-            *("at_decay", "at_input", "at_output", "at_candidate"),
-        )
-    ]
 
     @property
     def address(self) -> int:
@@ -141,9 +137,14 @@ def load(path: Path) -> ctypes.CDLL:
         ctypes.c_int32,
         pointer,
     ]
+    lib.scanlib_gated_problem_init.argtypes = [
+        pointer,
+        ctypes.c_int32,
+        ctypes.c_int32,
+        pointer,
+        pointer,
+    ]
     lib.scanlib_cpu_run.argtypes = [pointer, text]  # the latter as a table of pointers
-    lib.scanlib_cpu_gated_forward.argtypes = [pointer] * 7
-    lib.scanlib_cpu_gated_backward.argtypes = [pointer] * 9
     lib.scanlib_cpu_set_openmp.argtypes = [pointer]
     lib.scanlib_cpu_set_openmp.restype = None
     lib.scanlib_cpu_describe.argtypes = [pointer, text, ctypes.c_size_t]
@@ -216,23 +217,26 @@ def run(problem: NativeProblem, pointers: bytes) -> None:
         check(status)
 
 
-@functools.lru_cache(maxsize=1024)
 def prepare_gates(
     form: GateForm,
     dtype: int,
-    shape: tuple[int, ...],
+    shape: Sequence[int],
     axis: int,
+    given: Collection[str],
+    *,
     threads: int = 0,
+    holder_offset: int = 0,
     openmp: bool = False,
-) -> NativeGates:
-    """The gated recurrence of columns of a shape (..., T at `axis`, ..., row), contiguous in memory."""
+) -> NativeProblem:
+    """The gated recurrence of columns of a shape (..., T at `axis`, ..., row), contiguous in memory.
+
+    `given` names the roles of its operands, of which "a" are the columns. Raises `NativeError` where one is missing or
+    one too many.
+    """
     gates = NativeGates(
-        abi_version=ABI_VERSION,
-        dtype=dtype,
-        flags=COMPLEMENT * form.complement | OPENMP * openmp,
         candidate=form.candidate,
         reading=form.reading,
-        threads=threads,
+        complement=form.complement,
         outer=math.prod(shape[:axis]),
         time=shape[axis],
         inner=math.prod(shape[axis + 1 : -1]),
@@ -241,33 +245,16 @@ def prepare_gates(
     )
     for name in ("at_decay", "at_input", "at_output", "at_candidate"):
         setattr(gates, name, getattr(form, name))
-    return gates
-
-
-def gated_forward(
-    gates: NativeGates, columns: int, initial: int, reset: int, h: int, y: int, final: int
-) -> None:
-    """Run a gated recurrence on the CPU; addresses, 0 for what is absent."""
-    check(library().scanlib_cpu_gated_forward(gates.address, columns, initial, reset, h, y, final))
-
-
-def gated_backward(
-    gates: NativeGates,
-    columns: int,
-    h: int,
-    initial: int,
-    reset: int,
-    grad: int,
-    grad_final: int,
-    grad_columns: int,
-    grad_initial: int,
-) -> None:
-    """Run the gradient of a gated recurrence on the CPU; addresses, 0 for what is absent."""
+    roles = (ctypes.c_int32 * len(ROLES))(*(name in given for name in NAMES))
+    problem = NativeProblem()
     check(
-        library().scanlib_cpu_gated_backward(
-            gates.address, columns, h, initial, reset, grad, grad_final, grad_columns, grad_initial
+        library().scanlib_gated_problem_init(
+            problem.address, OPENMP * openmp, dtype, ctypes.byref(gates), roles
         )
     )
+    problem.threads = threads
+    problem.holder_offset = holder_offset
+    return problem
 
 
 def describe(problem: NativeProblem) -> str:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from scanlib import gpu, native
 from scanlib.call import DTYPES, Call, Shape, dtype_code
+from scanlib.gates import GateForm
 from scanlib.roles import STATES
 
 
@@ -121,6 +123,25 @@ def prepare(
     """
     operands = {role: _operand(role, layout, call) for role, layout in layouts.items()}
     problem = native.prepare(call.shape, call.axis, operands, reverse=reverse, **options)
+    gpu.compile_programs(problem, architectures)
+    return problem
+
+
+@lru_cache(maxsize=1024)
+def prepare_gates(
+    form: GateForm,
+    dtype: str,
+    shape: Shape,
+    axis: int,
+    given: frozenset[str],
+    architectures: tuple[int, ...] = (),
+    **options: Any,
+) -> native.NativeProblem:
+    """The native problem of a gated recurrence, kept, its programs compiled as `prepare` has them.
+
+    Parameters are `native.prepare_gates`'s; `dtype` is that of the columns by its name, such as "float32".
+    """
+    problem = native.prepare_gates(form, DTYPES[dtype][0], shape, axis, given, **options)
     gpu.compile_programs(problem, architectures)
     return problem
 

@@ -13,25 +13,29 @@ UNUSED, READ, WRITTEN, OPTIONAL = 0, 1, 2, 4
 
 
 class Role(NamedTuple):
-    """One operand: whether it is a state, which has no time axis, and how each pass uses it."""
+    """One operand: whether it is a state, which has no time axis, and how each pass uses it, gated or not."""
 
     name: str
     state: bool
     forward: int
     backward: int
+    gated_forward: int
+    gated_backward: int
 
 
 ROLES = (
-    Role("a", False, READ, READ),
-    Role("x", False, READ, UNUSED),
-    Role("h", False, WRITTEN, READ),
-    Role("h0", True, READ | OPTIONAL, READ | OPTIONAL),
-    Role("final", True, WRITTEN | OPTIONAL, UNUSED),
-    Role("grad_h", False, UNUSED, READ),
-    Role("grad_final", True, UNUSED, READ | OPTIONAL),
-    Role("grad_a", False, UNUSED, WRITTEN),
-    Role("grad_x", False, UNUSED, WRITTEN),
-    Role("grad_h0", True, UNUSED, WRITTEN | OPTIONAL),
+    Role("a", False, READ, READ, READ, READ),
+    Role("x", False, READ, UNUSED, UNUSED, UNUSED),
+    Role("h", False, WRITTEN, READ, WRITTEN, READ),
+    Role("h0", True, *(READ | OPTIONAL,) * 4),
+    Role("final", True, WRITTEN | OPTIONAL, UNUSED, WRITTEN | OPTIONAL, UNUSED),
+    Role("grad_h", False, UNUSED, READ, UNUSED, READ),
+    Role("grad_final", True, UNUSED, READ | OPTIONAL, UNUSED, READ | OPTIONAL),
+    Role("grad_a", False, UNUSED, WRITTEN, UNUSED, WRITTEN),
+    Role("grad_x", False, UNUSED, WRITTEN, UNUSED, UNUSED),
+    Role("grad_h0", True, UNUSED, WRITTEN | OPTIONAL, UNUSED, WRITTEN | OPTIONAL),
+    Role("y", False, UNUSED, UNUSED, WRITTEN | OPTIONAL, UNUSED),
+    Role("reset", False, UNUSED, UNUSED, READ | OPTIONAL, READ | OPTIONAL),
 )
 
 #: name -> its number in the C interface

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from scanlib import compiler, gpu, native
 from scanlib.call import DTYPES
+from scanlib.gates import AFTER, BEFORE, CANDIDATES, GATED, GateForm
 
 ARCHITECTURES = (75, 80, 90, 100, 120)
 KERNELS = ("walk", "look-back", "sums")
@@ -62,6 +63,11 @@ MIXED = [
 ]
 
 
+GATED_DTYPES = ("float16", "bfloat16", "float32", "float64")
+#: shape of rows, time last, and the width of a gate: many, narrow, few and long, short
+GATED_SHAPES = [((64, 512), 1024), ((16, 100), 3), ((2, 65_536), 64), ((512, 8), 8192)]
+
+
 class Use(NamedTuple):
     """What ptxas says of one program."""
 
@@ -79,6 +85,9 @@ def programs() -> dict[str, str]:
         for problem in _problems(DTYPES[a][0], DTYPES[x][0]):
             for definitions in gpu.programs(problem):
                 found.setdefault(definitions, gpu.describe(problem))
+    for problem in _gates():
+        for definitions in gpu.programs(problem):
+            found.setdefault(definitions, gpu.describe(problem))
     return found
 
 
@@ -95,6 +104,23 @@ def _problems(a: int, x: int) -> Iterator[native.NativeProblem]:
             own = (a, _strides(shape, kept, a))
             gradients = {"grad_h": full(out), "grad_a": own, "grad_x": full(x)}
             yield native.prepare(shape, axis, {"a": own, "h": full(out), **gradients})
+
+
+def _gates() -> Iterator[native.NativeProblem]:
+    """Forward and backward of gated recurrences: every reading and input in every dtype, and every candidate."""
+    forms = list(itertools.product((AFTER, BEFORE, GATED), (-1, 1), GATED_DTYPES, [None]))
+    forms += itertools.product([GATED], [1], ["float32"], range(len(CANDIDATES)))
+    for number, (reading, own_input, dtype, candidate) in enumerate(forms):
+        kind = number % len(CANDIDATES) if candidate is None else candidate
+        for shape, width in GATED_SHAPES:
+            places = (0, own_input * width, 2 * width, 3 * width)
+            form = GateForm(width, places[0], max(-1, places[1]), *places[2:], kind, reading, 0)
+            for roles in ({"a", "h"}, {"a", "h", "grad_h", "grad_a"}):
+                given = frozenset(
+                    roles | ({"y"} if reading == GATED and len(roles) == 2 else set())
+                )
+                code = DTYPES[dtype][0]
+                yield native.prepare_gates(form, code, (*shape, 4 * width), len(shape) - 1, given)
 
 
 def _strides(shape: tuple[int, ...], kept: tuple[bool, ...], code: int) -> list[int]:

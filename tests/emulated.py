@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from native_build import ROOT
 
-from scanlib import compiler, gpu, native
+from scanlib import compiler, gpu, native, plan
 
 # The checkout goes last on the path: its folder scanlib holds only a part of what is installed.
 sys.path.append(str(ROOT))
@@ -167,6 +167,7 @@ def _forget() -> None:
     """Problems that are kept know the size of the scratch memory that they needed."""
     adapter().forward_plan.cache_clear()
     adapter().backward_plan.cache_clear()
+    plan.prepare_gates.cache_clear()
 
 
 # ---- arrays

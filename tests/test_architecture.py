@@ -21,11 +21,12 @@ USES = {f"SCANLIB_{use}": getattr(roles, use) for use in ("UNUSED", "READ", "WRI
 def test_both_tables_of_operands_agree() -> None:
     header = (ROOT / "native" / "scanlib.h").read_text()
     table = header[header.index("#define SCANLIB_ROLE_TABLE") :]
-    rows = re.findall(r"ROW\((\w+), (\w+), ([01]), ([\w |]+), ([\w |]+)\)", table)
+    table = re.sub(r"\s*\\\n\s*", " ", table[: table.index("typedef")])
+    rows = re.findall(r"ROW\((\w+), (\w+), ([01])((?:, [\w |]+){4})\)", table)
     found = []
-    for upper, name, state, forward, backward in rows:
+    for upper, name, state, by_pass in rows:
         assert upper == name.upper()
-        uses = (sum(USES[word] for word in use.split(" | ")) for use in (forward, backward))
+        uses = (sum(USES[word] for word in use.split(" | ")) for use in by_pass[2:].split(", "))
         found.append(roles.Role(name, state == "1", *uses))
     assert tuple(found) == roles.ROLES
 

@@ -25,10 +25,12 @@ from native_calls import dense_problem
 
 import scanlib
 from scanlib import dispatch, gpu, kinds
+from scanlib.gates import GATED, form_of
 from scanlib.roles import NUMBERS, written
 
 torch = pytest.importorskip("torch")
 from scanlib.backends.torch import cuda as torch_cuda  # noqa: E402
+from scanlib.backends.torch import gates as torch_gates  # noqa: E402
 from scanlib.backends.torch import run as torch_run  # noqa: E402
 
 STREAM = 1 * 256 + 7
@@ -452,3 +454,31 @@ def test_handlers_check_their_results(frame: ctypes.CDLL, driver: Fake) -> None:
     assert "got 0" in call(frame, roles, [*given[:2], given[-1]])
     assert "no role -1" in call(frame, ("a", "x", "no such"), given)
     assert driver.calls() == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_torch_runs_gates_on_a_gpu(
+    emulated_gpu: list[int], monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """The operators of gates hand tensors over, and their programs' architecture, as on the CPU they hand addresses."""
+    asked: list[int] = []
+    monkeypatch.setattr(torch_gates, "architectures", lambda index: asked.append(index) or (90,))
+    form = form_of(4 * 8, ("decay", "input", "output", "candidate"), "tanh", False, GATED)
+    assert form is not None
+    torch.manual_seed(1)
+    shapes = ((3000, 1, 32), (1, 8), (3000, 1, 8), (1, 8))
+    columns, first, grad, grad_final = (torch.randn(shape) for shape in shapes)
+    reset = torch.rand(3000, 1) < 0.01
+    results = []
+    for kind in (torch.Tensor, OnGpu):
+        own = torch.float32 if kind is torch.Tensor else getattr(torch, dtype)
+        c, h0, g, gf = (t.to(own).as_subclass(kind) for t in (columns, first, grad, grad_final))
+        r = reset.as_subclass(kind)
+        h, y, final = torch_gates._forward(c, h0, r, 0, list(form))
+        grads = torch_gates._backward(g, gf, c, h, h0, r, 0, list(form))
+        results.append([t.as_subclass(torch.Tensor) for t in (y, final, *grads)])
+    assert asked == [-1, -1]
+    close = 5e-2 if dtype == "bfloat16" else 1e-4
+    for cpu, cuda in zip(*results, strict=True):
+        assert cuda.dtype == getattr(torch, dtype)
+        assert (cpu - cuda).abs().max() <= close * cpu.abs().max()

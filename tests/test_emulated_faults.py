@@ -100,7 +100,7 @@ WRONG = {
         "applied(first, second.local)",
     ),
     "a tail taken for whole": (
-        "run.cuh",
+        "operands.cuh",
         "run.n = left < 0 ? 0 : left < kRun ? left : kRun;",
         "run.n = left < 0 ? 0 : kRun;",
     ),
@@ -168,9 +168,9 @@ UNORDERED: dict[str, tuple[str, str, str, int]] = {
         1,
     ),
     "results stored before they are there": (
-        "run.cuh",
-        "__syncwarp();\n    write_first(from);",
-        "write_first(from);",
+        "operands.cuh",
+        "__syncwarp();\n    write_first_(from);",
+        "write_first_(from);",
         1,
     ),
     "a place found anew that others still read": (

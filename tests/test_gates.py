@@ -15,6 +15,7 @@ from scanlib import native
 from scanlib.cells import CELLS, Gated, Gates
 from scanlib.cells.gates import outputs, states
 from scanlib.gates import AFTER, CANDIDATES, GATED, GateForm, form_of
+from scanlib.roles import NUMBERS
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -60,11 +61,14 @@ READINGS: dict[str, Callable[..., Any]] = {
 def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which of the two kernels ran."""
     calls: list[str] = []
-    for name in ("gated_forward", "gated_backward"):
-        run = getattr(native, name)
-        monkeypatch.setattr(
-            native, name, lambda *given, _n=name, _r=run: (calls.append(_n), _r(*given))
-        )
+    run = native.run
+
+    def recorded(problem: native.NativeProblem, pointers: bytes) -> None:
+        direction = "backward" if problem.dtype[NUMBERS["grad_h"]] else "forward"
+        calls.append(f"{'gated' if problem.source else 'plain'}_{direction}")
+        run(problem, pointers)
+
+    monkeypatch.setattr(native, "run", recorded)
     return calls
 
 
@@ -281,6 +285,21 @@ def test_where_there_is_no_kernel(kernel_calls: list[str]) -> None:
     assert kernel_calls == ["gated_forward"] * 2
 
 
+def test_a_state_at_any_address(kernel_calls: list[str]) -> None:
+    """A state whose address its elements do not fit is copied, not refused."""
+    gates = Gates(("decay", "input", "output", "candidate"))
+    columns, first = (t.numpy() for t in tensors(6, shape=(5, 2), axis=0, n=3, blocks=4))
+    unaligned = np.zeros(first.nbytes + 1, np.uint8)[1:].view(first.dtype).reshape(first.shape)
+    unaligned[...] = first
+    for actual, right in zip(
+        outputs(Gated(columns, gates), unaligned, 0, None),
+        outputs(Gated(columns, gates), first, 0, None),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(actual, right)
+    assert kernel_calls == ["gated_forward"] * 2
+
+
 def test_operators() -> None:
     """The operators have the schema, shapes and strides they say they have."""
     gates = Gates(("decay", "input", "output", "candidate"))
@@ -322,11 +341,12 @@ def test_refusals() -> None:
     """What the C interface must refuse; nothing is written."""
     form = GateForm(2, 0, -1, -1, 2, 1, AFTER, False)
     columns, h = np.ones((3, 4)), np.full((3, 2), 7.0)
-    pointers = (columns.ctypes.data, 0, 0, h.ctypes.data, 0, 0)
-    good = {"form": form, "dtype": 4, "shape": (3, 4), "axis": 0}
+    operands = frozenset({"a", "h"})
+    good = {"form": form, "dtype": 4, "shape": (3, 4), "axis": 0, "given": operands}
     bad = [
-        {"dtype": 1},
-        {"dtype": 6},
+        {"dtype": 0},
+        {"dtype": 5},
+        {"dtype": 7},
         {"form": form._replace(candidate=4)},
         {"form": form._replace(candidate=-1)},
         {"form": form._replace(reading=3)},
@@ -334,23 +354,26 @@ def test_refusals() -> None:
         {"form": form._replace(at_decay=-1)},
         {"form": form._replace(at_input=-2)},
         {"form": form._replace(reading=GATED)},
+        {"form": form._replace(reading=GATED, at_output=0)},
         {"form": form._replace(width=-1)},
         {"shape": (1 << 40, 1 << 30)},
+        {"given": operands - {"a"}},
+        {"given": operands - {"h"}},
+        {"given": operands | {"x"}},
+        {"given": operands | {"y"}},
+        {"given": operands | {"grad_final"}},
+        {"given": operands | {"grad_h"}},
     ]
     for change in bad:
         with pytest.raises(native.NativeError):
-            native.gated_forward(native.prepare_gates(**(good | change)), *pointers)
-    gates = native.prepare_gates(**good)
-    for wrong in (
-        (0, 0, 0, h.ctypes.data, 0, 0),
-        (columns.ctypes.data, 0, 0, 0, 0, 0),
-        (columns.ctypes.data + 1, 0, 0, h.ctypes.data, 0, 0),
-        (columns.ctypes.data, 0, 0, h.ctypes.data, h.ctypes.data, 0),
-    ):
+            native.prepare_gates(**(good | change))
+    problem = native.prepare_gates(**good)
+    pointers = {"a": columns.ctypes.data, "h": h.ctypes.data}
+    for wrong in ({"a": 0}, {"h": 0}, {"a": columns.ctypes.data + 1}):
         with pytest.raises(native.NativeError):
-            native.gated_forward(gates, *wrong)
+            native.run(problem, native.pack(pointers | wrong))
     with pytest.raises(native.NativeError):
-        native.gated_backward(gates, columns.ctypes.data, h.ctypes.data, 0, 0, 0, 0, 0, 0)
+        native.run(native.prepare_gates(**(good | {"dtype": 1})), native.pack(pointers))
     assert (h == 7).all()
-    native.gated_forward(gates, *pointers)
+    native.run(problem, native.pack(pointers))
     assert (h != 7).all()

@@ -1,4 +1,4 @@
-"""Gated recurrences of torch's tensors on the CPU, in one pass: `scanlib.gates` says what they are.
+"""Gated recurrences of torch's tensors, in one pass: `scanlib.gates` says what they are.
 
 Gradients of the first order have a kernel too; those of higher order go through the same written out. So does all that
 is transformed or compiled: a compiler fuses the gates itself.
@@ -16,12 +16,17 @@ from torch.nn import Parameter
 from scanlib import native
 from scanlib.backends.torch import functions
 from scanlib.backends.torch.autograd import previous, scan
+from scanlib.backends.torch.cuda import aligned, architectures, is_aligned, launch
 from scanlib.backends.torch.ops import LIBRARY, ordinary, transformed
-from scanlib.call import DTYPES
+from scanlib.backends.torch.run import dtype_name
 from scanlib.gates import BEFORE, GATED, GateForm, opened_by
+from scanlib.plan import prepare_gates
+from scanlib.roles import INITIAL
 
 State = Tensor | None
-_CODES = {getattr(torch, name): DTYPES[name][0] for name in ("float32", "float64")}
+#: For which there are kernels, on each type of device.
+_DTYPES = {"cpu": (torch.float32, torch.float64)}
+_DTYPES["cuda"] = (*_DTYPES["cpu"], torch.float16, torch.bfloat16)
 
 # `form` is a GateForm. `h` has the states the gradient needs; `output` is of shape (0,) where it is `h`.
 LIBRARY.define(
@@ -42,15 +47,20 @@ def gated_scan(
     columns: Tensor, initial: State, reset: State, axis: int, form: GateForm
 ) -> tuple[Tensor, Tensor] | None:
     """Output and final state, or None where there is no kernel for these tensors."""
-    if not (_plain(columns) and columns.dtype in _CODES and columns.is_contiguous()):
+    device = columns.device
+    if not (
+        _plain(columns, device)
+        and columns.dtype in _DTYPES[device.type]
+        and columns.is_contiguous()
+    ):
         return None
     if reset is not None and not (
-        _plain(reset) and reset.dtype == torch.bool and reset.shape == columns.shape[:-1]
+        _plain(reset, device) and reset.dtype == torch.bool and reset.shape == columns.shape[:-1]
     ):
         return None
     if initial is not None:
         state = (*columns.shape[:axis], *columns.shape[axis + 1 : -1], form.width)
-        if not _plain(initial) or initial.dtype != columns.dtype or initial.shape != state:
+        if not _plain(initial, device) or initial.dtype != columns.dtype or initial.shape != state:
             return None
     if torch.is_grad_enabled() and (
         columns.requires_grad or (initial is not None and initial.requires_grad)
@@ -61,17 +71,18 @@ def gated_scan(
     return output if form.reading == GATED else h, final
 
 
-def _plain(tensor: Any) -> bool:
-    """Whether this is an ordinary tensor on the CPU, in an ordinary call."""
+def _plain(tensor: Any, device: torch.device) -> bool:
+    """Whether this is an ordinary tensor on a device, one for which there are kernels, in an ordinary call."""
     if torch.compiler.is_compiling():
         return False
     return (
         (type(tensor) is Tensor or type(tensor) is Parameter)
-        and tensor.is_cpu
+        and tensor.device == device
+        and device.type in _DTYPES
         and ordinary(tensor)
         and not transformed()
         and forward_ad._current_level < 0
-        and tensor.data_ptr() % tensor.element_size() == 0
+        and is_aligned(tensor)
     )
 
 
@@ -94,7 +105,7 @@ class GatedScan(torch.autograd.Function):
         given = [g for g in (grad, grad_final) if g is not None]
         if not given:
             return None, None, None, None, None
-        if torch.is_grad_enabled() or not all(map(_plain, given)):
+        if torch.is_grad_enabled() or not all(_plain(g, columns.device) for g in given):
             grads = _differentiable_backward(
                 columns, initial, reset, ctx.axis, ctx.form, grad, grad_final
             )
@@ -143,7 +154,7 @@ def _written_out(
     return h if output is None or form.reading != GATED else output * h, final
 
 
-# ---- the operators on the CPU, and their shapes
+# ---- the operators, and their shapes
 
 
 def _empty(columns: Tensor, axis: int, form: GateForm) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,11 +176,9 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     form = GateForm(*numbers)
     h, output, final = _empty(columns, axis, form)
-    initial, reset = (None if t is None else t.contiguous() for t in (initial, reset))
     y = output if form.reading == GATED else None
-    native.gated_forward(
-        _prepared(columns, axis, form), *map(_address, (columns, initial, reset, h, y, final))
-    )
+    given = {"a": columns, INITIAL: initial, "reset": reset}
+    _run(form, axis, given, {"h": h, "y": y, "final": final})
     return h, output, final
 
 
@@ -185,26 +194,33 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     form = GateForm(*numbers)
     grad_columns, grad_initial = _empty_grads(columns, initial, form)
-    given = [columns, h, initial, reset, grad, grad_final]
-    given = [None if t is None else t.contiguous() for t in given]
+    given = {"a": columns, "h": h, INITIAL: initial, "reset": reset}
+    given |= {"grad_h": grad, "grad_final": grad_final}
     target = None if initial is None else grad_initial
-    native.gated_backward(
-        _prepared(columns, axis, form), *map(_address, (*given, grad_columns, target))
-    )
+    _run(form, axis, given, {"grad_a": grad_columns, "grad_h0": target})
     return grad_columns, grad_initial
 
 
-def _prepared(columns: Tensor, axis: int, form: GateForm) -> native.NativeGates:
-    code, threads = _CODES[columns.dtype], torch.get_num_threads()
-    return native.prepare_gates(form, code, columns.shape, axis, threads, openmp=True)
+def _run(form: GateForm, axis: int, given: dict[str, State], results: dict[str, State]) -> None:
+    """Run the kernel on tensors by role, None for what is absent: contiguous results, and what is made so."""
+    tensors = {role: aligned(t.contiguous()) for role, t in given.items() if t is not None}
+    tensors |= {role: t for role, t in results.items() if t is not None}
+    columns, roles = tensors["a"], frozenset(tensors)
+    dtype, shape = dtype_name(columns.dtype), tuple(columns.shape)
+    if columns.is_cuda:
+        gpus = architectures(columns.get_device())
+        launch(prepare_gates(form, dtype, shape, axis, roles, gpus), tensors)
+    else:
+        threads = torch.get_num_threads()
+        # fmt: off
+        problem = prepare_gates(form, dtype, shape, axis, roles, threads=threads, openmp=True)
+        # fmt: on
+        native.run(problem, native.pack({role: t.data_ptr() for role, t in tensors.items()}))
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-LIBRARY.impl("gated_scan", _forward, "CPU")
-LIBRARY.impl("gated_scan_backward", _backward, "CPU")
+for _key in ("CPU", "CUDA"):
+    LIBRARY.impl("gated_scan", _forward, _key)
+    LIBRARY.impl("gated_scan_backward", _backward, _key)
 torch.library.register_fake(
     "scanlib::gated_scan",
     lambda columns, initial, reset, axis, form: _empty(columns, axis, GateForm(*form)),

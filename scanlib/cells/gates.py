@@ -6,7 +6,7 @@
 
 The columns are the product of one matrix multiplication. Written out with a library's own functions, the gates alone
 move several times what the recurrence does; libscanlib takes columns in and puts states and outputs out
-(`scanlib_cpu_gated_forward`).
+(`scanlib_gated_problem_init`).
 """
 
 from __future__ import annotations

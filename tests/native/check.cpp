@@ -327,12 +327,12 @@ struct Run {
 }  // namespace
 
 int dtype_bytes(int32_t dtype) {
-  static const int bytes[] = {0, 2, 2, 4, 8, 8, 16};
+  static const int bytes[] = {0, 2, 2, 4, 8, 8, 16, 1};
   return bytes[dtype];
 }
 int64_t Operand::pitch() const { return dtype_bytes(dtype) + gap; }
 bool is_complex(int32_t dtype) { return dtype == SCANLIB_C64 || dtype == SCANLIB_C128; }
-#define SCANLIB_TEST_ROLE(NAME, name, state, forward, backward) {#name, state, {forward, backward}},
+#define SCANLIB_TEST_ROLE(NAME, name, state, forward, backward, ...) {#name, state, {forward, backward}},
 const struct {
   const char *name;
   bool state;

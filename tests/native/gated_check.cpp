@@ -58,8 +58,7 @@ bool near(const Numbers<T> &found, const std::vector<double> &right) {
 }
 
 template <class T>
-std::string check_as(const scanlib_gates &gates, Random &random, bool with_states) {
-  const scanlib_gates &g = gates;
+std::string check_as(const scanlib_gates &g, int32_t flags, int threads_, Random &random, bool with_states) {
   const int64_t rows = g.outer * g.time * g.inner, states = g.outer * g.inner * g.width, all = rows * g.width;
   const bool gated = g.reading == SCANLIB_GATED, before = g.reading == SCANLIB_BEFORE;
   Numbers<T> columns(rows * g.row), h0(states), grad(all), grad_final(states);
@@ -79,7 +78,7 @@ std::string check_as(const scanlib_gates &gates, Random &random, bool with_state
     const int64_t o = s / (g.inner * g.width), i = s / g.width % g.inner, j = s % g.width;
     auto place = [&](int64_t t) { return (o * g.time + t) * g.inner + i; };
     auto of = [&](int64_t t, int64_t at) { return double(columns[place(t) * g.row + at + j]); };
-    const double sign = g.flags & SCANLIB_COMPLEMENT ? -1 : 1;
+    const double sign = g.complement ? -1 : 1;
     auto cut = [&](int64_t t) { return with_resets && reset[size_t(place(t))]; };
     std::vector<double> state{with_states ? double(h0[s]) : 0};
     for (int64_t t = 0; t < g.time; ++t) {
@@ -124,21 +123,36 @@ std::string check_as(const scanlib_gates &gates, Random &random, bool with_state
 
   Numbers<T> found_h(all), found_y(gated ? all : 0), found_final(with_states ? states : 0);
   Numbers<T> found_columns(rows * g.row), found_h0(with_states ? states : 0);
-  const uint8_t *const resets = with_resets ? reset.data() : nullptr;
-  auto or_null = [](bool given, Numbers<T> &numbers) { return given ? numbers.get() : nullptr; };
-  for (int threads : {1, g.threads}) {
-    scanlib_gates call = g;
-    call.threads = threads;
+  auto address = [](Numbers<T> &numbers) -> const void * { return numbers.get(); };
+  for (int threads : {1, threads_}) {
     Numbers<T> one_h = found_h, one_y = found_y, one_final = found_final, one_columns = found_columns,
                one_h0 = found_h0;
     one_columns.fill(0);  // gaps between the gates stay as they are
-    int status = scanlib_cpu_gated_forward(&call, columns.get(), or_null(with_states, h0), resets, one_h.get(),
-                                           or_null(gated, one_y), or_null(with_states, one_final));
-    if (status != SCANLIB_OK) return "forward: " + std::string(scanlib_status_string(status));
-    status =
-        scanlib_cpu_gated_backward(&call, columns.get(), one_h.get(), or_null(with_states, h0), resets, grad.get(),
-                                   or_null(with_states, grad_final), one_columns.get(), or_null(with_states, one_h0));
-    if (status != SCANLIB_OK) return "backward: " + std::string(scanlib_status_string(status));
+    const void *forward[SCANLIB_ROLES] = {}, *backward[SCANLIB_ROLES] = {};
+    int32_t in_forward[SCANLIB_ROLES] = {}, in_backward[SCANLIB_ROLES] = {};
+    auto give = [&](bool given, int role, const void *at, bool to_forward, bool to_backward) {
+      if (given && to_forward) forward[role] = at, in_forward[role] = 1;
+      if (given && to_backward) backward[role] = at, in_backward[role] = 1;
+    };
+    give(true, SCANLIB_A, address(columns), true, true);
+    give(true, SCANLIB_H, address(one_h), true, true);
+    give(with_states, SCANLIB_H0, address(h0), true, true);
+    give(with_states, SCANLIB_FINAL, address(one_final), true, false);
+    give(with_resets, SCANLIB_RESET, reset.data(), true, true);
+    give(gated, SCANLIB_Y, address(one_y), true, false);
+    give(true, SCANLIB_GRAD_H, address(grad), false, true);
+    give(with_states, SCANLIB_GRAD_FINAL, address(grad_final), false, true);
+    give(true, SCANLIB_GRAD_A, address(one_columns), false, true);
+    give(with_states, SCANLIB_GRAD_H0, address(one_h0), false, true);
+    auto run = [&](const int32_t *given, const void *const *pointers) {
+      scanlib_problem problem;
+      const int32_t dtype = sizeof(T) == 4 ? SCANLIB_F32 : SCANLIB_F64;
+      if (int status = scanlib_gated_problem_init(&problem, flags, dtype, &g, given)) return status;
+      problem.threads = threads;
+      return scanlib_cpu_run(&problem, pointers);
+    };
+    if (int status = run(in_forward, forward)) return "forward: " + std::string(scanlib_status_string(status));
+    if (int status = run(in_backward, backward)) return "backward: " + std::string(scanlib_status_string(status));
     if (threads == 1) {
       found_h = one_h, found_y = one_y, found_final = one_final, found_columns = one_columns, found_h0 = one_h0;
     } else if (!(one_h == found_h && one_y == found_y && one_final == found_final && one_columns == found_columns &&
@@ -163,12 +177,12 @@ std::string check_as(const scanlib_gates &gates, Random &random, bool with_state
 
 std::string check_gates(Random &random) {
   scanlib_gates g = {};
-  g.abi_version = SCANLIB_ABI_VERSION;
-  g.dtype = random.below(2) ? SCANLIB_F32 : SCANLIB_F64;
-  g.flags = (random.below(2) ? SCANLIB_COMPLEMENT : 0) | (random.below(2) ? SCANLIB_OPENMP : 0);
+  const bool single = random.below(2) != 0;
+  g.complement = int32_t(random.below(2));
+  const int32_t flags = random.below(2) ? SCANLIB_OPENMP : 0;
   g.candidate = int32_t(random.below(SCANLIB_CANDIDATES));
   g.reading = int32_t(random.below(SCANLIB_READINGS));
-  g.threads = 2 + int32_t(random.below(4));
+  const int threads = 2 + int(random.below(4));
   const int64_t most = random.below(6) ? 6000 : 60000;
   auto extent = [&](int64_t largest) { return random.below(30) ? 1 + random.below(std::max<int64_t>(1, largest)) : 0; };
   g.width = extent(random.below(3) ? 70 : 600);
@@ -189,12 +203,12 @@ std::string check_gates(Random &random) {
   }
   g.row = next + random.below(2);
   const bool with_states = random.below(3) != 0;
-  std::string wrong =
-      g.dtype == SCANLIB_F32 ? check_as<float>(g, random, with_states) : check_as<double>(g, random, with_states);
+  std::string wrong = single ? check_as<float>(g, flags, threads, random, with_states)
+                             : check_as<double>(g, flags, threads, random, with_states);
   if (wrong.empty()) return "";
-  for (int64_t number :
-       {int64_t(g.dtype), int64_t(g.flags), int64_t(g.candidate), int64_t(g.reading), int64_t(g.threads), g.outer,
-        g.time, g.inner, g.width, g.row, g.at_decay, g.at_input, g.at_output, g.at_candidate})
+  for (int64_t number : {int64_t(single), int64_t(flags), int64_t(g.complement), int64_t(g.candidate),
+                         int64_t(g.reading), int64_t(threads), g.outer, g.time, g.inner, g.width, g.row, g.at_decay,
+                         g.at_input, g.at_output, g.at_candidate})
     wrong += " " + std::to_string(number);
   return wrong;
 }

@@ -1,0 +1,287 @@
+// Gates: a source that opens columns of a projection, and a sink that reads from the states (run.cuh). native/scanlib.h says what a
+// gated recurrence is, and native/gated.cpp is the same on a CPU.
+//
+// The source has the columns that it needs copied like any operand, and keeps decay and input in registers. The sink takes what it
+// needs again, and what only it needs, straight from memory, where neighbouring lanes are neighbours; most of it is in a cache since.
+// Lanes are always those of columns.
+#pragma once
+#include "activations.h"
+
+namespace scanlib {
+
+static_assert(!kRows && !SCANLIB_SUM, "gates lie in columns, and so do their gradients");
+
+enum Reading { kReadAfter = 0, kReadBefore = 1, kReadGated = 2 };  // scanlib_reading
+constexpr Reading kReading = Reading(SCANLIB_READING);
+constexpr bool kOwnInput = SCANLIB_INPUT;
+
+// Functions of single numbers, as activations.h wants them.
+template <class R>
+struct Functions;
+template <>
+struct Functions<float> {
+  using V = float;
+  static __device__ __forceinline__ float number(double value) { return float(value); }
+  static __device__ __forceinline__ float sigmoid(float v) {
+    const float e = expf(-fabsf(v));  // with full relative precision for negative v
+    return (v < 0 ? e : 1.0f) / (1.0f + e);
+  }
+  static __device__ __forceinline__ float tanh(float v) { return tanhf(v); }
+  static __device__ __forceinline__ float expm1(float v) { return expm1f(v); }
+};
+template <>
+struct Functions<double> {
+  using V = double;
+  static __device__ __forceinline__ double number(double value) { return value; }
+  static __device__ __forceinline__ double sigmoid(double v) {
+    const double e = exp(-fabs(v));
+    return (v < 0 ? e : 1.0) / (1.0 + e);
+  }
+  static __device__ __forceinline__ double tanh(double v) { return ::tanh(v); }
+  static __device__ __forceinline__ double expm1(double v) { return ::expm1(v); }
+};
+
+template <int candidate>
+struct CandidateOf;
+template <>
+struct CandidateOf<0> {
+  using type = Identity;
+};
+template <>
+struct CandidateOf<1> {
+  using type = Tanh;
+};
+template <>
+struct CandidateOf<2> {
+  using type = Elu;
+};
+template <>
+struct CandidateOf<3> {
+  using type = Positive;
+};
+using Candidate = CandidateOf<SCANLIB_CANDIDATE>::type;
+using A = Functions<Value>;
+using Step = GateStep<A>;
+
+using Element = ElementA;  // of all operands but the mask
+constexpr int kPiece = kRun < 16 / int(sizeof(Element)) ? kRun : 16 / int(sizeof(Element));
+using Fetched = Part<Element, kRun>;
+using Result = Part<Element, kPiece>;
+constexpr bool kAllWords = Fetched::kWords && Result::kWords;
+
+// Forward: columns of decay, candidate and input. Backward: of the decay one step before, the output, and grad_h, where the state
+// before a step is read also one step before.
+struct alignas(16) WarpInputs {
+  Buffer<Fetched::kBytes> decay, second;
+  Buffer<(kBackward ? kReading == kReadGated : kOwnInput) ? Fetched::kBytes : 0> third;
+};
+struct alignas(16) WarpResults {
+  Buffer<Result::kBytes> each;  // of one result after the other
+};
+
+constexpr int kGradShift = kReading == kReadBefore ? -1 : 0;
+
+template <bool kWhole, bool kWholeColumns>
+__device__ __forceinline__ void start_tile(const ScanParams &p, const Place &place, WarpInputs &memory) {
+  const Mover mover;
+  const Operand &columns = p.operand[kA];
+  char *const decay = global(place.first[kA]), *const own = decay - shift_of(kA) * columns.step;
+  start_part<Element, kWholeColumns>(columns, decay, place, shift_of(kA), mover, memory.decay.of);
+  if constexpr (kBackward) {
+    const Operand &grad = p.operand[kGradH];
+    char *const first = global(place.first[kGradH]) + kGradShift * grad.step;
+    start_part<Element, kWhole>(grad, first, place, kGradShift, mover, memory.second.of);
+    if constexpr (kReading == kReadGated)
+      start_part<Element, kWholeColumns>(columns, own + p.gates.output, place, 0, mover, memory.third.of);
+  } else {
+    start_part<Element, kWholeColumns>(columns, own + p.gates.candidate, place, 0, mover, memory.second.of);
+    if constexpr (kOwnInput)
+      start_part<Element, kWholeColumns>(columns, own + p.gates.input, place, 0, mover, memory.third.of);
+  }
+}
+
+// Backward: a is the decay one step before, x what reaches the state from its output.
+struct Run {
+  Elements<Value, kRun> element_a, element_x;
+  unsigned cuts;  // bit i + 1: whether step i takes nothing from the one before; in backward from -1 on
+  int n;          // steps that exist
+
+  __device__ __forceinline__ Coefficient a(int i) const { return element_a[i]; }
+  __device__ __forceinline__ State x(int i) const { return element_x[i]; }
+  __device__ __forceinline__ bool cut(int i) const { return cuts >> (i + 1) & 1; }
+  __device__ __forceinline__ void forget() {}
+};
+static_assert(kRun < 32, "a bit for each step and one more");
+
+__device__ __forceinline__ unsigned read_cuts(const ScanParams &p, const Place &place) {
+  const Operand &reset = p.operand[kReset];
+  if (reset.dtype == 0 || lane() >= place.lanes) return 0;
+  const int start = slice() * kRun;
+  const char *at = global(place.first[kReset]) + start * reset.step + lane() * reset.lane;
+  unsigned cuts = 0;
+#pragma unroll
+  for (int i = kBackward ? -1 : 0; i < kRun; ++i)
+    if (start + i < place.steps && (i >= 0 || start > 0 || place.tile > 0))
+      cuts |= unsigned(at[i * reset.step] != 0) << (i + 1);
+  return cuts;
+}
+
+__device__ __forceinline__ void read_tile(const ScanParams &p, const Place &place, WarpInputs &memory, Run &run) {
+  const int left = lane() < place.lanes ? place.steps - slice() * kRun : 0;
+  run.n = left < 0 ? 0 : left < kRun ? left : kRun;
+  run.cuts = read_cuts(p, place);
+  const Owner owner;
+  Elements<Element, kRun> decay, second, third;
+  Fetched::read(decay, memory.decay.of, owner);
+  Fetched::read(second, memory.second.of, owner);
+  if constexpr (kBackward ? kReading == kReadGated : kOwnInput) Fetched::read(third, memory.third.of, owner);
+  const Value sign = Value(p.gates.sign);
+  const bool first = slice() == 0 && place.tile == 0;  // before which there is no step
+#pragma unroll
+  for (int i = 0; i < kRun; ++i) {
+    const Value f = Step::decay(widened<Value>(decay[i]), sign);
+    Value a = f, x = widened<Value>(second[i]);
+    if constexpr (kBackward) {
+      if constexpr (kReading == kReadGated) x = A::sigmoid(widened<Value>(third[i])) * x;
+      const bool none = first && i == 0, cut = run.cut(i - 1);
+      a = none ? Op::idle() : cut ? Value(0) : f;
+      if (kReading == kReadBefore && (none || cut)) x = 0;
+    } else {
+      Value in = A::number(1) - f;
+      if constexpr (kOwnInput) in = A::sigmoid(widened<Value>(third[i]));
+      x = in * Candidate::template value<A>(x);
+      if (run.cut(i)) a = 0;
+    }
+    const bool exists = i < run.n;
+    run.element_a.set(i, exists ? a : Op::idle());
+    run.element_x.set(i, exists ? x : Op::idle_input());
+  }
+}
+
+// Forward: h, and y where the output is gated. Backward: the gradients of the columns.
+template <bool kWhole>
+class Sink {
+ public:
+  static constexpr int kResults = kBackward ? 2 + kOwnInput + (kReading == kReadGated) : 1 + (kReading == kReadGated);
+  // What is read of a step, as it lies.
+  struct Taken {
+    Element decay, candidate, input, output, before, h, grad;
+  };
+  struct Piece {
+    Taken taken[kPiece];
+    Elements<Element, kPiece> results[kResults]{};
+  };
+
+  __device__ __forceinline__ Sink(const ScanParams &p, const Place &place, const Mover &mover, const Owner &owner,
+                                  WarpResults &memory)
+      : p_(p), place_(place), mover_(mover), owner_(owner), memory_(memory) {}
+
+  __device__ __forceinline__ void expect_last() { owns_last_ = true; }
+  __device__ __forceinline__ void begin(Piece &piece, int from, int n) {
+#pragma unroll
+    for (int i = 0; i < kPiece; ++i) {
+      const int k = from + i;
+      Taken &t = piece.taken[i];
+      t = {};
+      if (k >= n) continue;
+      if constexpr (kBackward) {
+        t.decay = column(k, 0);
+        t.candidate = column(k, p_.gates.candidate);
+        if constexpr (kOwnInput) t.input = column(k, p_.gates.input);
+        if constexpr (kReading == kReadBefore)
+          t.before = state(kH, k);
+        else if (!(owns_last_ && k == n - 1))
+          t.before = state(kH, k + 1);
+        if constexpr (kReading == kReadGated) {
+          t.output = column(k, p_.gates.output);
+          t.h = state(kH, k);
+          t.grad = state(kGradH, k);
+        }
+      } else if constexpr (kReading == kReadGated) {
+        t.output = column(k, p_.gates.output);
+      }
+    }
+    last_ = owns_last_ ? n - 1 : -1;
+  }
+  __device__ __forceinline__ void take(Piece &piece, const Run &run, int i, int k, State before, State state) {
+    const Taken &t = piece.taken[i];
+    if constexpr (!kBackward) {
+      const Value h = kReading != kReadBefore ? state : run.cut(k) ? Value(0) : before;
+      piece.results[0].set(i, narrowed<Element>(h));
+      if constexpr (kReading == kReadGated)
+        piece.results[1].set(i, narrowed<Element>(A::sigmoid(widened<Value>(t.output)) * h));
+    } else {
+      const Value sign = Value(p_.gates.sign), f = Step::decay(widened<Value>(t.decay), sign);
+      const Value v = widened<Value>(t.candidate), z = Candidate::template value<A>(v);
+      const Value in = kOwnInput ? A::sigmoid(widened<Value>(t.input)) : A::number(1) - f;
+      Value h_before = widened<Value>(t.before);
+      if (kReading != kReadBefore && k == last_) h_before = load_state(p_, kH0, place_);
+      const Value through = run.cut(k) ? Value(0) : state * h_before;
+      const Step::Grads grads =
+          Step::columns(state, through, f, sign, kOwnInput, in, z, Candidate::template slope<A>(v, z));
+      piece.results[0].set(i, narrowed<Element>(grads.decay));
+      piece.results[1].set(i, narrowed<Element>(grads.candidate));
+      if constexpr (kOwnInput) piece.results[2].set(i, narrowed<Element>(grads.input));
+      if constexpr (kReading == kReadGated) {
+        const Value o = A::sigmoid(widened<Value>(t.output));
+        piece.results[kResults - 1].set(
+            i, narrowed<Element>(Step::output(widened<Value>(t.grad), widened<Value>(t.h), o)));
+      }
+    }
+  }
+  __device__ __forceinline__ void put(const Piece &piece, int from, int, State) {
+    if constexpr (kBackward) {
+      put_one(piece.results[0], kGradA, 0, from);
+      put_one(piece.results[1], kGradA, p_.gates.candidate, from);
+      if constexpr (kOwnInput) put_one(piece.results[2], kGradA, p_.gates.input, from);
+      if constexpr (kReading == kReadGated) put_one(piece.results[kResults - 1], kGradA, p_.gates.output, from);
+    } else {
+      put_one(piece.results[0], kH, 0, from);
+      if constexpr (kReading == kReadGated) put_one(piece.results[1], kY, 0, from);
+    }
+  }
+  __device__ __forceinline__ void close(Sum &) const {}
+  // In backward by the thread that owns the last step.
+  __device__ __forceinline__ State leaving(const Run &run, State state_) const {
+    if constexpr (kBackward) {
+      const int last = place_.steps - 1 - slice() * kRun;
+      const bool cut = run.cut(last);
+      const Value f = cut ? Value(0) : Step::decay(widened<Value>(column(last, 0)), Value(p_.gates.sign));
+      const State leaves = Op::times(f, state_);
+      return kReading == kReadBefore && !cut ? leaves + widened<Value>(state(kGradH, last)) : leaves;
+    } else {
+      return state_;
+    }
+  }
+
+ private:
+  // Of step k of the run: an element of a sequence, and of a gate, so many bytes from the decay's.
+  __device__ __forceinline__ Element state(int role, int k) const {
+    const Operand &operand = p_.operand[role];
+    return load_element<Element>(global(place_.first[role]) + (slice() * kRun + k) * operand.step +
+                                 lane() * operand.lane);
+  }
+  __device__ __forceinline__ Element column(int k, long long offset) const {
+    const Operand &operand = p_.operand[kA];
+    return load_element<Element>(global(place_.first[kA]) + (slice() * kRun + k - shift_of(kA)) * operand.step +
+                                 lane() * operand.lane + offset);
+  }
+  __device__ __forceinline__ void put_one(const Elements<Element, kPiece> &result, int role, long long offset,
+                                          int from) {
+    const PartWriter<Result, kWhole> write(p_, place_, role, mover_, memory_.each.of, offset);
+    Result::write(result, memory_.each.of, owner_);
+    __syncwarp();
+    write(from);
+    __syncwarp();
+  }
+
+  const ScanParams &p_;
+  const Place &place_;
+  const Mover &mover_;
+  const Owner &owner_;
+  WarpResults &memory_;
+  bool owns_last_ = false;
+  int last_ = -1;  // the run's number of the last step of all, where it has that
+};
+
+}  // namespace scanlib
