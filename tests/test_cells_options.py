@@ -51,6 +51,17 @@ def test_names() -> None:
     assert all(cells.CELLS[name].name == name for name in cells.CELLS)
 
 
+def test_every_cell_is_public_and_in_the_docs() -> None:
+    docs = Path(__file__).resolve().parent.parent / "docs"
+    reference, overview = (docs / "api.md").read_text(), (docs / "cells.md").read_text()
+    rows = "".join(re.findall(r"^\|.*", overview, re.MULTILINE))
+    for cell in cells.CELLS.values():
+        name = cell.__name__
+        assert name in cells.__all__
+        assert f".. autoclass:: scanlib.cells.{name}\n" in reference, f"{name} is not in api.md"
+        assert f"`{name}`" in rows, f"{name} is in no table of cells.md"
+
+
 def test_counts_of_the_paper() -> None:
     """GILR-LSTM has 2nm + 2n numbers more than an LSTM; 234 is the largest size that fits beside an LSTM of 256."""
     cell = cells.GILRLSTM()

@@ -19,8 +19,7 @@ the same as arrays. However a sequence is cut into chunks and steps, the outputs
 
 Inputs of 16 bits: projections run in them, gates and states are float32, the output is of x's dtype again.
 
-`CELLS` finds a class by its name: gilr, gilr_lstm, sru, qrnn, t_rnn, t_gru, t_lstm, rg_lru, wkv, min_gru, min_lstm,
-lru, s5, hgrn. `LinearSurrogate` makes the parallel cell of any transition.
+`CELLS` has each class by its name, such as "gilr_lstm". `LinearSurrogate` makes the parallel cell of any transition.
 """
 
 from scanlib.cells.base import Cell, CellError, Surrogate
