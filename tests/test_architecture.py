@@ -13,6 +13,7 @@ from native_build import ROOT
 
 from scanlib import dispatch, roles
 from scanlib.backends import array_functions
+from scanlib.kinds import LIBRARIES
 
 #: How each name of the C table is called in `scanlib.roles`.
 USES = {f"SCANLIB_{use}": getattr(roles, use) for use in ("UNUSED", "READ", "WRITTEN", "OPTIONAL")}
@@ -38,10 +39,10 @@ def test_every_gradient_belongs_to_an_operand() -> None:
         assert (of.state, of.forward & roles.OPTIONAL) == (to.state, to.backward & roles.OPTIONAL)
 
 
-@pytest.mark.parametrize("kind", ["numpy", "torch", "jax", "standard"])
+@pytest.mark.parametrize("kind", [*LIBRARIES, "standard"])
 def test_every_library_has_all_functions(kind: str) -> None:
     """What `scanlib.backends.array_functions` has, in the library's way or in that of the standard."""
-    pytest.importorskip("array_api_compat" if kind == "standard" else kind)
+    pytest.importorskip("array_api_compat" if kind == "standard" else LIBRARIES[kind][0])
     wanted = {name for name, f in vars(array_functions).items() if inspect.isfunction(f)}
     assert len(wanted) > 20
     functions = dispatch.load(kind).functions

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import scanlib
-from scanlib import config, native
+from scanlib import config, kinds, native
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,6 +66,11 @@ def test_prints_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match=r"mode is 'json'.*\"dicts\""):
         scanlib.show_config("json")  # type: ignore[call-overload]
+
+
+def test_every_library_is_shown() -> None:
+    modules = {module.partition(".")[0] for module, _ in kinds.LIBRARIES.values()}
+    assert modules <= config.DISTRIBUTIONS.keys()
 
 
 def test_module_prints_and_imports_nothing() -> None:

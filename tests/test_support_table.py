@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from capabilities import support_table
+from capabilities import CAPABILITIES, SHOWN, support_table
+
+
+def test_every_library_has_a_row() -> None:
+    """But what is none: the kernels on an emulation."""
+    shown = [CAPABILITIES[backend].library for backend in SHOWN]
+    assert len(set(shown)) == len(shown)
+    assert set(shown) == {c.library for c in CAPABILITIES.values() if c.functions}
 
 
 def summary(folder: Path, gpu: str | None, verdict: str) -> None:
