@@ -10,6 +10,7 @@ import array_api_compat
 from scanlib.call import DTYPES, Call, Shape, axis_index, check_one_device, dtype_code, resolve
 from scanlib.errors import ArrayKindError, DTypeError, ShapeError
 from scanlib.kinds import is_scalar, python_number
+from scanlib.roles import INITIAL
 
 SIXTEEN_BITS = ("float16", "bfloat16")
 
@@ -88,8 +89,8 @@ def _array(xp: Any, name: str, value: Any) -> Any:
 
 
 def resolve_forward(given: Arguments, axis: Any) -> Call:
-    a, x, h0 = (shape_of(given.arrays[name]) for name in ("a", "x", "h0"))
-    return resolve(a, x, h0, axis_index(axis))
+    a, x, initial = (shape_of(given.arrays[name]) for name in ("a", "x", INITIAL))
+    return resolve(a, x, initial, axis_index(axis))
 
 
 def shape_of(array: Any) -> Shape | None:

@@ -102,6 +102,31 @@ def test_stacks(backend: Backend, layout: str) -> None:
 DELAYS = [4 * 10**8, 2 * 10**9, 10**10]
 
 
+@pytest.mark.parametrize("shape", [(300, 64, 48), (1 << 16, 2, 24), (3, 40, 1024)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gates(torch: Any, shape: tuple[int, ...], dtype: str) -> None:
+    """Columns of gates in one pass, with resets and states: outputs and gradients are those of the CPU."""
+    from scanlib.cells.gates import Gated, Gates, outputs
+
+    gates = Gates(("decay", "input", "output", "candidate"))
+    torch.manual_seed(1)
+    drawn = [
+        torch.randn(*rest) for rest in ((*shape[:2], 4 * shape[2]), shape[1:], shape, shape[1:])
+    ]
+    reset = torch.rand(*shape[:2]) < 0.1
+    drawn = [t.to(getattr(torch, dtype)) for t in drawn]
+    results = []
+    for device, own in (("cpu", torch.float32), ("cuda", drawn[0].dtype)):
+        columns, first, *grads = (t.to(device, own) for t in drawn)
+        given = [columns.requires_grad_(), first.requires_grad_()]
+        found = outputs(Gated(columns, gates), first, 0, reset.to(device))
+        assert "GatedScan" in type(found[0].grad_fn).__name__
+        results.append([*found, *torch.autograd.grad(found, given, grads)])
+    close = 5e-2 if dtype == "bfloat16" else 1e-4
+    for right, actual in zip(*results, strict=True):
+        assert (right - actual.cpu()).abs().max() <= close * right.abs().max()
+
+
 def test_torch_waits_for_its_stream_alone(torch: Any) -> None:
     """Inputs that a long kernel holds up on a side stream are read when they are there, with no host in between."""
     a = torch.full((1000, 64), 0.5, device="cuda")

@@ -25,7 +25,7 @@ from scanlib.roles import INITIAL
 
 State = Tensor | None
 #: For which there are kernels, on each type of device.
-_DTYPES = {"cpu": (torch.float32, torch.float64)}
+_DTYPES: dict[str, tuple[torch.dtype, ...]] = {"cpu": (torch.float32, torch.float64)}
 _DTYPES["cuda"] = (*_DTYPES["cpu"], torch.float16, torch.bfloat16)
 
 # `form` is a GateForm. `h` has the states the gradient needs; `output` is of shape (0,) where it is `h`.
