@@ -118,10 +118,7 @@ int run(const scanlib_problem *problem, CudaStream stream, void *scratch, const 
   if (!valid(problem)) return SCANLIB_E_ARGUMENT;
   CudaPointers pointers;
   if (int status = resolve_pointers(*problem, given_pointers, pointers.of)) return status;
-  for (int role = 0; role < SCANLIB_ROLES; ++role)
-    if (pointers.of[role] &&
-        reinterpret_cast<uintptr_t>(pointers.of[role]) % uintptr_t(dtype_size(problem->dtype[role])))
-      return SCANLIB_E_ALIGNMENT;
+  if (!pointers_aligned(*problem, pointers.of)) return SCANLIB_E_ALIGNMENT;
   try {
     return launch(*problem, stream, scratch, pointers);
   } catch (const std::bad_alloc &) {

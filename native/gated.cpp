@@ -8,6 +8,7 @@
 #include "dispatch.h"
 #include "gates.h"
 #include "pages.h"
+#include "pointers.h"
 #include "problem.h"
 #include "relay.h"
 #include "scanlib.h"
@@ -244,9 +245,7 @@ class GatedRun {
 
 int run_gated(const scanlib_problem &p, void *const *data) {
   if (p.dtype[SCANLIB_A] != SCANLIB_F32 && p.dtype[SCANLIB_A] != SCANLIB_F64) return SCANLIB_E_ARGUMENT;
-  for (int role = 0; role < SCANLIB_ROLES; ++role)
-    if (given(p, role) && reinterpret_cast<uintptr_t>(data[role]) % uintptr_t(dtype_size(p.dtype[role])))
-      return SCANLIB_E_ALIGNMENT;
+  if (!pointers_aligned(p, data)) return SCANLIB_E_ALIGNMENT;
   return p.dtype[SCANLIB_A] == SCANLIB_F32 ? GatedRun<float>(p, data).run() : GatedRun<double>(p, data).run();
 }
 

@@ -1,5 +1,6 @@
 #include "pointers.h"
 
+#include <cstdint>
 #include <cstring>
 
 #include "problem.h"
@@ -28,6 +29,12 @@ int resolve_pointers(const scanlib_problem &p, const void *const *pointers, void
     if (!of[role] && has_elements(p, role)) return SCANLIB_E_ARGUMENT;
   }
   return SCANLIB_OK;
+}
+
+bool pointers_aligned(const scanlib_problem &p, void *const *of) {
+  for (int role = 0; role < SCANLIB_ROLES; ++role)
+    if (given(p, role) && reinterpret_cast<uintptr_t>(of[role]) % uintptr_t(dtype_size(p.dtype[role]))) return false;
+  return true;
 }
 
 }  // namespace scanlib

@@ -8,4 +8,7 @@ namespace scanlib {
 // SCANLIB_OK or SCANLIB_E_ARGUMENT. `of` has SCANLIB_ROLES entries; those of absent operands become null.
 int resolve_pointers(const scanlib_problem &problem, const void *const *pointers, void **of);
 
+// Whether all of them are multiples of their elements' sizes.
+bool pointers_aligned(const scanlib_problem &problem, void *const *of);
+
 }  // namespace scanlib
