@@ -15,30 +15,25 @@ enum Reading { kReadAfter = 0, kReadBefore = 1, kReadGated = 2 };  // scanlib_re
 constexpr Reading kReading = Reading(SCANLIB_READING);
 constexpr bool kOwnInput = SCANLIB_INPUT;
 
+// Of a number of either type.
+__device__ __forceinline__ float exponential(float v) { return expf(v); }
+__device__ __forceinline__ double exponential(double v) { return exp(v); }
+__device__ __forceinline__ float hyperbolic_tangent(float v) { return tanhf(v); }
+__device__ __forceinline__ double hyperbolic_tangent(double v) { return tanh(v); }
+__device__ __forceinline__ float exponential_less_one(float v) { return expm1f(v); }
+__device__ __forceinline__ double exponential_less_one(double v) { return expm1(v); }
+
 // Functions of single numbers, as activations.h wants them.
 template <class R>
-struct Functions;
-template <>
-struct Functions<float> {
-  using V = float;
-  static __device__ __forceinline__ float number(double value) { return float(value); }
-  static __device__ __forceinline__ float sigmoid(float v) {
-    const float e = expf(-fabsf(v));  // with full relative precision for negative v
-    return (v < 0 ? e : 1.0f) / (1.0f + e);
+struct Functions {
+  using V = R;
+  static __device__ __forceinline__ R number(double value) { return R(value); }
+  static __device__ __forceinline__ R sigmoid(R v) {
+    const R e = exponential(-size_of(v));  // with full relative precision for negative v
+    return (v < 0 ? e : R(1)) / (R(1) + e);
   }
-  static __device__ __forceinline__ float tanh(float v) { return tanhf(v); }
-  static __device__ __forceinline__ float expm1(float v) { return expm1f(v); }
-};
-template <>
-struct Functions<double> {
-  using V = double;
-  static __device__ __forceinline__ double number(double value) { return value; }
-  static __device__ __forceinline__ double sigmoid(double v) {
-    const double e = exp(-fabs(v));
-    return (v < 0 ? e : 1.0) / (1.0 + e);
-  }
-  static __device__ __forceinline__ double tanh(double v) { return ::tanh(v); }
-  static __device__ __forceinline__ double expm1(double v) { return ::expm1(v); }
+  static __device__ __forceinline__ R tanh(R v) { return hyperbolic_tangent(v); }
+  static __device__ __forceinline__ R expm1(R v) { return exponential_less_one(v); }
 };
 
 template <int candidate>
