@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scanlib import native
 from scanlib.backends import numpy_functions as functions
 from scanlib.backends.strided import Strided
 from scanlib.backends.strided_plans import Access
+from scanlib.call import Shape
 from scanlib.plan import Plan
 
 
@@ -36,6 +38,7 @@ _HOLDER_OFFSET = _find_holder_offset()
 _run = native.library().scanlib_cpu_run
 _pack = native.pack_forward
 _empty = np.empty
+_Array = np.ndarray
 
 
 def address(array: Any) -> int:
@@ -52,6 +55,10 @@ class NumPy(Strided):
     name = "numpy"
     path = "libscanlib (cpu)"
     access = Access(_HOLDER_OFFSET)
+
+    def __init__(self) -> None:
+        super().__init__(np)
+        self._direct = lru_cache(1024)(self._plan_direct)
 
     def address(self, array: Any) -> int:
         return array.ctypes.data
@@ -72,23 +79,32 @@ class NumPy(Strided):
         self, a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
     ) -> Any:
         # The short way of what follows in `Strided`: for tiny arrays each step between would count.
-        plain = type(a) is type(x) is np.ndarray and (type(axis) is int or axis is None)
+        plain = type(a) is type(x) is _Array and (type(axis) is int or axis is None)
         if plain and h0 is out is None and not return_final:
             # fmt: off
-            plan = self.forward_plan(a.shape, a.strides, a.dtype, x.shape, x.strides, x.dtype,
-                                     None, axis, reverse, False, None, None)
+            found = self._direct(a.shape, a.strides, a.dtype, x.shape, x.strides, x.dtype, axis, reverse)
             # fmt: on
-            shape, dtype, order = plan.outputs["h"]
-            if order is None and not plan.copies:
-                h, of = _empty(shape, dtype), _pointer
-                if status := _run(plan.address, _pack(of(a), of(x), of(h), 0, 0)):
+            if found is not None:
+                problem, shape, dtype = found
+                h = _empty(shape, dtype)
+                if status := _run(problem, _pack(_pointer(a), _pointer(x), _pointer(h), 0, 0)):
                     native.check(status)
                 return h
         return super().linear_recurrence(a, x, h0, axis, reverse, return_final, out)
 
+    def _plan_direct(self, *given: Any) -> tuple[native.NativeProblem, Shape, Any] | None:
+        """Problem, shape and dtype of the result of a call that writes it in C order and copies nothing, else None.
+
+        `given`: shapes, strides and dtypes of `a` and `x`, axis, reverse.
+        """
+        *operands, axis, reverse = given
+        plan = self.forward_plan(*operands, None, axis, reverse, False, None, None)
+        shape, dtype, order = plan.outputs["h"]
+        return None if order is not None or plan.copies else (plan.native, shape, dtype)
+
     def run_forward(self, plan: Plan, a: Any, x: Any, h: Any, initial: Any, final: Any) -> None:
         of = _pointer
-        if status := _run(plan.address, _pack(of(a), of(x), of(h), of(initial), of(final))):
+        if status := _run(plan.native, _pack(of(a), of(x), of(h), of(initial), of(final))):
             native.check(status)
 
     def run(self, problem: native.NativeProblem, arrays: Mapping[str, Any]) -> None:
@@ -97,7 +113,7 @@ class NumPy(Strided):
 
 __all__ = ["explain", "functions", "gated_scan", "linear_recurrence", "linear_recurrence_vjp"]
 
-_adapter = NumPy(np)
+_adapter = NumPy()
 linear_recurrence = _adapter.linear_recurrence
 linear_recurrence_vjp = _adapter.linear_recurrence_vjp
 gated_scan = _adapter.gated_scan

@@ -23,10 +23,10 @@ def library() -> ctypes.CDLL:
     """libscanlib with its CUDA functions declared and a compiler for them set."""
     lib = native.library()
     pointer, text = ctypes.c_void_p, ctypes.c_char_p
-    lib.scanlib_cuda_scratch_bytes.argtypes = [pointer, ctypes.POINTER(ctypes.c_int64)]
-    lib.scanlib_cuda_run.argtypes = [pointer] * 4
+    lib.scanlib_cuda_scratch_bytes.argtypes = [text, ctypes.POINTER(ctypes.c_int64)]
+    lib.scanlib_cuda_run.argtypes = [text, pointer, pointer, text]
     for name in ("scanlib_cuda_describe", "scanlib_cuda_programs"):
-        getattr(lib, name).argtypes = [pointer, text, ctypes.c_size_t]
+        getattr(lib, name).argtypes = [text, text, ctypes.c_size_t]
         getattr(lib, name).restype = ctypes.c_size_t
     lib.scanlib_cuda_last_error.restype = text
     lib.scanlib_cuda_use_driver.argtypes = [text]
@@ -41,14 +41,14 @@ def scratch_bytes(problem: native.NativeProblem) -> int:
     """How much device memory a call needs beside its operands, aligned to `ALIGNMENT`; often 0. Asked once for each."""
     if problem.scratch < 0:
         size = ctypes.c_int64()
-        native.check(library().scanlib_cuda_scratch_bytes(problem.address, ctypes.byref(size)))
+        native.check(library().scanlib_cuda_scratch_bytes(problem, ctypes.byref(size)))
         problem.scratch = size.value
     return problem.scratch
 
 
 def run(problem: native.NativeProblem, stream: int, scratch: int, pointers: bytes) -> None:
     """Put a problem on `stream`; `pointers` as `native.pack` makes them."""
-    if status := library().scanlib_cuda_run(problem.address, stream, scratch, pointers):
+    if status := library().scanlib_cuda_run(problem, stream, scratch, pointers):
         _check(status)
 
 
@@ -99,5 +99,5 @@ def tuned(numbers: Mapping[str, int]) -> Iterator[None]:
 
 def _text(function: str, problem: native.NativeProblem) -> str:
     buffer = ctypes.create_string_buffer(1024)
-    getattr(library(), function)(problem.address, buffer, len(buffer))
+    getattr(library(), function)(problem, buffer, len(buffer))
     return buffer.value.decode()

@@ -1,7 +1,8 @@
 """libscanlib, bound with ctypes: find the library, prepare problems, run them.
 
 Every function takes plain integers: dtype codes from `call.DTYPES`, strides in bytes, addresses. Prepared problems
-hold no pointers, so they are kept with plans (`scanlib.plan`) and run again on other arrays.
+hold no pointers, so they are kept with plans (`scanlib.plan`) and run again on other arrays. Problems and tables of
+pointers are passed as bytes, which ctypes hands over as they are, without an object of its own for each call.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class _Axis(ctypes.Structure):
     _fields_ = [("extent", ctypes.c_int64), ("stride", ctypes.c_int64 * len(ROLES))]
 
 
-class NativeGates(ctypes.Structure):
+class _Gates(ctypes.Structure):
     """`scanlib_gates` of native/scanlib.h."""
 
     _fields_ = [
@@ -54,7 +55,7 @@ class NativeGates(ctypes.Structure):
     ]
 
 
-class NativeProblem(ctypes.Structure):
+class _Problem(ctypes.Structure):
     """`scanlib_problem` of native/scanlib.h: the canonical (outer, T, inner) problem."""
 
     _fields_ = [
@@ -66,17 +67,18 @@ class NativeProblem(ctypes.Structure):
         ("reserved", ctypes.c_int32),
         ("holder_offset", ctypes.c_int64),
         ("dtype", ctypes.c_int32 * len(ROLES)),
-        ("gates", NativeGates),
+        ("gates", _Gates),
         ("time", _Axis),
         ("inner", _Axis),
         ("outer", _Axis * MAX_OUTER),
     ]
+
+
+class NativeProblem(bytes):
+    """The memory of a prepared `scanlib_problem`: what functions of libscanlib take for one."""
+
     #: What `gpu.scratch_bytes` found for it; -1 before it was asked.
     scratch = -1
-
-    @property
-    def address(self) -> int:
-        return ctypes.addressof(self)
 
 
 _ERRORS: dict[int, type[ScanlibError]] = {
@@ -144,10 +146,9 @@ def load(path: Path) -> ctypes.CDLL:
         pointer,
         pointer,
     ]
-    lib.scanlib_cpu_run.argtypes = [pointer, text]  # the latter as a table of pointers
     lib.scanlib_cpu_set_openmp.argtypes = [pointer]
     lib.scanlib_cpu_set_openmp.restype = None
-    lib.scanlib_cpu_describe.argtypes = [pointer, text, ctypes.c_size_t]
+    lib.scanlib_cpu_describe.argtypes = [text, text, ctypes.c_size_t]
     lib.scanlib_cpu_describe.restype = ctypes.c_size_t
     lib.scanlib_status_string.argtypes = [ctypes.c_int]
     lib.scanlib_cpu_select_isa.argtypes = [text]
@@ -189,16 +190,21 @@ def prepare(
         row = table[NUMBERS[role]]
         row.dtype = dtype
         row.strides = dims(*strides)
-    problem = NativeProblem()
+    problem = _Problem()
     flags = REVERSE * bool(reverse) | CONJUGATE * conjugate | OPENMP * openmp
     check(
         library().scanlib_problem_init(
-            problem.address, flags, ndim, dims(*shape), axis, ctypes.byref(table)
+            ctypes.byref(problem), flags, ndim, dims(*shape), axis, ctypes.byref(table)
         )
     )
+    return _finished(problem, threads, holder_offset)
+
+
+def _finished(problem: _Problem, threads: int, holder_offset: int) -> NativeProblem:
+    """A problem with what the caller sets."""
     problem.threads = threads
     problem.holder_offset = holder_offset
-    return problem
+    return NativeProblem(problem)
 
 
 #: The pointers of a forward pass as `run` takes them: of `roles.FORWARD`, 0 for what is absent.
@@ -213,7 +219,7 @@ def pack(pointers: Mapping[str, int]) -> bytes:
 
 def run(problem: NativeProblem, pointers: bytes) -> None:
     """Run a problem on the CPU."""
-    if status := library().scanlib_cpu_run(problem.address, pointers):
+    if status := library().scanlib_cpu_run(problem, pointers):
         check(status)
 
 
@@ -233,7 +239,7 @@ def prepare_gates(
     `given` names the roles of its operands, of which "a" are the columns. Raises `NativeError` where one is missing or
     one too many.
     """
-    gates = NativeGates(
+    gates = _Gates(
         candidate=form.candidate,
         reading=form.reading,
         complement=form.complement,
@@ -246,19 +252,17 @@ def prepare_gates(
     for name in ("at_decay", "at_input", "at_output", "at_candidate"):
         setattr(gates, name, getattr(form, name))
     roles = (ctypes.c_int32 * len(ROLES))(*(name in given for name in NAMES))
-    problem = NativeProblem()
+    problem = _Problem()
     check(
         library().scanlib_gated_problem_init(
-            problem.address, OPENMP * openmp, dtype, ctypes.byref(gates), roles
+            ctypes.byref(problem), OPENMP * openmp, dtype, ctypes.byref(gates), roles
         )
     )
-    problem.threads = threads
-    problem.holder_offset = holder_offset
-    return problem
+    return _finished(problem, threads, holder_offset)
 
 
 def describe(problem: NativeProblem) -> str:
     """Which CPU kernel runs `problem`, and how its work is cut."""
     buffer = ctypes.create_string_buffer(512)
-    library().scanlib_cpu_describe(problem.address, buffer, len(buffer))
+    library().scanlib_cpu_describe(problem, buffer, len(buffer))
     return buffer.value.decode()

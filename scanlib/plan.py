@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     Attributes
     ----------
     native
-        The prepared problem, and its `address`.
+        The prepared problem.
     call
         What is computed.
     outputs
@@ -51,7 +51,6 @@ class Plan(NamedTuple):
     """
 
     native: native.NativeProblem
-    address: int
     call: Call
     outputs: Mapping[str, Output]
     copies: tuple[tuple[str, str], ...] = ()
@@ -104,8 +103,7 @@ def make(
     **options: Any,
 ) -> Plan:
     """The plan of a call whose operands, outputs too, lie in memory like this; `options` are `prepare`'s."""
-    problem = prepare(call, layouts, **options)
-    return Plan(problem, problem.address, call, outputs, copies)
+    return Plan(prepare(call, layouts, **options), call, outputs, copies)
 
 
 def prepare(

@@ -15,7 +15,6 @@ from scanlib import native
 from scanlib.cells import CELLS, Gated, Gates
 from scanlib.cells.gates import outputs, states
 from scanlib.gates import AFTER, CANDIDATES, GATED, GateForm, form_of
-from scanlib.roles import NUMBERS
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -64,8 +63,8 @@ def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     run = native.run
 
     def recorded(problem: native.NativeProblem, pointers: bytes) -> None:
-        direction = "backward" if problem.dtype[NUMBERS["grad_h"]] else "forward"
-        calls.append(f"{'gated' if problem.source else 'plain'}_{direction}")
+        direction, kind, *_ = native.describe(problem).split()
+        calls.append(f"{'gated' if kind == 'gates' else 'plain'}_{direction}")
         run(problem, pointers)
 
     monkeypatch.setattr(native, "run", recorded)

@@ -164,7 +164,7 @@ def test_arrays_on_a_gpu_take_the_kernel(monkeypatch: pytest.MonkeyPatch) -> Non
     plain = gpu.run
 
     def recorded(problem: native.NativeProblem, *arguments: Any) -> None:
-        calls.append(bool(problem.source))
+        calls.append("gates" in gpu.describe(problem))
         plain(problem, *arguments)
 
     monkeypatch.setattr(gpu, "run", recorded)

@@ -154,7 +154,7 @@ def core() -> ctypes.CDLL:
     lib.operator_run.argtypes = [
         ctypes.c_char_p,
         ctypes.c_char_p,
-        ctypes.c_void_p,
+        ctypes.c_char_p,
         ctypes.c_char_p,
     ]
     return lib
@@ -169,7 +169,7 @@ def on_cpu(
     conjugate: bool = False,
 ) -> None:
     problem, pointers = prepared(arrays, axis, reverse, conjugate)
-    assert core().operator_run(operator.encode(), isa.encode(), problem.address, pointers) == 0
+    assert core().operator_run(operator.encode(), isa.encode(), problem, pointers) == 0
 
 
 @pytest.mark.slow

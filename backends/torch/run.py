@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,11 +59,10 @@ class TorchPlan(NamedTuple):
     """A plan, and how to allocate `h`."""
 
     plan: Plan
-    address: int
-    dtype: torch.dtype
+    shape: Shape
     strides: Shape
-    like_x: bool  # `empty_like(x)` makes `h`, which is quicker than by strides
-    empty: bool
+    dtype: torch.dtype
+    empty: bool  # there is nothing to compute
 
 
 def signature(tensor: Tensor) -> Signature:
@@ -159,8 +159,7 @@ def forward_plan(
         outputs["final"] = Output(call.state_shape, dtype)
     options: dict[str, Any] = {"architectures": gpus, "threads": threads, "openmp": True}
     plan = make(call, layouts, outputs, reverse=reverse, **options)
-    like_x = call.shape == x_shape and strides == torch.empty_like(_meta(x), dtype=dtype).stride()
-    return TorchPlan(plan, plan.address, dtype, strides, like_x, 0 in call.shape)
+    return TorchPlan(plan, call.shape, strides, dtype, 0 in call.shape)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -203,6 +202,16 @@ _native_run = native.library().scanlib_cpu_run
 _pack = native.pack_forward
 
 
+def _empty_strided(shape: Shape, strides: Shape, dtype: torch.dtype) -> Tensor:
+    return torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
+
+
+#: What torch.compile's programs allocate with, where this torch has it: `empty_strided` past torch's dispatcher.
+_empty_on_cpu: Callable[[Shape, Shape, torch.dtype], Tensor] = getattr(
+    torch._C._dynamo.guards, "_empty_strided_cpu", _empty_strided
+)
+
+
 def forward(
     a: Tensor,
     x: Tensor,
@@ -227,13 +236,13 @@ def forward(
                         torch.get_num_threads(), dtype, None if out is None else out.stride(),
                         architectures(x.get_device()) if cuda else ())
     # fmt: on
-    made, address, result, strides, like_x, empty = plan
+    made, shape, strides, result, empty = plan
     if out is not None:
         h = out
-    elif like_x:
-        h = torch.empty_like(x) if x.dtype is result else torch.empty_like(x, dtype=result)
+    elif cuda:
+        h = torch.empty_strided(shape, strides, dtype=result, device=x.device)
     else:
-        h = torch.empty_strided(made.call.shape, strides, dtype=result, device=x.device)
+        h = _empty_on_cpu(shape, strides, result)
     final = None
     if return_final:
         final = torch.empty(made.call.state_shape, dtype=result, device=x.device)
@@ -250,7 +259,7 @@ def forward(
             0 if h0 is None else h0.data_ptr(),
             0 if final is None else final.data_ptr(),
         )
-        if status := _native_run(address, pointers):
+        if status := _native_run(made.native, pointers):
             native.check(status)
     return h, final
 
