@@ -44,7 +44,7 @@ class StridedCuda(Strided):
     def place(self, arrays: Mapping[str, Any], *, runs: bool = True) -> Place:
         address = self.address
         unaligned = [r for r, v in arrays.items() if v is not None and address(v) % v.itemsize]
-        return Place(tuple(unaligned), self.architectures() if runs else ())
+        return Place(tuple(unaligned), gpu.target(self.architectures() if runs else ()))
 
     def describe(self, problem: native.NativeProblem) -> str:
         return gpu.describe(problem)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from scanlib import gpu
 from scanlib.gates import GATED, GateForm
 from scanlib.plan import prepare_gates
 from scanlib.roles import INITIAL
@@ -36,7 +37,7 @@ def gated_scan(
     place = adapter.place(arrays)
     # fmt: off
     problem = prepare_gates(form, columns.dtype.name, columns.shape, axis, frozenset(arrays),
-                            place.architectures if place else (), holder_offset=adapter.access.holder_offset)
+                            place.target if place else gpu.CPU, holder_offset=adapter.access.holder_offset)
     # fmt: on
     adapter.run(problem, arrays)
     return arrays.get("y", arrays["h"]), arrays["final"]

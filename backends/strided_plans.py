@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scanlib import gpu
 from scanlib.call import Call, Shape, dtype_code, resolve
 from scanlib.errors import DTypeError
 from scanlib.plan import Layout, Output, Plan, dense, make
@@ -38,12 +39,12 @@ class Place(NamedTuple):
     ----------
     unaligned
         Roles of operands whose addresses are no multiples of their element's size.
-    architectures
-        Of the GPU for which programs are compiled, 90 for sm_90; () for a plan that is only explained.
+    target
+        The GPU.
     """
 
     unaligned: tuple[str, ...] = ()
-    architectures: tuple[int, ...] = ()
+    target: gpu.Target = gpu.CPU
 
 
 def forward_plan(
@@ -104,7 +105,7 @@ def _plan(
     place: Place | None,
     **options: Any,
 ) -> Plan:
-    unaligned, architectures = place or Place()
+    unaligned, target = place or Place()
     copies = []
     layouts: dict[str, Layout] = {}
     for role, (shape, strides, dtype) in given.items():
@@ -116,7 +117,7 @@ def _plan(
     for role, output in outputs.items():
         if role not in layouts or any(role == copied for copied, _ in copies):
             layouts[role] = dense(output.shape, output.dtype.name, output.order)
-    options |= {"holder_offset": access.holder_offset, "architectures": architectures}
+    options |= {"holder_offset": access.holder_offset, "target": target}
     return make(call, layouts, outputs, tuple(copies), **options)
 
 

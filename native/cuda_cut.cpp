@@ -31,27 +31,30 @@ bool summed(const scanlib_axis &axis) { return axis.stride[SCANLIB_GRAD_A] == 0 
 
 // Of a block.
 int most_threads(const Cut &cut) {
+  const CudaTuning &tuning = cut.tuning;
   const int64_t size = dtype_size(cut.value);
   const bool rows = cut.layout == kRows;
   // Two tiles lie in shared memory at a time, in columns with gaps that are widest beside short runs.
   if (cut.kernel == kLookBack)
-    return size == 16 && !rows ? std::min(64, g_tuning.look_back_threads) : g_tuning.look_back_threads;
+    return int(size == 16 && !rows ? std::min<int64_t>(64, tuning.look_back_threads) : tuning.look_back_threads);
   // Elements of 16 bytes, and of 8 that are added up as well, take so many registers that large blocks would leave no room
   // for a second.
   const bool wide = size == 16 || (size == 8 && (cut.sum & kSumLanes));
-  return rows || wide ? g_tuning.row_threads : g_tuning.column_threads;
+  return int(rows || wide ? tuning.row_threads : tuning.column_threads);
 }
 
 void choose_tile(const scanlib_problem &p, Cut *cut) {
   const int64_t inner = std::max<int64_t>(1, p.inner.extent);
   const bool rows = cut->layout == kRows;
-  const int most = most_threads(*cut), run_bytes = cut->backward ? g_tuning.backward_run_bytes : g_tuning.run_bytes;
+  const CudaTuning &tuning = cut->tuning;
+  const int most = most_threads(*cut);
+  const int64_t run_bytes = cut->backward ? tuning.backward_run_bytes : tuning.run_bytes;
   cut->run = int(std::min<int64_t>(kMostRun, std::max<int64_t>(2, run_bytes / largest_element(p))));
   // A tile of gates has up to four columns on their way, and what is computed of them in registers.
   if (cut->gated)
     cut->run = int(std::min<int64_t>(kMostRun / 2, std::max<int64_t>(2, run_bytes / 2 / dtype_size(cut->value))));
   const int64_t slices = std::min<int64_t>(most, power_of_two(ceil_div(std::max<int64_t>(1, p.time.extent), cut->run)));
-  const bool alone = slices == 1 || (!rows && lane_count(p) >= g_tuning.many_lanes);
+  const bool alone = slices == 1 || (!rows && lane_count(p) >= tuning.many_lanes);
   if (alone && 2 * inner > kWide && cut->sum != kSumLanes) {
     cut->threads = cut->width = kWide;
   } else {
@@ -77,20 +80,20 @@ void choose_tile(const scanlib_problem &p, Cut *cut) {
 // Piles follow one another at about five microseconds each, in which memory brings so many bytes. In columns, where a thread
 // has several records to read, smaller bundles make them fewer.
 int bundle_for(const scanlib_problem &p, const Cut &cut) {
-  constexpr int kMost = 32;
   constexpr int64_t kPileBytes = 12 << 20;
-  if (cut.layout == kRows) return kMost;
+  if (cut.layout == kRows) return kMostBundle;
   int64_t element = 0;
   for (int role : {SCANLIB_A, SCANLIB_X, SCANLIB_H, SCANLIB_GRAD_H, SCANLIB_GRAD_A, SCANLIB_GRAD_X})
     element += dtype_size(p.dtype[role]);
   const int64_t bytes = cut.groups * cut.threads * cut.run * element;
   int bundle = 8;
-  while (bundle < kMost && bytes * bundle * bundle * bundle < kPileBytes) bundle *= 2;
+  while (bundle < kMostBundle && bytes * bundle * bundle * bundle < kPileBytes) bundle *= 2;
   return bundle;
 }
 
 Cut cut_problem(const scanlib_problem &p) {
   Cut cut{};
+  cut.tuning = CudaTuning(p.tuning);
   cut.gated = is_gated(p);
   cut.backward = is_backward(p);
   cut.against = against_time(p);
@@ -100,11 +103,11 @@ Cut cut_problem(const scanlib_problem &p) {
   if (cut.backward && p.time.extent > 0) cut.sum = (summed(p.time) ? kSumSteps : 0) | (summed(p.inner) ? kSumLanes : 0);
 
   choose_tile(p, &cut);
-  if (cut.tiles > 1 && cut.slices() > 1 && cut.groups < g_tuning.enough_groups) {
+  if (cut.tiles > 1 && cut.slices() > 1 && cut.groups < cut.tuning.enough_groups) {
     Cut tiles = cut;
     tiles.kernel = kLookBack;
     choose_tile(p, &tiles);
-    tiles.bundle = g_tuning.bundle ? g_tuning.bundle : bundle_for(p, tiles);
+    tiles.bundle = cut.tuning.bundle ? int(cut.tuning.bundle) : bundle_for(p, tiles);
     if (tiles.slices() > 1) cut = tiles;  // what is not scanned has nothing to publish
   }
   if (cut.width == 1) cut.sum &= ~kSumLanes;  // nothing to add up inside a tile

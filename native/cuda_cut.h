@@ -15,7 +15,8 @@ enum Layout { kColumns = 0, kRows = 1 };
 enum : int { kSumSteps = 1, kSumLanes = 2 };  // of grad_a, inside a tile
 
 constexpr int kWarp = 32;
-constexpr int kMostRun = 32;
+constexpr int kMostRun = 32, kMostBundle = kWarp;
+constexpr int kMostThreads = 1024, kMostResident = 2048;  // of a block, of a multiprocessor
 constexpr int kReduceThreads = 256, kReduceTerms = 8;
 constexpr int64_t kMostBlocks = (int64_t(1) << 31) - 1;
 
@@ -28,6 +29,7 @@ inline int64_t power_of_two(int64_t n) {  // at least n
 
 // How a problem is cut into tiles.
 struct Cut {
+  CudaTuning tuning;
   bool gated, backward, against;  // against: steps are walked against the axis
   int32_t value;                  // the dtype computed in
   Kernel kernel;

@@ -1,17 +1,13 @@
 #include "cuda_plan.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <type_traits>
-#include <utility>
 
 #include "cuda_cut.h"
 
 namespace scanlib {
-
-CudaTuning g_tuning;
 
 namespace {
 
@@ -22,11 +18,9 @@ static_assert(int(kRoles) == int(SCANLIB_ROLES) && int(kH0) == int(SCANLIB_H0) &
                   int(kY) == int(SCANLIB_Y) && int(kReset) == int(SCANLIB_RESET),
               "cuda/params.h has the roles of scanlib.h");
 
-std::atomic<int> g_tunings{0};
-
 // Threads that a multiprocessor is to hold.
 int resident_threads(const Cut &cut) {
-  if (g_tuning.resident) return std::max(g_tuning.resident, cut.threads);
+  if (cut.tuning.resident) return std::max(int(cut.tuning.resident), cut.threads);
   if (cut.value == SCANLIB_C128) return 384;
   // The longest runs, sums in double precision and the gradients of gates need the registers.
   if (cut.value != SCANLIB_F32 || cut.run == kMostRun || cut.sum || (cut.gated && cut.backward)) return 512;
@@ -153,6 +147,16 @@ void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, 
     if (is_gated(p)) scan.operand[role].wide = scan.operand[role].wide && gates_in_words(p);
 }
 
+// Whether there are kernels that are cut so.
+bool usable(const CudaTuning &tuning) {
+  for (const int64_t threads : {tuning.row_threads, tuning.column_threads, tuning.look_back_threads})
+    if (threads < kWarp || threads > kMostThreads || (threads & (threads - 1))) return false;
+  for (const int64_t number : {tuning.run_bytes, tuning.backward_run_bytes, tuning.enough_groups, tuning.many_lanes})
+    if (number < 1) return false;
+  if (tuning.bundle < 0 || tuning.bundle == 1 || tuning.bundle > kMostBundle) return false;
+  return tuning.resident >= 0 && tuning.resident <= kMostResident;
+}
+
 // Kernels access an element at once.
 bool strides_aligned(const scanlib_problem &p) {
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
@@ -167,7 +171,23 @@ bool strides_aligned(const scanlib_problem &p) {
 
 }  // namespace
 
+CudaTuning::CudaTuning(const scanlib_tuning &given) {
+  auto set = [](int64_t number, int64_t &target) {
+    if (number) target = number;
+  };
+  set(given.row_threads, row_threads);
+  set(given.column_threads, column_threads);
+  set(given.look_back_threads, look_back_threads);
+  set(given.run_bytes, run_bytes);
+  set(given.backward_run_bytes, backward_run_bytes);
+  set(given.bundle, bundle);
+  set(given.resident, resident);
+  set(given.enough_groups, enough_groups);
+  set(given.many_lanes, many_lanes);
+}
+
 int cuda_scratch_bytes(const scanlib_problem &p, int64_t *bytes) {
+  if (!usable(CudaTuning(p.tuning))) return SCANLIB_E_ARGUMENT;
   if (!strides_aligned(p)) return SCANLIB_E_ALIGNMENT;
   const Work work(p);
   if (work.too_large()) return SCANLIB_E_OVERFLOW;
@@ -177,6 +197,7 @@ int cuda_scratch_bytes(const scanlib_problem &p, int64_t *bytes) {
 
 int plan_cuda(const scanlib_problem &given_problem, CudaPlan *plan) {
   if (!plan || given_problem.abi_version != SCANLIB_ABI_VERSION) return SCANLIB_E_ARGUMENT;
+  if (!usable(CudaTuning(given_problem.tuning))) return SCANLIB_E_ARGUMENT;
   if (!strides_aligned(given_problem)) return SCANLIB_E_ALIGNMENT;
   *plan = CudaPlan{};
   const Work work(given_problem);
@@ -249,26 +270,4 @@ void fill_cuda_params(const CudaPlan &plan, const CudaPointers &pointers, int64_
   std::memcpy(out->bytes, &params, sizeof params);
 }
 
-int cuda_tunings() { return g_tunings; }
-
 }  // namespace scanlib
-
-extern "C" int scanlib_cuda_tune(const char *name, int64_t value) {
-  using scanlib::CudaTuning, scanlib::g_tuning;
-  ++scanlib::g_tunings;
-  if (!name) return g_tuning = CudaTuning{}, SCANLIB_OK;
-  if (!std::strcmp(name, "enough_groups")) return g_tuning.enough_groups = value, SCANLIB_OK;
-  if (!std::strcmp(name, "many_lanes")) return g_tuning.many_lanes = value, SCANLIB_OK;
-  const std::pair<const char *, int CudaTuning::*> kNumbers[] = {
-      {"row_threads", &CudaTuning::row_threads},
-      {"column_threads", &CudaTuning::column_threads},
-      {"look_back_threads", &CudaTuning::look_back_threads},
-      {"run_bytes", &CudaTuning::run_bytes},
-      {"backward_run_bytes", &CudaTuning::backward_run_bytes},
-      {"bundle", &CudaTuning::bundle},
-      {"resident", &CudaTuning::resident},
-  };
-  for (auto &[key, number] : kNumbers)
-    if (!std::strcmp(name, key)) return g_tuning.*number = int(value), SCANLIB_OK;
-  return SCANLIB_E_ARGUMENT;
-}

@@ -52,22 +52,24 @@ struct CudaPlan {
   bool down;
 };
 
-// The numbers by which the work is cut, for a device the size of an H200 (132 multiprocessors). Tests set others with
-// scanlib_cuda_tune(), so that small problems are cut like large ones.
+// The numbers of scanlib_tuning by which work is cut where a problem brings no others, for a device the size of an H200 (132
+// multiprocessors). Tests bring others, so that small problems are cut like large ones.
 struct CudaTuning {
   // Of a block that walks rows or columns, or that looks back: 32 times a power of two.
-  int row_threads = 128, column_threads = 256, look_back_threads = 128;
-  int run_bytes = 64, backward_run_bytes = 32;  // of one operand that a thread has to itself; 32 elements at most
-  int bundle = 0;    // tiles, and bundles, that look-back joins at a time; 0: as many as the problem wants
-  int resident = 0;  // threads that a multiprocessor is to hold, which bounds their registers; 0: as the kernel wants
+  int64_t row_threads = 128, column_threads = 256, look_back_threads = 128;
+  int64_t run_bytes = 64, backward_run_bytes = 32;  // of one operand that a thread has to itself; 32 elements at most
+  int64_t bundle = 0;  // tiles, and bundles, that look-back joins at a time; 0: as many as the problem wants
+  // Threads that a multiprocessor is to hold, which bounds their registers; 0: as the kernel wants.
+  int64_t resident = 0;
   int64_t enough_groups = 512;  // with so many groups of sequences time is not split
   int64_t many_lanes = 65536;   // neighbouring sequences of which each gets a thread
+
+  CudaTuning() = default;
+  explicit CudaTuning(const scanlib_tuning &given);
 };
 
-// Those in force.
-extern CudaTuning g_tuning;
-
-// SCANLIB_OK, SCANLIB_E_ARGUMENT, SCANLIB_E_ALIGNMENT or SCANLIB_E_OVERFLOW. A problem without elements to write has no launches.
+// SCANLIB_OK, SCANLIB_E_ARGUMENT (also where no kernel is cut by its tuning), SCANLIB_E_ALIGNMENT or SCANLIB_E_OVERFLOW. A problem
+// without elements to write has no launches.
 int plan_cuda(const scanlib_problem &problem, CudaPlan *plan);
 
 // Its scratch memory alone, which is worked out in less time.
@@ -77,8 +79,5 @@ int cuda_scratch_bytes(const scanlib_problem &problem, int64_t *bytes);
 // far that index is among the partial sums.
 void fill_cuda_params(const CudaPlan &plan, const CudaPointers &pointers, int64_t part, void *scratch,
                       CudaParams *params);
-
-// How often scanlib_cuda_tune() was called: plans made before are not those that would be made now.
-int cuda_tunings();
 
 }  // namespace scanlib

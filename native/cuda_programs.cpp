@@ -49,20 +49,19 @@ namespace {
 // A problem in a context. One that is destroyed may leave its address to another, of the same device or of another.
 struct Key {
   CudaContext context;
-  int device, tunings;
+  int device;
   std::string problem;  // as far as it is set, without what alters no launch
 
   Key(CudaContext context_, int device_, const scanlib_problem &of)
       : context(context_),
         device(device_),
-        tunings(cuda_tunings()),
         problem(reinterpret_cast<const char *>(&of),
                 offsetof(scanlib_problem, outer) + size_t(of.outer_rank) * sizeof(scanlib_axis)) {
     std::memset(&problem[offsetof(scanlib_problem, threads)], 0, sizeof of.threads);
     std::memset(&problem[offsetof(scanlib_problem, holder_offset)], 0, sizeof of.holder_offset);
   }
   bool operator==(const Key &other) const {
-    return context == other.context && device == other.device && tunings == other.tunings && problem == other.problem;
+    return context == other.context && device == other.device && problem == other.problem;
   }
 };
 struct KeyHash {

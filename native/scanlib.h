@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SCANLIB_ABI_VERSION 4
+#define SCANLIB_ABI_VERSION 5
 #define SCANLIB_MAX_DIMS 64
 #define SCANLIB_MAX_OUTER (SCANLIB_MAX_DIMS - 1)
 
@@ -149,6 +149,15 @@ typedef struct scanlib_axis {
   int64_t stride[SCANLIB_ROLES];
 } scanlib_axis;
 
+/* The numbers by which work is cut for a GPU: CudaTuning in native/cuda_plan.h says what each is. 0: as the problem wants. Which
+ * sums are made first depends on them, and so do last bits. */
+typedef struct scanlib_tuning {
+  int64_t row_threads, column_threads, look_back_threads;
+  int64_t run_bytes, backward_run_bytes;
+  int64_t bundle, resident;
+  int64_t enough_groups, many_lanes;
+} scanlib_tuning;
+
 /* The canonical problem: independent recurrences of `time.extent` steps, one for each index (outer..., inner). */
 typedef struct scanlib_problem {
   int32_t abi_version;
@@ -161,6 +170,7 @@ typedef struct scanlib_problem {
                                pointer so many bytes from their start (a NumPy array does). Set by the caller */
   int32_t dtype[SCANLIB_ROLES]; /* scanlib_dtype */
   scanlib_gates gates;          /* of a gated recurrence; else not set */
+  scanlib_tuning tuning;        /* set by the caller, for tests and measurements */
   scanlib_axis time, inner;
   scanlib_axis outer[SCANLIB_MAX_OUTER]; /* far to near; those from outer_rank on are not set */
 } scanlib_problem;
@@ -212,9 +222,6 @@ SCANLIB_API const char *scanlib_cuda_last_error(void);
 /* For tests: loads another library in place of libcuda.so.1 (NULL: that one) and forgets all programs. No other call of
  * these functions may be running. */
 SCANLIB_API int scanlib_cuda_use_driver(const char *path);
-/* For tests: sets one of the numbers by which work is cut for a GPU, by its name in native/cuda_plan.h (NULL: all as they
- * were). Under the same condition; plans and sizes of scratch memory from before are void. */
-SCANLIB_API int scanlib_cuda_tune(const char *name, int64_t value);
 
 SCANLIB_API const char *scanlib_status_string(int status);
 SCANLIB_API int scanlib_abi_version(void);

@@ -5,6 +5,7 @@
 // at full size.
 #pragma once
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -20,11 +21,12 @@ using Dims = ffi::AnyBuffer::Dimensions;
 using Numbers = ffi::Span<const int64_t>;
 
 // What a program says of a call beside its buffers. `roles` are those of the arguments and of the results, in turn; `views` is
-// empty, or has for each argument in turn: its number of axes, first element, extents, strides in elements.
+// empty, or has for each argument in turn: its number of axes, first element, extents, strides in elements. `tuning` is empty, or
+// has the numbers of scanlib_tuning.
 struct Attributes {
   int64_t axis;
   bool reverse;
-  Numbers roles, views;
+  Numbers roles, views, tuning;
 };
 
 // A zero-size buffer may come as a null pointer, which to libscanlib means an absent operand.
@@ -116,6 +118,10 @@ class Call {
     if (error_.success())
       check(scanlib_problem_init(&problem_, attributes.reverse ? SCANLIB_REVERSE : 0, int32_t(shape_.size()),
                                  shape_.begin(), int32_t(axis_), operands_));
+    if (error_.failure() || attributes.tuning.size() == 0) return;
+    if (attributes.tuning.size() * sizeof(int64_t) != sizeof problem_.tuning)
+      return fail("scanlib: " + std::to_string(attributes.tuning.size()) + " numbers of a tuning");
+    std::memcpy(&problem_.tuning, attributes.tuning.begin(), sizeof problem_.tuning);
   }
 
   // How many views there are.
@@ -192,7 +198,8 @@ auto with_attributes(Binding binding) {
       .template Attr<int64_t>("axis")
       .template Attr<bool>("reverse")
       .template Attr<Numbers>("roles")
-      .template Attr<Numbers>("views");
+      .template Attr<Numbers>("views")
+      .template Attr<Numbers>("tuning");
 }
 
 }  // namespace scanlib

@@ -9,8 +9,8 @@ namespace {
 using namespace scanlib;
 
 ffi::Error run(void *stream, ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axis, bool reverse,
-               Numbers roles, Numbers views) {
-  Call call(args, rets, {axis, reverse, roles, views}, 1);
+               Numbers roles, Numbers views, Numbers tuning) {
+  Call call(args, rets, {axis, reverse, roles, views, tuning}, 1);
   if (call.error().failure()) return call.error();
   int64_t needed = 0;
   call.check(scanlib_cuda_scratch_bytes(&call.problem(), &needed));

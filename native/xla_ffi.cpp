@@ -9,8 +9,8 @@ namespace {
 using namespace scanlib;
 
 ffi::Error run(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axis, bool reverse, Numbers roles,
-               Numbers views) {
-  Call call(args, rets, {axis, reverse, roles, views}, 0);
+               Numbers views, Numbers tuning) {
+  Call call(args, rets, {axis, reverse, roles, views, tuning}, 0);
   if (call.error().success()) call.check(scanlib_cpu_run(&call.problem(), call.pointers()));
   return call.error();
 }

@@ -10,6 +10,8 @@ import contextlib
 import ctypes
 import functools
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import NamedTuple
 
 from scanlib import compiler, native
 from scanlib.errors import NativeError
@@ -30,7 +32,6 @@ def library() -> ctypes.CDLL:
         getattr(lib, name).restype = ctypes.c_size_t
     lib.scanlib_cuda_last_error.restype = text
     lib.scanlib_cuda_use_driver.argtypes = [text]
-    lib.scanlib_cuda_tune.argtypes = [text, ctypes.c_int64]
     lib.scanlib_cuda_set_compiler.argtypes = [pointer]
     lib.scanlib_cuda_set_compiler.restype = None
     lib.scanlib_cuda_set_compiler(compiler.callback)
@@ -76,25 +77,49 @@ def programs(problem: native.NativeProblem) -> list[str]:
     return _text("scanlib_cuda_programs", problem).splitlines()
 
 
+class Target(NamedTuple):
+    """For what a plan is made, beside the operands; part of what plans are kept by.
+
+    Attributes
+    ----------
+    architectures
+        Of the GPUs for which its programs are compiled, 90 for sm_90: none for what is only explained.
+    tuning
+        Numbers by which work is cut, where they are not the problem's own choice.
+    """
+
+    architectures: tuple[int, ...] = ()
+    tuning: native.Tuning = ()
+
+
+#: Of a call in the CPU's memory.
+CPU = Target()
+_tuning: ContextVar[native.Tuning] = ContextVar("tuning", default=())
+
+
+def target(architectures: tuple[int, ...] = ()) -> Target:
+    """For GPUs of these architectures, and the numbers in force here (`tuned`)."""
+    return Target(architectures, _tuning.get())
+
+
+@contextlib.contextmanager
+def tuned(numbers: Mapping[str, int]) -> Iterator[None]:
+    """Inside, in this thread or task, plans are made with these numbers of native/cuda_plan.h: for tests.
+
+    Making a plan raises `NativeError` where there is no number of a name, or no kernel that is cut so.
+    """
+    token = _tuning.set(tuple(sorted(numbers.items())))
+    try:
+        yield
+    finally:
+        _tuning.reset(token)
+
+
 def compile_programs(problem: native.NativeProblem, architectures: Iterable[int]) -> None:
     """Have what `problem` needs compiled for GPUs of these architectures; a call only finds it then. Needs no GPU."""
     for architecture in architectures:
         for definitions in programs(problem):
             compiler.provider(definitions, architecture)
-
-
-@contextlib.contextmanager
-def tuned(numbers: Mapping[str, int]) -> Iterator[None]:
-    """Inside, problems are cut by these numbers of native/cuda_plan.h; `NativeError` where one is refused.
-
-    A problem that was prepared before knows the size of other scratch memory.
-    """
-    try:
-        for name, value in numbers.items():
-            native.check(library().scanlib_cuda_tune(name.encode(), value))
-        yield
-    finally:
-        native.check(library().scanlib_cuda_tune(None, 0))
 
 
 def _text(function: str, problem: native.NativeProblem) -> str:

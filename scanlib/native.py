@@ -20,13 +20,15 @@ from scanlib.errors import MissingLibraryError, NativeError, ScanlibError
 from scanlib.gates import GateForm
 from scanlib.roles import FORWARD, NAMES, NUMBERS, ROLES
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 MAX_OUTER = 63
 REVERSE, CONJUGATE, OPENMP = 1, 2, 4
 E_NO_GPU, E_COMPILER, E_COMPILE, E_CUDA = 6, 7, 8, 9
 
 #: (dtype code, strides in bytes over the broadcast shape)
 Operand = tuple[int, Sequence[int]]
+#: Pairs of a name in `TUNING` and a number other than the problem's own choice.
+Tuning = tuple[tuple[str, int], ...]
 
 
 class _Operand(ctypes.Structure):
@@ -55,6 +57,17 @@ class _Gates(ctypes.Structure):
     ]
 
 
+#: The numbers of `scanlib_tuning` in native/scanlib.h: by which work is cut for a GPU.
+TUNING = (
+    *("row_threads", "column_threads", "look_back_threads"),
+    *("run_bytes", "backward_run_bytes", "bundle", "resident", "enough_groups", "many_lanes"),
+)
+
+
+class _Tuning(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in TUNING]
+
+
 class _Problem(ctypes.Structure):
     """`scanlib_problem` of native/scanlib.h: the canonical (outer, T, inner) problem."""
 
@@ -68,6 +81,7 @@ class _Problem(ctypes.Structure):
         ("holder_offset", ctypes.c_int64),
         ("dtype", ctypes.c_int32 * len(ROLES)),
         ("gates", _Gates),
+        ("tuning", _Tuning),
         ("time", _Axis),
         ("inner", _Axis),
         ("outer", _Axis * MAX_OUTER),
@@ -176,6 +190,7 @@ def prepare(
     threads: int = 0,
     holder_offset: int = 0,
     openmp: bool = False,
+    tuning: Tuning = (),
 ) -> NativeProblem:
     """Make the canonical problem of `operands`, keyed by role (`scanlib.roles`).
 
@@ -197,13 +212,17 @@ def prepare(
             ctypes.byref(problem), flags, ndim, dims(*shape), axis, ctypes.byref(table)
         )
     )
-    return _finished(problem, threads, holder_offset)
+    return _finished(problem, threads, holder_offset, tuning)
 
 
-def _finished(problem: _Problem, threads: int, holder_offset: int) -> NativeProblem:
+def _finished(problem: _Problem, threads: int, holder_offset: int, tuning: Tuning) -> NativeProblem:
     """A problem with what the caller sets."""
     problem.threads = threads
     problem.holder_offset = holder_offset
+    for name, number in tuning:
+        if name not in TUNING:
+            raise NativeError(f"There is no number {name} to cut work by: {', '.join(TUNING)}.")
+        setattr(problem.tuning, name, number)
     return NativeProblem(problem)
 
 
@@ -233,6 +252,7 @@ def prepare_gates(
     threads: int = 0,
     holder_offset: int = 0,
     openmp: bool = False,
+    tuning: Tuning = (),
 ) -> NativeProblem:
     """The gated recurrence of columns of a shape (..., T at `axis`, ..., row), contiguous in memory.
 
@@ -258,7 +278,7 @@ def prepare_gates(
             ctypes.byref(problem), OPENMP * openmp, dtype, ctypes.byref(gates), roles
         )
     )
-    return _finished(problem, threads, holder_offset)
+    return _finished(problem, threads, holder_offset, tuning)
 
 
 def describe(problem: NativeProblem) -> str:

@@ -111,17 +111,18 @@ def prepare(
     layouts: Mapping[str, Layout],
     *,
     reverse: bool,
-    architectures: Sequence[int] = (),
+    target: gpu.Target = gpu.CPU,
     **options: Any,
 ) -> native.NativeProblem:
     """The native problem of operands by role; that of a backward pass where grad_h is among them.
 
-    Its programs are compiled for GPUs of these `architectures` (90 for sm_90): none for what runs on a CPU or is only
-    explained. `options` are `native.prepare`'s. Raises `DTypeError` where scanlib does not compute in a dtype.
+    Its programs are compiled for the GPUs of `target`. `options` are `native.prepare`'s. Raises `DTypeError` where
+    scanlib does not compute in a dtype.
     """
     operands = {role: _operand(role, layout, call) for role, layout in layouts.items()}
-    problem = native.prepare(call.shape, call.axis, operands, reverse=reverse, **options)
-    gpu.compile_programs(problem, architectures)
+    options |= {"reverse": reverse, "tuning": target.tuning}
+    problem = native.prepare(call.shape, call.axis, operands, **options)
+    gpu.compile_programs(problem, target.architectures)
     return problem
 
 
@@ -132,15 +133,16 @@ def prepare_gates(
     shape: Shape,
     axis: int,
     given: frozenset[str],
-    architectures: tuple[int, ...] = (),
+    target: gpu.Target = gpu.CPU,
     **options: Any,
 ) -> native.NativeProblem:
     """The native problem of a gated recurrence, kept, its programs compiled as `prepare` has them.
 
     Parameters are `native.prepare_gates`'s; `dtype` is that of the columns by its name, such as "float32".
     """
+    options |= {"tuning": target.tuning}
     problem = native.prepare_gates(form, DTYPES[dtype][0], shape, axis, given, **options)
-    gpu.compile_programs(problem, architectures)
+    gpu.compile_programs(problem, target.architectures)
     return problem
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from native_build import ROOT
 
-from scanlib import compiler, gpu, native, plan
+from scanlib import compiler, gpu, native
 
 # The checkout goes last on the path: its folder scanlib holds only a part of what is installed.
 sys.path.append(str(ROOT))
@@ -154,20 +154,9 @@ SMALL = {
 
 @contextmanager
 def tuned(**numbers: int) -> Iterator[None]:
-    """Problems inside are cut by these numbers of native/cuda_plan.h, those that were kept as well."""
-    _forget()
-    try:
-        with gpu.tuned(numbers):
-            yield
-    finally:
-        _forget()
-
-
-def _forget() -> None:
-    """Problems that are kept know the size of the scratch memory that they needed."""
-    adapter().forward_plan.cache_clear()
-    adapter().backward_plan.cache_clear()
-    plan.prepare_gates.cache_clear()
+    """Problems inside are cut by these numbers of native/cuda_plan.h."""
+    with gpu.tuned(numbers):
+        yield
 
 
 # ---- arrays

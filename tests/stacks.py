@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
-from emulated import tuned
 from helpers import check_forward, check_gradients, normal, rng_for, same_bits, state_shape
 from matrix import Member
 
-#: Shape and axis for each layout, where bundles have 2 tiles and stacks 4.
+from scanlib import gpu
+
+#: Bundles have 2 tiles, and stacks 4.
+TUNING = {"bundle": 2}
+#: Shape and axis for each layout, cut so.
 SHAPES = {
     "rows": ((3, 1 << 16), 1),
     "columns": ((1 << 14, 40), 0),
     "few columns": ((1 << 16, 3), 0),
 }
-
-
-@contextmanager
-def bundles_of_two() -> Iterator[None]:
-    """Problems inside are cut so; those that torch has prepared know the size of another scratch memory."""
-
-    def forget() -> None:
-        if run := sys.modules.get("scanlib.backends.torch.run"):
-            run.forward_plan.cache_clear()
-            run.backward_plan.cache_clear()
-
-    forget()
-    try:
-        with tuned(bundle=2):
-            yield
-    finally:
-        forget()
 
 
 def check(lib: Member, layout: str, repeats: int) -> None:
@@ -43,7 +25,7 @@ def check(lib: Member, layout: str, repeats: int) -> None:
     a = (1 - rng.uniform(0, 2e-5, shape)).astype(np.float32)
     x, grad_h = (normal(rng, shape, "float32") for _ in range(2))
     h0, grad_final = (normal(rng, state_shape(shape, axis), "float32") for _ in range(2))
-    with bundles_of_two():
+    with gpu.tuned(TUNING):
         check_forward(lib, a, x, h0, axis=axis)
         check_gradients(lib, a, x, h0, axis=axis)
         given = [lib.array(v) for v in (a, x, h0, grad_h, grad_final)]

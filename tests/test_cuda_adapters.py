@@ -62,7 +62,7 @@ def emulated_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return memory[-memory.data_ptr() % gpu.ALIGNMENT :][:size]
 
     monkeypatch.setattr(torch_cuda, "_stream", lambda index: 0)
-    monkeypatch.setattr(torch_run, "architectures", lambda index: (90,))
+    monkeypatch.setattr(torch_cuda, "architectures", lambda index: (90,))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: -1)  # what a CPU tensor says
     monkeypatch.setattr(torch, "empty", aligned)
     return sizes
@@ -126,7 +126,7 @@ def test_torch_takes_the_current_stream_of_the_tensors_device(
 ) -> None:
     asked: list[int] = []
     monkeypatch.setattr(torch_cuda, "_stream", lambda index: asked.append(index) or STREAM)
-    monkeypatch.setattr(torch_run, "architectures", lambda index: (90,))
+    monkeypatch.setattr(torch_cuda, "architectures", lambda index: (90,))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: -1)
     a, x = (torch.full((8, 4), 0.5).as_subclass(OnGpu) for _ in range(2))
     torch_run.forward(a, x, None, 0, False, False)
@@ -151,7 +151,7 @@ def test_torch_makes_another_device_current(driver: Fake, monkeypatch: pytest.Mo
     seen: list[int] = []
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
     monkeypatch.setattr(torch.cuda, "device", Device)
-    monkeypatch.setattr(torch_run, "architectures", lambda index: (90,))
+    monkeypatch.setattr(torch_cuda, "architectures", lambda index: (90,))
     monkeypatch.setattr(torch_cuda, "_stream", lambda index: seen.append(current[-1]) or STREAM)
     a = torch.full((8, 4), 0.5).as_subclass(OnGpu)  # of "device" -1
     torch_run.forward(a, a, None, 0, False, False)
@@ -191,7 +191,7 @@ def test_torch_compiles_when_a_plan_is_made(driver: Fake, monkeypatch: pytest.Mo
         assert "look-back" in scanlib.explain(a, a, backward=backward).kernel
     assert driver.compiled == []
     for architecture in (90, 120):
-        monkeypatch.setattr(torch_run, "architectures", lambda index, of=architecture: (of,))
+        monkeypatch.setattr(torch_cuda, "architectures", lambda index, of=architecture: (of,))
         for roles, pass_ in (
             (ROLES["forward"], lambda: torch_run.forward(a, a, None, 0, False, False)),
             (ROLES["backward"], lambda: torch_run.backward(a, None, a, a, None, 0, False, a.dtype)),
@@ -462,7 +462,7 @@ def test_torch_runs_gates_on_a_gpu(
 ) -> None:
     """The operators of gates hand tensors over, and their programs' architecture, as on the CPU they hand addresses."""
     asked: list[int] = []
-    monkeypatch.setattr(torch_gates, "architectures", lambda index: asked.append(index) or (90,))
+    monkeypatch.setattr(torch_cuda, "architectures", lambda index: asked.append(index) or (90,))
     form = form_of(4 * 8, ("decay", "input", "output", "candidate"), "tanh", False, GATED)
     assert form is not None
     torch.manual_seed(1)

@@ -65,7 +65,7 @@ def run(
 
     def launch(roles: tuple[str, ...], results: dict[str, Any]) -> str:
         arrays = {role: given[role] for role in roles if role in given} | results
-        problem = prepare_gates(form, dtype.name, shape, axis, frozenset(arrays))
+        problem = prepare_gates(form, dtype.name, shape, axis, frozenset(arrays), gpu.target())
         if on_gpu:
             kinds = {role: v.view(emulated.EmulatedArray) for role, v in arrays.items()}
             emulated.adapter().run(problem, kinds)

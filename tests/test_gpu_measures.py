@@ -70,7 +70,7 @@ def test_what_libscanlib_refuses_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_numbers_hold_inside_only() -> None:
     def plan() -> tuple[list[str], str]:
-        problem = dense_problem((1 << 18,), 0, ("a", "x", "h"))
+        problem = dense_problem((1 << 18,), 0, ("a", "x", "h"), target=gpu.target())
         return gpu.programs(problem), gpu.describe(problem)
 
     before = plan()
@@ -78,8 +78,15 @@ def test_numbers_hold_inside_only() -> None:
         assert plan()[0] != before[0]
         assert plan()[1] != before[1]
     assert plan() == before
-    with pytest.raises(NativeError), gpu.tuned({"bundle": 2, "no_such_knob": 1}):
-        pass
+    with pytest.raises(NativeError, match="no_such_knob"), gpu.tuned({"no_such_knob": 1}):
+        plan()
+    for refused in ({"bundle": 1}, {"row_threads": 48}, {"run_bytes": -1}, {"resident": 4096}):
+        problem = dense_problem(
+            (8,), 0, ("a", "x", "h"), target=gpu.Target((), tuple(refused.items()))
+        )
+        assert gpu.describe(problem) == ""
+        with pytest.raises(NativeError):
+            gpu.scratch_bytes(problem)
     assert plan() == before
 
 

@@ -273,13 +273,14 @@ def test_handlers_refuse_what_does_not_fit() -> None:
     """Programs made by hand or by another version get an error, not a crash."""
     x = jnp.ones((3, 4))
 
-    def call(result: Any, *operands: Any, axis: int = 0, roles: Any = ()) -> Any:
+    def call(result: Any, *operands: Any, axis: int = 0, roles: Any = (), **more: Any) -> Any:
         result = [jax.ShapeDtypeStruct(shape, jnp.float64) for shape in result]
         call = jax.ffi.ffi_call(jax_lowering.TARGET, result)
         roles = roles or [
             NUMBERS[r] for r in (*"ax"[: len(operands)], *("h", "final")[: len(result)])
         ]
-        numbers = {"roles": np.array(roles, np.int64), "views": np.array([], np.int64)}
+        lists = {"roles": roles, "views": [], "tuning": []} | more
+        numbers = {name: np.array(values, np.int64) for name, values in lists.items()}
         found = call(*operands, axis=np.int64(axis), reverse=np.bool_(False), **numbers)
         return jax.block_until_ready(found)
 
@@ -291,6 +292,7 @@ def test_handlers_refuse_what_does_not_fit() -> None:
         ("does not fit", [(3, 1)], (x, x), {}),
         ("does not fit", [(3, 4), (3,)], (x, x), {}),
         ("not supported", [(3, 4)], (x.astype(int), x), {}),
+        ("1 numbers of a tuning", [(3, 4)], (x, x), {"tuning": [2]}),
         ("does not accept", [(3, 4)], (x,), {}),
         (
             "does not accept",

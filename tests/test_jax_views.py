@@ -145,6 +145,7 @@ def test_the_handler_refuses_views_that_lie(views: list[int], message: str) -> N
     assert not jax_lowering.missing("cpu")
     p = projection()[0, :, 0]
     call = jax.ffi.ffi_call(jax_lowering.TARGET, [jax.ShapeDtypeStruct(p.shape, p.dtype)])
-    numbers = {"roles": np.array([0, 1, 2], np.int64), "views": np.array(views, np.int64)}
+    lists = {"roles": [0, 1, 2], "views": views, "tuning": []}
+    numbers = {name: np.array(values, np.int64) for name, values in lists.items()}
     with pytest.raises(jax.errors.JaxRuntimeError, match=message):
         call(p, p, axis=np.int64(0), reverse=np.bool_(False), **numbers)

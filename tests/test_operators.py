@@ -127,7 +127,8 @@ def prepared(
 
     rows = {name: (DTYPES[str(v.dtype)][0], strides(v)) for name, v in arrays.items()}
     pointers = native.pack({name: v.ctypes.data for name, v in arrays.items()})
-    return native.prepare(shape, axis, rows, reverse=reverse, conjugate=conjugate), pointers
+    options: dict[str, Any] = {"reverse": reverse, "conjugate": conjugate}
+    return native.prepare(shape, axis, rows, tuning=gpu.target().tuning, **options), pointers
 
 
 def forward_arrays(a: Array, x: Array, h0: Array | None, axis: int) -> dict[str, Array]:

@@ -15,9 +15,9 @@ from scanlib import gpu
 @pytest.mark.parametrize("layout", stacks.SHAPES)
 def test_there_are_more_than_four(layout: str) -> None:
     shape, axis = stacks.SHAPES[layout]
-    with stacks.bundles_of_two():
+    with gpu.tuned(stacks.TUNING):
         for roles in (("a", "x", "h"), ("a", "h", "grad_h", "grad_a", "grad_x")):
-            plan = gpu.describe(dense_problem(shape, axis, roles))
+            plan = gpu.describe(dense_problem(shape, axis, roles, target=gpu.target()))
             assert f"look-back over {layout.split()[-1]} in float32" in plan
             found = re.search(r"(\d+) tiles", plan)
             assert found is not None

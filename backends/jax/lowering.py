@@ -74,15 +74,15 @@ def problem_of(
     axis: int,
     operands: Mapping[str, Any],
     reverse: bool = False,
-    gpus: tuple[int, ...] = (),
+    target: gpu.Target = gpu.CPU,
 ) -> native.NativeProblem:
     """What the handler will make of `operands` by role: arrays, views or `jax.ShapeDtypeStruct`.
 
-    Its programs are compiled for `gpus`, architectures: a program that runs should compile nothing.
+    Its programs are compiled for `target`: a program that runs should compile nothing.
     """
     layouts = {role: _layout(value) for role, value in operands.items()}
     call = call_of(tuple(shape), axis)
-    return prepare(call, layouts, reverse=reverse, architectures=gpus)
+    return prepare(call, layouts, reverse=reverse, target=target)
 
 
 def _layout(value: Any) -> Layout:
@@ -148,14 +148,20 @@ def _call(
     platform: str, given: Mapping[str, Array], results: Mapping[str, Any], axis: int, reverse: bool
 ) -> list[Array]:
     types = list(results.values())
+    tuning: list[int] = []
     if platform == "cuda":
         shape = results["h" if "h" in results else "grad_x"].shape
-        problem = problem_of(shape, axis, {**given, **results}, reverse, _architectures())
+        target = gpu.target(_architectures())
+        problem = problem_of(shape, axis, {**given, **results}, reverse, target)
+        if numbers := dict(target.tuning):
+            tuning = [numbers.get(name, 0) for name in native.TUNING]
         types.append(jax.ShapeDtypeStruct((gpu.scratch_bytes(problem),), np.uint8))
     call = jax.ffi.ffi_call(TARGET, types)
-    arrays, numbers = views.call_attributes(given.values())
-    roles = np.array([NUMBERS[role] for role in (*given, *results)], np.int64)
-    out = call(*arrays, axis=np.int64(axis), reverse=np.bool_(reverse), roles=roles, views=numbers)
+    arrays, viewed = views.call_attributes(given.values())
+    roles = [NUMBERS[role] for role in (*given, *results)]
+    lists = {"roles": roles, "views": viewed, "tuning": tuning}
+    attributes = {name: np.array(numbers, np.int64) for name, numbers in lists.items()}
+    out = call(*arrays, axis=np.int64(axis), reverse=np.bool_(reverse), **attributes)
     return list(out)[: len(results)]
 
 

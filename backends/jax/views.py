@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from jax.core import ShapedArray
 from jax.interpreters import mlir
 
@@ -85,7 +84,7 @@ def strides_of(value: Any) -> tuple[int, ...]:
     return value.view.strides if isinstance(value, Viewed) else contiguous_strides(value.shape)
 
 
-def call_attributes(operands: Iterable[Any]) -> tuple[list[Any], Any]:
+def call_attributes(operands: Iterable[Any]) -> tuple[list[Any], list[int]]:
     """The arrays to hand over, and for the handler of each its number of axes, first element, extents and strides.
 
     No numbers at all where every operand is dense.
@@ -97,7 +96,7 @@ def call_attributes(operands: Iterable[Any]) -> tuple[list[Any], Any]:
         for value in operands:
             view = value.view if isinstance(value, Viewed) else View.dense(value.shape)
             numbers += (len(view.shape), view.offset, *view.shape, *view.strides)
-    return arrays, np.array(numbers, np.int64)
+    return arrays, numbers
 
 
 def lower(

@@ -110,14 +110,15 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool) -
         return Explanation("torch", str(x.device), "shapes only", "none", tuple(notes))
     threads = torch.get_num_threads()
     state = None if h0 is None else signature(h0)
+    options: dict[str, Any] = {"threads": threads, "target": gpu.target()}
     made = forward_plan(
-        *signature(a), *signature(x), state, call.axis, reverse, False, threads, dtype
+        *signature(a), *signature(x), state, call.axis, reverse, False, dtype=dtype, **options
     )
     problem = made.plan.native
     if backward:
         h = call.shape, made.strides, dtype
         layouts = backward_layouts(signature(a), h, state, x.dtype)
-        problem = backward_plan(layouts, call.axis, reverse, threads).native
+        problem = backward_plan(layouts, call.axis, reverse, **options).native
     describe = gpu.describe if x.is_cuda else native.describe
     path = f"libscanlib ({x.device.type})"
     return Explanation("torch", str(x.device), path, describe(problem), tuple(notes))

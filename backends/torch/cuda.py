@@ -25,6 +25,11 @@ def architectures(index: int) -> tuple[int, ...]:
     return (10 * major + minor,)
 
 
+def target_of(tensor: Tensor) -> gpu.Target:
+    """For which a plan of tensors beside this one is made."""
+    return gpu.target(architectures(tensor.get_device()))
+
+
 def launch(problem: native.NativeProblem, tensors: Mapping[str, Tensor | None]) -> None:
     """Run a problem on tensors by role, all of one GPU; None for what is absent."""
     first = tensors["a"]

@@ -16,7 +16,7 @@ from torch.nn import Parameter
 from scanlib import native
 from scanlib.backends.torch import functions
 from scanlib.backends.torch.autograd import previous, scan
-from scanlib.backends.torch.cuda import aligned, architectures, is_aligned, launch
+from scanlib.backends.torch.cuda import aligned, is_aligned, launch, target_of
 from scanlib.backends.torch.ops import LIBRARY, ordinary, transformed
 from scanlib.backends.torch.run import dtype_name
 from scanlib.gates import BEFORE, GATED, GateForm, opened_by
@@ -208,8 +208,8 @@ def _run(form: GateForm, axis: int, given: dict[str, State], results: dict[str, 
     columns, roles = tensors["a"], frozenset(tensors)
     dtype, shape = dtype_name(columns.dtype), tuple(columns.shape)
     if columns.is_cuda:
-        gpus = architectures(columns.get_device())
-        launch(prepare_gates(form, dtype, shape, axis, roles, gpus), tensors)
+        target = target_of(columns)
+        launch(prepare_gates(form, dtype, shape, axis, roles, target), tensors)
     else:
         threads = torch.get_num_threads()
         # fmt: off

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from scanlib import native
-from scanlib.backends.torch.cuda import aligned, architectures, bytes_of, is_aligned, launch
+from scanlib import gpu, native
+from scanlib.backends.torch.cuda import aligned, bytes_of, is_aligned, launch, target_of
 from scanlib.call import DTYPES, Shape, call_of, dtype_code, reduced_axes, resolve
 from scanlib.plan import Layout, Output, Plan, dense, make
 from scanlib.roles import BACKWARD, FORWARD
@@ -136,9 +136,9 @@ def forward_plan(
     threads: int,
     dtype: torch.dtype | None = None,
     out_strides: Shape | None = None,
-    gpus: tuple[int, ...] = (),
+    target: gpu.Target = gpu.CPU,
 ) -> TorchPlan:
-    """The plan of a call on tensors with these signatures, its programs compiled for `gpus`: their architectures."""
+    """The plan of a call on tensors with these signatures."""
     a, x = (a_shape, a_strides, a_dtype), (x_shape, x_strides, x_dtype)
     call = resolve(tuple(a_shape), tuple(x_shape), None if h0 is None else tuple(h0[0]), axis)
     given = {"a": a, "x": x} | ({} if h0 is None else {"h0": h0})
@@ -157,7 +157,7 @@ def forward_plan(
     if return_final:
         layouts["final"] = dense(call.state_shape, name)
         outputs["final"] = Output(call.state_shape, dtype)
-    options: dict[str, Any] = {"architectures": gpus, "threads": threads, "openmp": True}
+    options: dict[str, Any] = {"target": target, "threads": threads, "openmp": True}
     plan = make(call, layouts, outputs, reverse=reverse, **options)
     return TorchPlan(plan, call.shape, strides, dtype, 0 in call.shape)
 
@@ -168,12 +168,12 @@ def backward_plan(
     axis: int,
     reverse: bool,
     threads: int,
-    gpus: tuple[int, ...] = (),
+    target: gpu.Target = gpu.CPU,
 ) -> Plan:
-    """The plan of a gradient from operands by role with these signatures; `gpus` as in `forward_plan`."""
+    """The plan of a gradient from operands by role with these signatures."""
     layouts = {role: _layout(value) for role, value in given}
     call = call_of(layouts["h"].shape, axis)
-    options: dict[str, Any] = {"architectures": gpus, "threads": threads, "openmp": True}
+    options: dict[str, Any] = {"target": target, "threads": threads, "openmp": True}
     return make(call, layouts, {}, reverse=reverse, conjugate=True, **options)
 
 
@@ -234,7 +234,7 @@ def forward(
     plan = forward_plan(a.shape, a.stride(), a.dtype, x.shape, x.stride(), x.dtype,
                         None if h0 is None else signature(h0), axis, reverse, return_final,
                         torch.get_num_threads(), dtype, None if out is None else out.stride(),
-                        architectures(x.get_device()) if cuda else ())
+                        target_of(x) if cuda else gpu.CPU)
     # fmt: on
     made, shape, strides, result, empty = plan
     if out is not None:
@@ -291,8 +291,8 @@ def backward(
     )
     given = tuple((role, signature(t)) for role, t in tensors.items() if t is not None)
     cuda = h.is_cuda
-    gpus = architectures(h.get_device()) if cuda else ()
-    problem = backward_plan(given, axis, reverse, torch.get_num_threads(), gpus).native
+    place = target_of(h) if cuda else gpu.CPU
+    problem = backward_plan(given, axis, reverse, torch.get_num_threads(), place).native
     if cuda:
         launch(problem, tensors)
     else:

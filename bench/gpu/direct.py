@@ -1,8 +1,4 @@
-"""Calls through libscanlib's C interface, cut by other numbers than those of native/cuda_plan.h.
-
-Adapters keep prepared problems, and with them what they found out of the numbers in force; here a problem is prepared,
-and each of its calls made, under its own.
-"""
+"""Calls through libscanlib's C interface, cut by other numbers than those of native/cuda_plan.h."""
 
 from __future__ import annotations
 
@@ -34,11 +30,10 @@ class Call:
         layouts = {role: dense(tuple(array.shape), dtype) for role, array in arrays.items()}
         call = call_of(case.shape, case.axis)
         self.knobs, self.library, self.arrays = dict(knobs), library, dict(arrays)
-        with gpu.tuned(self.knobs):
-            self.problem = prepare(call, layouts, reverse=case.reverse)
-            size = gpu.scratch_bytes(self.problem)
-            #: What tells one way to cut a problem from another.
-            self.plan = gpu.programs(self.problem), gpu.describe(self.problem), size
+        self.problem = prepare(call, layouts, reverse=case.reverse, target=_target(knobs))
+        size = gpu.scratch_bytes(self.problem)
+        #: What tells one way to cut a problem from another.
+        self.plan = gpu.programs(self.problem), gpu.describe(self.problem), size
         self._scratch = library.empty((size + gpu.ALIGNMENT,), "uint8") if size else None
         self._pointers = native.pack({role: library.address(v) for role, v in arrays.items()})
         outputs = written(backward="grad_h" in arrays)
@@ -49,8 +44,17 @@ class Call:
         if self._scratch is not None:
             at = self.library.address(self._scratch)
             at += -at % gpu.ALIGNMENT
-        with gpu.tuned(self.knobs):
-            gpu.run(self.problem, self.library.stream(), at, self._pointers)
+        gpu.run(self.problem, self.library.stream(), at, self._pointers)
+
+
+def _target(knobs: Knobs) -> gpu.Target:
+    return gpu.Target(tuning=tuple(knobs.items()))
+
+
+def check(knobs: Knobs) -> None:
+    """`NativeError` where libscanlib has no such numbers, or no kernels that are cut so."""
+    layouts = {role: dense((1,), "float32") for role in ("a", "x", "h")}
+    gpu.scratch_bytes(prepare(call_of((1,), 0), layouts, reverse=False, target=_target(knobs)))
 
 
 def forward(

@@ -18,7 +18,6 @@ from bench.core.shapes import Case, np_dtype
 from bench.core.timing import Budget
 from bench.gpu import direct as gpu_direct
 from bench.gpu.report import Job, Report, Row
-from scanlib import gpu
 from scanlib.errors import NativeError
 
 #: What is tried in place of the value in force. Larger blocks, and longer runs backward, want more shared memory than a
@@ -62,8 +61,8 @@ def accepted(report: Report) -> dict[str, tuple[int, ...]]:
         taken = []
         for value in values:
             try:
-                with gpu.tuned({knob: value}):
-                    taken.append(value)
+                gpu_direct.check({knob: value})
+                taken.append(value)
             except NativeError as error:
                 report.left_out(f"{knob} {value}", f"libscanlib refuses it, {error}")
         if taken:

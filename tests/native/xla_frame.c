@@ -80,17 +80,17 @@ API const char *frame_call(XLA_FFI_Handler *handler, void *on, int arguments, in
   }
   XLA_FFI_Scalar along = {.dtype = XLA_FFI_DataType_S64, .value = &axis};
   XLA_FFI_Scalar backwards = {.dtype = XLA_FFI_DataType_PRED, .value = &reverse};
-  XLA_FFI_Array views = {.dtype = XLA_FFI_DataType_S64, .size = 0, .data = &axis};
+  XLA_FFI_Array none = {.dtype = XLA_FFI_DataType_S64, .size = 0, .data = &axis};
   XLA_FFI_Array of = {.dtype = XLA_FFI_DataType_S64, .size = count - 1, .data = (void *)roles};
-  XLA_FFI_ByteSpan names[] = {{"axis", 4}, {"reverse", 7}, {"roles", 5}, {"views", 5}}; /* sorted */
-  XLA_FFI_ByteSpan *name_pointers[] = {&names[0], &names[1], &names[2], &names[3]};
+  XLA_FFI_ByteSpan names[] = {{"axis", 4}, {"reverse", 7}, {"roles", 5}, {"tuning", 6}, {"views", 5}}; /* sorted */
+  XLA_FFI_ByteSpan *name_pointers[] = {&names[0], &names[1], &names[2], &names[3], &names[4]};
   XLA_FFI_AttrType types[] = {XLA_FFI_AttrType_SCALAR, XLA_FFI_AttrType_SCALAR, XLA_FFI_AttrType_ARRAY,
-                              XLA_FFI_AttrType_ARRAY};
-  void *attributes[] = {&along, &backwards, &of, &views};
+                              XLA_FFI_AttrType_ARRAY, XLA_FFI_AttrType_ARRAY};
+  void *attributes[] = {&along, &backwards, &of, &none, &none};
   XLA_FFI_CallFrame frame = frame_of(XLA_FFI_ExecutionStage_EXECUTE);
   frame.args.size = arguments, frame.args.types = argument_types, frame.args.args = pointers;
   frame.rets.size = count - arguments, frame.rets.types = result_types, frame.rets.rets = pointers + arguments;
-  frame.attrs.size = 4, frame.attrs.types = types, frame.attrs.names = name_pointers, frame.attrs.attrs = attributes;
+  frame.attrs.size = 5, frame.attrs.types = types, frame.attrs.names = name_pointers, frame.attrs.attrs = attributes;
   stream = on;
   XLA_FFI_Error *failed = handler(&frame);
   return failed ? failed->message : "";
