@@ -222,6 +222,30 @@ scanlib_problem without_loops(const scanlib_problem &p, std::vector<CudaLoop> *l
 
 }  // namespace
 
+CudaTuning::CudaTuning(const scanlib_tuning &given) {
+  auto set = [](int64_t number, int64_t &target) {
+    if (number) target = number;
+  };
+  set(given.row_threads, row_threads);
+  set(given.column_threads, column_threads);
+  set(given.look_back_threads, look_back_threads);
+  set(given.run_bytes, run_bytes);
+  set(given.backward_run_bytes, backward_run_bytes);
+  set(given.bundle, bundle);
+  set(given.resident, resident);
+  set(given.enough_groups, enough_groups);
+  set(given.many_lanes, many_lanes);
+}
+
+bool usable(const CudaTuning &tuning) {
+  for (const int64_t threads : {tuning.row_threads, tuning.column_threads, tuning.look_back_threads})
+    if (threads < kWarp || threads > kMostThreads || (threads & (threads - 1))) return false;
+  for (const int64_t number : {tuning.run_bytes, tuning.backward_run_bytes, tuning.enough_groups, tuning.many_lanes})
+    if (number < 1) return false;
+  if (tuning.bundle < 0 || tuning.bundle == 1 || tuning.bundle > kMostBundle) return false;
+  return tuning.resident >= 0 && tuning.resident <= kMostResident;
+}
+
 Work::Work(const scanlib_problem &p)
     : problem(without_loops(p, &loops)),
       cut(cut_problem(problem)),

@@ -27,6 +27,9 @@ inline int64_t power_of_two(int64_t n) {  // at least n
   return power;
 }
 
+// Whether there are kernels that are cut so.
+bool usable(const CudaTuning &tuning);
+
 // How a problem is cut into tiles.
 struct Cut {
   CudaTuning tuning;

@@ -133,28 +133,19 @@ void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, 
     grad_a.chunk = cut.sum & kSumLanes ? parts.lane : parts.lane * cut.width;
     for (int d = 0; d < p.outer_rank; ++d) grad_a.outer[d] = parts.outer[d];
   }
+  for (Operand &operand : scan.operand) operand.wide = operand.dtype && in_words(p, cut, operand);
   if (is_gated(p)) {
     const scanlib_gates &gates = p.gates;
     const int64_t size = dtype_size(p.dtype[SCANLIB_A]);
     auto from_decay = [&](int64_t at) { return (at - gates.at_decay) * size; };
     scan.gates = {from_decay(gates.at_input), from_decay(gates.at_output), from_decay(gates.at_candidate),
                   gates.complement ? -1 : 1};
-    for (const int role : {SCANLIB_A, SCANLIB_GRAD_A})
-      scan.operand[role].first = moved(scan.operand[role].first, gates.at_decay * size);
+    for (const int role : {SCANLIB_A, SCANLIB_GRAD_A}) {
+      Operand &columns = scan.operand[role];
+      columns.first = moved(columns.first, gates.at_decay * size);
+      columns.wide = columns.wide && gates_in_words(p);
+    }
   }
-  for (Operand &operand : scan.operand) operand.wide = operand.dtype && in_words(p, cut, operand);
-  for (const int role : {SCANLIB_A, SCANLIB_GRAD_A})
-    if (is_gated(p)) scan.operand[role].wide = scan.operand[role].wide && gates_in_words(p);
-}
-
-// Whether there are kernels that are cut so.
-bool usable(const CudaTuning &tuning) {
-  for (const int64_t threads : {tuning.row_threads, tuning.column_threads, tuning.look_back_threads})
-    if (threads < kWarp || threads > kMostThreads || (threads & (threads - 1))) return false;
-  for (const int64_t number : {tuning.run_bytes, tuning.backward_run_bytes, tuning.enough_groups, tuning.many_lanes})
-    if (number < 1) return false;
-  if (tuning.bundle < 0 || tuning.bundle == 1 || tuning.bundle > kMostBundle) return false;
-  return tuning.resident >= 0 && tuning.resident <= kMostResident;
 }
 
 // Kernels access an element at once.
@@ -170,21 +161,6 @@ bool strides_aligned(const scanlib_problem &p) {
 }
 
 }  // namespace
-
-CudaTuning::CudaTuning(const scanlib_tuning &given) {
-  auto set = [](int64_t number, int64_t &target) {
-    if (number) target = number;
-  };
-  set(given.row_threads, row_threads);
-  set(given.column_threads, column_threads);
-  set(given.look_back_threads, look_back_threads);
-  set(given.run_bytes, run_bytes);
-  set(given.backward_run_bytes, backward_run_bytes);
-  set(given.bundle, bundle);
-  set(given.resident, resident);
-  set(given.enough_groups, enough_groups);
-  set(given.many_lanes, many_lanes);
-}
 
 int cuda_scratch_bytes(const scanlib_problem &p, int64_t *bytes) {
   if (!usable(CudaTuning(p.tuning))) return SCANLIB_E_ARGUMENT;

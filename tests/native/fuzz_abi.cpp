@@ -1,6 +1,6 @@
 // Fuzz target over the C interface (libFuzzer's entry point). The bytes are read as one call: shape, axis, dtypes,
 // strides of every kind, flags, addresses off their alignment. check() then demands that the library keeps its word. A
-// part of the inputs goes to scanlib_problem_init() unshaped, which may refuse but not crash.
+// part of the inputs goes unshaped to scanlib_problem_init() and scanlib_gated_problem_init(), which may refuse but not crash.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -107,15 +107,28 @@ Case decode(Bytes &in) {
 }
 
 // What a GPU would be given is worked out without one.
-void plan(const scanlib_problem &problem) {
+void plan(Bytes &in, scanlib_problem problem) {
+  int64_t numbers[sizeof problem.tuning / sizeof(int64_t)] = {};
+  const bool tuned = in.one_in(3);
+  if (tuned)
+    for (int64_t &number : numbers) number = in.one_in(4) ? in.wide() : in.one_in(2) ? int64_t(1) << in.below(12) : 0;
+  std::memcpy(&problem.tuning, numbers, sizeof numbers);
   char text[64];
   int64_t bytes = -1;
   const int status = scanlib_cuda_scratch_bytes(&problem, &bytes);
-  if (status != SCANLIB_OK && status != SCANLIB_E_OVERFLOW && status != SCANLIB_E_ALIGNMENT) std::abort();
+  if (status != SCANLIB_OK && status != SCANLIB_E_OVERFLOW && status != SCANLIB_E_ALIGNMENT &&
+      !(tuned && status == SCANLIB_E_ARGUMENT))
+    std::abort();
   if (status == SCANLIB_OK && bytes < 0) std::abort();
   const bool described = scanlib_cuda_describe(&problem, text, sizeof text) > 0;
   if (described != (status == SCANLIB_OK)) std::abort();
   scanlib_cuda_programs(&problem, text, sizeof text);
+}
+
+void look_at(Bytes &in, const scanlib_problem &problem) {
+  char text[64];
+  scanlib_cpu_describe(&problem, text, sizeof text);
+  plan(in, problem);
 }
 
 // Any extents, strides and dtypes: most of what such a call could mean no memory could hold.
@@ -142,10 +155,44 @@ void unshaped(Bytes &in) {
   scanlib_problem problem;
   const int status = scanlib_problem_init(&problem, int32_t(in.below(garbled ? 6 : 4)), ndim, shape, axis, operands);
   if (status < SCANLIB_OK || status > SCANLIB_E_OVERFLOW) std::abort();
-  char text[64];
-  if (status != SCANLIB_OK) return;
-  scanlib_cpu_describe(&problem, text, sizeof text);
-  plan(problem);
+  if (status == SCANLIB_OK) look_at(in, problem);
+}
+
+// How a gated recurrence's passes use an operand.
+#define SCANLIB_FUZZ_USES(NAME, name, state, forward, backward, gated_forward, gated_backward) \
+  {gated_forward, gated_backward},
+constexpr int kGatedUses[SCANLIB_ROLES][2] = {SCANLIB_ROLE_TABLE(SCANLIB_FUZZ_USES)};
+
+// The same of gates.
+void unshaped_gates(Bytes &in) {
+  auto number = [&] { return in.one_in(12) ? in.wide() : in.one_in(6) ? in.below(3) - 2 : in.below(40); };
+  scanlib_gates g;
+  g.candidate = int32_t(in.below(SCANLIB_CANDIDATES + (in.one_in(9) ? 3 : 0)));
+  g.reading = int32_t(in.below(SCANLIB_READINGS + (in.one_in(9) ? 3 : 0)));
+  g.complement = int32_t(in.below(3));
+  for (int64_t *each :
+       {&g.outer, &g.time, &g.inner, &g.width, &g.row, &g.at_decay, &g.at_input, &g.at_output, &g.at_candidate})
+    *each = number();
+  if (!in.one_in(3)) {  // gates inside of a row
+    g.width = in.below(9);
+    g.row = 4 * g.width + in.below(5);
+    int64_t at = 0;
+    for (int64_t *each : {&g.at_candidate, &g.at_decay, &g.at_input, &g.at_output}) *each = g.width * at++;
+    if (in.one_in(2)) g.at_input = -1;
+  }
+  const bool backward = in.one_in(2), garbled = in.one_in(4);
+  int32_t given[SCANLIB_ROLES];
+  for (int role = 0; role < SCANLIB_ROLES; ++role) {
+    const int use = kGatedUses[role][backward];
+    given[role] = use != SCANLIB_UNUSED && !(use & SCANLIB_OPTIONAL && in.one_in(2));
+    if (role == SCANLIB_Y && !backward) given[role] = g.reading == SCANLIB_GATED;
+    if (garbled && in.one_in(5)) given[role] = int32_t(in.below(3));
+  }
+  scanlib_problem problem;
+  const int32_t flags = in.one_in(9) ? int32_t(in.below(8)) : SCANLIB_OPENMP * int32_t(in.below(2));
+  const int status = scanlib_gated_problem_init(&problem, flags, int32_t(in.below(9)), &g, given);
+  if (status < SCANLIB_OK || status > SCANLIB_E_OVERFLOW) std::abort();
+  if (status == SCANLIB_OK) look_at(in, problem);
 }
 
 }  // namespace
@@ -153,7 +200,7 @@ void unshaped(Bytes &in) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   Bytes in(data, size);
   if (in.one_in(5)) {
-    unshaped(in);
+    in.one_in(2) ? unshaped_gates(in) : unshaped(in);
     return 0;
   }
   static const char *const isas[] = {"baseline", "avx2", "avx512", "neon"};
