@@ -56,11 +56,13 @@ SCANLIB_BOTH float fused(float a, float b, float c) { return fmaf(a, b, c); }
 SCANLIB_BOTH double fused(double a, double b, double c) { return fma(a, b, c); }
 SCANLIB_BOTH float rounded_product(float a, float b) { return __fmul_rn(a, b); }
 SCANLIB_BOTH double rounded_product(double a, double b) { return __dmul_rn(a, b); }
+SCANLIB_BOTH double infinity() { return __longlong_as_double(0x7ff0000000000000ll); }
 #else
 SCANLIB_BOTH float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 SCANLIB_BOTH double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
 SCANLIB_BOTH float rounded_product(float a, float b) { return a * b; }
 SCANLIB_BOTH double rounded_product(double a, double b) { return a * b; }
+SCANLIB_BOTH double infinity() { return __builtin_huge_val(); }
 #endif
 // Sizes, such that size(a * b) <= size(a) * size(b) and no step of that product overflows before it does.
 #if defined(__CUDACC__)

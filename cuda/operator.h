@@ -29,13 +29,14 @@
 
 namespace scanlib {
 
-// The base of an operator without a gradient: backward kernels of it are not made.
+// The base of an operator without a gradient. Backward kernels of it are not made, but a compiler for GPUs wants all that they
+// would call.
 template <class L>
 struct WithoutGradient {
   static constexpr bool kDifferentiable = false;
-  static SCANLIB_BOTH typename L::Vec adjoint(typename L::Vec a, bool conjugated);
-  static SCANLIB_BOTH typename L::Vec times(typename L::Vec a, typename L::Vec state);
-  static SCANLIB_BOTH typename L::Vec outer(typename L::Vec grad, typename L::Vec before);
+  static SCANLIB_BOTH typename L::Vec adjoint(typename L::Vec a, bool) { return a; }
+  static SCANLIB_BOTH typename L::Vec times(typename L::Vec, typename L::Vec state) { return state; }
+  static SCANLIB_BOTH typename L::Vec outer(typename L::Vec grad, typename L::Vec) { return grad; }
 };
 
 }  // namespace scanlib

@@ -35,7 +35,7 @@ int most_threads(const Cut &cut) {
   const int64_t size = dtype_size(cut.value);
   const bool rows = cut.layout == kRows;
   // Two tiles lie in shared memory at a time, in columns with gaps that are widest beside short runs.
-  if (cut.kernel == kLookBack)
+  if (cut.by_tickets())
     return int(size == 16 && !rows ? std::min<int64_t>(64, tuning.look_back_threads) : tuning.look_back_threads);
   // Elements of 16 bytes, and of 8 that are added up as well, take so many registers that large blocks would leave no room
   // for a second.
@@ -122,7 +122,7 @@ Parts parts_of(const scanlib_problem &p, const Cut &cut, std::vector<CudaLoop> &
   parts.down = cut.down && !(cut.sum & kSumSteps);
   parts.dtype = !(cut.sum & kSumSteps) ? cut.value : complex ? SCANLIB_C128 : SCANLIB_F64;
   const int64_t time = p.time.extent;
-  const int64_t times = !(cut.sum & kSumSteps) ? time : cut.kernel == kLookBack ? cut.tiles : 1;
+  const int64_t times = !(cut.sum & kSumSteps) ? time : cut.by_tickets() ? cut.tiles : 1;
   const int64_t lanes = cut.sum & kSumLanes ? cut.chunks : p.inner.extent;
 
   // Axes from near to far, each with its stride in `parts`. Neighbours that are summed are one axis.
@@ -254,8 +254,6 @@ Work::Work(const scanlib_problem &p)
       walks(launches_walk(problem, cut)),
       sums(parts.needed && parts.reduce.outputs > 0) {}
 
-bool Work::too_large() const {
-  return room.bytes >= kMostBytes || (cut.kernel == kLookBack && cut.numbers() > kMostTickets);
-}
+bool Work::too_large() const { return room.bytes >= kMostBytes || (cut.by_tickets() && cut.numbers() > kMostTickets); }
 
 }  // namespace scanlib

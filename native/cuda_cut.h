@@ -42,6 +42,8 @@ struct Cut {
   int threads, width, run, bundle;
   int64_t chunks, groups, tiles;
 
+  // Whether blocks draw tiles of a group one after the other, and tell one another what they made of them.
+  bool by_tickets() const { return kernel == kLookBack; }
   int slices() const { return threads / width; }
   int64_t numbers() const { return tiles * groups; }
   // Of one tile, as Mail in cuda/mail.cuh lays them out: a factor of two parts at most, a state, and a tag.

@@ -24,7 +24,7 @@ int resident_threads(const Cut &cut) {
   if (cut.value == SCANLIB_C128) return 384;
   // The longest runs, sums in double precision and the gradients of gates need the registers.
   if (cut.value != SCANLIB_F32 || cut.run == kMostRun || cut.sum || (cut.gated && cut.backward)) return 512;
-  return cut.kernel == kLookBack ? 640 : 768;
+  return cut.by_tickets() ? 640 : 768;
 }
 
 void write_options(char *to, size_t size, Kernel kernel, const Cut &cut, int32_t a, int32_t x, int32_t h,
@@ -52,15 +52,15 @@ void describe(const Work &work, char *to, size_t size) {
   for (const CudaLoop &loop : loops) times *= loop.axis.extent;
   char repeated[48] = "";
   if (!loops.empty()) std::snprintf(repeated, sizeof repeated, "; repeated %lld times", (long long)times);
-  static const char *const kLayouts[] = {"columns", "rows"};
+  static const char *const kKernels[] = {"walk", "look-back", "sums"}, *const kLayouts[] = {"columns", "rows"};
   std::snprintf(
       to, size,
       "%s %s over %s%s in %s: %lld sequences of %lld steps in %lld groups of up to %d, %lld tiles of %d steps "
       "each, %d threads%s%s",
-      cut.backward ? "backward" : "forward", cut.kernel == kWalk ? "walk" : "look-back", kLayouts[cut.layout],
-      is_gated(p) ? " of gates" : "", dtype_name(cut.value), (long long)(lane_count(p) * times),
-      (long long)p.time.extent, (long long)cut.groups, cut.width, (long long)cut.tiles, cut.slices() * cut.run,
-      cut.threads, parts.needed ? "; grad_a in two stages" : "", repeated);
+      cut.backward ? "backward" : "forward", kKernels[cut.kernel], kLayouts[cut.layout], is_gated(p) ? " of gates" : "",
+      dtype_name(cut.value), (long long)(lane_count(p) * times), (long long)p.time.extent, (long long)cut.groups,
+      cut.width, (long long)cut.tiles, cut.slices() * cut.run, cut.threads,
+      parts.needed ? "; grad_a in two stages" : "", repeated);
 }
 
 // Whether every 16 bytes of what a warp moves of an operand are neighbours in memory, in rows of a lane's steps, in columns of
@@ -195,7 +195,7 @@ int plan_cuda(const scanlib_problem &given_problem, CudaPlan *plan) {
                   cut.backward && given(p, SCANLIB_GRAD_X) ? dtype(SCANLIB_GRAD_X) : cut.value);
     if (is_gated(p)) write_gates(launch.options, sizeof launch.options, p.gates);
     launch.threads = uint32_t(cut.threads);
-    launch.persistent = cut.kernel == kLookBack;
+    launch.persistent = cut.by_tickets();
     launch.blocks = uint32_t(std::min(launch.persistent ? cut.numbers() : cut.groups, kMostBlocks));
   }
   if (sums) {
@@ -220,7 +220,7 @@ int plan_cuda(const scanlib_problem &given_problem, CudaPlan *plan) {
   std::memcpy(plan->params.bytes, &params, sizeof params);
   plan->down = cut.down;
   plan->scratch_bytes = work.scratch_bytes();
-  plan->zeroed_bytes = plan->launches && cut.kernel == kLookBack ? room.zeroed : 0;
+  plan->zeroed_bytes = plan->launches ? room.zeroed : 0;
   return SCANLIB_OK;
 }
 

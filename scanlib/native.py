@@ -13,6 +13,7 @@ import importlib.util
 import math
 import os
 import struct
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -125,8 +126,16 @@ def library_path() -> Path:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The loaded library."""
-    return load(library_path())
+    """The loaded library; warns where it does not run the instruction set that `SCANLIB_ISA` asks for."""
+    found = load(library_path())
+    wanted, chosen = os.environ.get("SCANLIB_ISA"), found.scanlib_cpu_isa().decode()
+    if wanted and wanted != chosen:
+        warnings.warn(
+            f"SCANLIB_ISA is {wanted!r}, for which this machine or this libscanlib has no kernels: {chosen} is used.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return found
 
 
 def load(path: Path) -> ctypes.CDLL:

@@ -89,7 +89,8 @@ class Emulation:
     def operator_flags(self) -> list[str]:
         if not self.operator:
             return []
-        (header,) = [path for path in _sources(OPERATORS) if self.operator in path.read_text()]
+        definition = f"struct {self.operator} "
+        (header,) = [path for path in _sources(OPERATORS) if definition in path.read_text()]
         return [f"-DSCANLIB_OPERATOR={self.operator}", f'-DSCANLIB_OPERATOR_FILE="{header}"']
 
 

@@ -121,6 +121,19 @@ def test_no_value_of_the_environment_breaks_it() -> None:
     assert rb"SCANLIB_NUM_THREADS  \udcff\udcfe" in done.stdout
 
 
+def test_an_instruction_set_that_is_not_here_is_not_replaced_in_silence() -> None:
+    call = "import numpy, scanlib; print(scanlib.linear_recurrence(0.5, numpy.ones(3)))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", call],
+        env=os.environ | {"SCANLIB_ISA": "avx3"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[1.   1.5  1.75]\n"
+    assert re.search(r"RuntimeWarning: SCANLIB_ISA is 'avx3'.*: \w+ is used", done.stderr)
+
+
 def test_a_section_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise RuntimeError("no such luck")

@@ -1,6 +1,6 @@
 """Recurrences with other operators run through the kernels as they stand: the CPU core, and the CUDA kernels emulated.
 
-tests/operators has two: (max, +), which is not linear, and products of 2 x 2 matrices, whose factors are of another
+tests/operators has them: (max, +), which is not linear, and products of 2 x 2 matrices, whose factors are of another
 kind than their coefficients. Nothing but the operator differs: all else is the kernels' own.
 """
 
@@ -18,14 +18,16 @@ import numpy as np
 import pytest
 from helpers import rng_for, state_shape
 from native_build import ROOT, build
-from native_calls import instruction_sets
+from native_calls import dense_problem, instruction_sets
 
-from scanlib import gpu, native
+from scanlib import compiler, gpu, native
 from scanlib.call import DTYPES
 
 Array = np.ndarray[Any, Any]
 OPERATORS = {"max_plus": "MaxPlus", "spiral": "Spiral"}
 DTYPES_OF = {"max_plus": ("float32", "float64"), "spiral": ("complex64", "complex128")}
+#: the state that no step was taken from
+NOTHING = {"max_plus": -np.inf, "spiral": 0}
 
 #: (shape, axis): columns, few columns, short rows side by side, rows, and both with time in pieces
 CPU_SHAPES = [
@@ -79,8 +81,7 @@ def serial(operator: str, a: Array, x: Array, h0: Array | None, axis: int, rever
     """All states, in double precision."""
     wide = [np.moveaxis(np.broadcast_to(v, x.shape), axis, 0) for v in (a, x)]
     wide = [v.astype(complex if operator == "spiral" else float) for v in wide]
-    absent = -np.inf if operator == "max_plus" else 0
-    state = np.full(wide[1].shape[1:], absent, wide[1].dtype) if h0 is None else h0
+    state = np.full(wide[1].shape[1:], NOTHING[operator], wide[1].dtype) if h0 is None else h0
     out = np.empty_like(wide[1])
     steps = range(len(out))
     for t in reversed(steps) if reverse else steps:
@@ -106,10 +107,10 @@ def serial_gradients(
 
 def agree(found: Array, expected: Array, largest: float | None = None) -> None:
     """To the bit where numbers are whole, else as a share of the `largest` on the way, or of those expected."""
-    if found.dtype.kind == "f":
+    if np.all(expected == np.round(expected)):
         np.testing.assert_array_equal(found, expected)
     else:
-        share = 1e-5 if found.dtype == np.complex64 else 1e-12
+        share = 1e-5 if found.dtype in (np.float32, np.complex64) else 1e-12
         tolerance = share * (np.abs(expected).max() if largest is None else largest)
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
@@ -257,6 +258,18 @@ def test_on_the_cuda_kernels(
             wanted = serial_gradients(*used[:2], grad_h, used[2], axis, reverse)
             for name, right in zip(("grad_a", "grad_x", "grad_h0"), wanted, strict=True):
                 agree(arrays[name], right)
+
+
+@pytest.mark.skipif(bool(compiler.unavailable()), reason=compiler.unavailable() or "it is here")
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_a_compiler_for_gpus_takes_it(operator: str) -> None:
+    """Which knows less of C++'s library than the one that the emulation is compiled with."""
+    dtype = DTYPES_OF[operator][0]
+    flags = replace(emulated.Emulation(), operator=OPERATORS[operator]).operator_flags()
+    for shape, axis in (((3, 150_100), 1), ((61, 64), 0)):
+        problem = dense_problem(shape, axis, ("a", "x", "h", "h0", "final"), dtype)
+        for definitions in gpu.programs(problem):
+            assert compiler.build(f"{definitions} {' '.join(flags)}", 90).startswith(b"\x7fELF")
 
 
 def on_gpu(

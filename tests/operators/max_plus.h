@@ -30,7 +30,7 @@ struct MaxPlus : WithoutGradient<L> {
     return step(factor.part[0], before, local);
   }
 
-  static SCANLIB_BOTH State nothing() { return L::number(-__builtin_huge_val()); }
+  static SCANLIB_BOTH State nothing() { return L::number(-infinity()); }
   static SCANLIB_BOTH Coefficient idle() { return L::number(0); }
   static SCANLIB_BOTH State idle_input() { return nothing(); }
   static constexpr bool kIdleKeeps = true;
