@@ -7,8 +7,9 @@ which says nothing here. The folder tests has to be on the path.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +24,32 @@ TWINS = {Backend.CUPY: matrix.NumPy, Backend.TORCH_CUDA: matrix.Torch, Backend.J
 
 _found: set[str] = set()
 _testing = False
-_prepare, _missing = native.prepare, matrix.missing
+_missing = matrix.missing
+Prepare = Callable[..., native.NativeProblem]
 
 
-def prepare(*given: Any, **options: Any) -> native.NativeProblem:
-    problem = _prepare(*given, **options)
-    if _testing:
-        new = set(gpu.programs(problem)) - _found
-        _found.update(new)
-        with Path(os.environ["GPU_CHECK_RECORD"]).open("a") as file:
-            file.writelines(f"{definitions}\n" for definitions in new)
-    return problem
+def recorded(prepare: Prepare) -> Prepare:
+    """A function that prepares problems, and writes their programs down."""
+
+    @functools.wraps(prepare)
+    def wrapper(*given: Any, **options: Any) -> native.NativeProblem:
+        problem = prepare(*given, **options)
+        if _testing:
+            new = set(gpu.programs(problem)) - _found
+            _found.update(new)
+            with Path(os.environ["GPU_CHECK_RECORD"]).open("a") as file:
+                file.writelines(f"{definitions}\n" for definitions in new)
+        return problem
+
+    return wrapper
 
 
 def missing(backend: Backend) -> str:
     return "" if backend in TWINS else _missing(backend)
 
 
-native.prepare = prepare
+native.prepare = recorded(native.prepare)
+native.prepare_gates = recorded(native.prepare_gates)
 matrix.missing = missing  # type: ignore[assignment]
 matrix.MEMBERS.update(TWINS)
 
