@@ -7,6 +7,7 @@ import importlib.util
 import pytest
 from capabilities import CAPABILITIES, Backend
 from fake_driver import driver, driver_path  # noqa: F401, fixtures
+from gpu_members import cupy, torch  # noqa: F401, fixtures
 from matrix import MEMBERS, Member, missing
 
 from scanlib import native

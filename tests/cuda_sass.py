@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import gpu_model
 import sass
-from gpu_model import MACHINES, HotPath, Program, hot_path, predicted, resident, timed, traced
+from gpu_model import MACHINES, predicted, resident, timed, traced
+from hot_path import HotPath, Program, hot_path
 from native_calls import dense_problem
 from sass import Instruction
 

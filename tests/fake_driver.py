@@ -13,6 +13,8 @@ from native_build import ROOT, run
 
 from scanlib import compiler, gpu, native
 
+STREAM = 1 * 256 + 7  # of context 1
+
 
 @pytest.fixture(scope="session")
 def driver_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -74,3 +76,16 @@ def driver(driver_path: Path) -> Iterator[Fake]:
     compiler.provider = fake.provide
     yield fake
     restore()
+
+
+def asked_before_the_driver(driver: Fake) -> list[tuple[str, int]]:
+    """Will hold the programs that are asked for before a call has got to the driver."""
+    found: list[tuple[str, int]] = []
+
+    def answer(definitions: str, architecture: int) -> bytes:
+        if not driver.calls():
+            found.append((definitions, architecture))
+        return b"image"
+
+    driver.answer = answer
+    return found

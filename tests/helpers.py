@@ -56,6 +56,17 @@ def state_shape(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return tuple(np.delete(shape, axis))
 
 
+def arrays(
+    shape: tuple[int, ...], axis: int, dtype: str, a_shape: tuple[int, ...] | None = None
+) -> tuple[Any, Any, Any]:
+    rng = rng_for(shape, axis, dtype, a_shape)
+    return (
+        decay(rng, a_shape or shape, dtype),
+        normal(rng, shape, dtype),
+        normal(rng, state_shape(shape, axis), dtype),
+    )
+
+
 def subsets(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Every shape that broadcasts to `shape`, leading axes left out included."""
     full = list(itertools.product(*((1, n) for n in shape)))

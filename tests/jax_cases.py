@@ -15,6 +15,7 @@ from jax import lax
 from matrix import Jax
 
 from scanlib.backends import jax as adapter
+from scanlib.backends.jax import lowering as jax_lowering
 
 Function = Callable[..., Any]
 PURE = [pytest.param(False, id="native"), pytest.param(True, id="pure")]
@@ -33,6 +34,12 @@ CASES = [
     pytest.param((1, 0, 3), (2, 0, 3), None, 1, id="no-steps-no-h0"),
     pytest.param((0, 4), (0, 4), (0,), 1, id="no-sequences"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> None:
+    """A libscanlib without XLA handlers would have most tests test the pure path twice."""
+    assert not jax_lowering.missing("cpu")
 
 
 class PureJax(Jax):

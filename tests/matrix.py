@@ -1,7 +1,8 @@
 """The libraries of the test matrix: how each makes an array, runs the recurrence and takes its gradient.
 
 A test asks for the fixture `lib`, one of the members here, and is written once. Gradients follow one convention in
-every test, the conjugated one (steepest ascent); JAX's are converted here.
+every test, the conjugated one (steepest ascent); JAX's are converted here. It is one file, long as it is, because it is
+one table: a member is read, and written, beside the others.
 """
 
 from __future__ import annotations
@@ -236,7 +237,7 @@ class Torch(Member):
 
 
 class TorchCompile(Torch):
-    """torch.compile without a graph break; inductor itself is left to test_torch.py."""
+    """torch.compile without a graph break; inductor itself is left to test_torch_compile.py."""
 
     def scan(self, a: Any, x: Any, h0: Any = None, **options: Any) -> Any:
         return _compiled(tuple(sorted(options.items())))(a, x, h0)

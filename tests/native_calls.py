@@ -13,6 +13,8 @@ from scanlib.call import call_of
 from scanlib.plan import Layout, dense, prepare
 
 Array = np.ndarray[Any, np.dtype[Any]]
+#: The operands of either pass, without states.
+ROLES = {"forward": ("a", "x", "h"), "backward": ("a", "h", "grad_h", "grad_a", "grad_x")}
 KNOWN_SETS = ("baseline", "avx2", "avx512", "neon")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_driver import Fake, restore
+from fake_driver import STREAM, Fake, restore
 from native_build import run
 from native_calls import dense_problem
 
@@ -16,7 +16,6 @@ from scanlib import compiler, gpu, native
 from scanlib.errors import MissingLibraryError, NativeError
 from scanlib.roles import FORWARD
 
-STREAM = 1 * 256 + 7  # of context 1
 SCRATCH = 1 << 20
 A, X, H0, H, FINAL = (0x1000 * (i + 1) for i in range(5))  # never looked at
 

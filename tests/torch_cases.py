@@ -1,10 +1,11 @@
-"""Tensors for the tests of torch, and the recurrence in torch operations to compare with."""
+"""Tensors for the tests of torch, the recurrence in torch operations to compare with, and what watches a call."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Tensor = Any
 
@@ -33,8 +34,22 @@ def loop(
     return torch.stack(states[::-1] if reverse else states, axis)
 
 
+class Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(str(op))
+        return op(*args, **(kwargs or {}))
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
 def compile_each_shape(function: Any) -> Any:
-    """`torch.compile` without a graph break, for any number of shapes; inductor itself is left to test_torch.py."""
+    """`torch.compile` without a graph break, for any number of shapes; test_torch_compile.py has inductor itself."""
     from torch._dynamo import config
 
     # The names of 2.6, which later versions still know.

@@ -33,7 +33,7 @@ from bench.gpu.stages import Stage
 MINUTES = 9.5  # what a call may take, by default
 LEAST = 5  # seconds in which no stage gets anywhere
 #: The tests that say most; the others come when all else is done.
-FIRST = ("gpu", "values", "gradients", "special_values")
+FIRST = ("gpu", "gpu_streams", "values", "gradients", "special_values")
 TEST_LIMIT = 40  # seconds for one test
 
 
