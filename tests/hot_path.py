@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import sass
 import sass_loops
+from cuda_gate import KERNELS
 from sass import Block, Instruction
 from sass_loops import Loop
 
@@ -25,8 +26,6 @@ MOST_ROUNDS = 64  # of a loop inside a tile; greater constants are no count
 CALLED = 100  # instructions of a function that is called: 64-bit divisions, which hot paths avoid
 
 # ---- a program
-
-KERNELS = ("walk", "look-back", "sums")
 
 
 @dataclass(frozen=True)
