@@ -27,7 +27,7 @@ inline int64_t power_of_two(int64_t n) {  // at least n
   return power;
 }
 
-// Whether there are kernels that are cut so.
+// Whether the numbers are in bounds; whether a block so large has room in shared memory, its compiler says.
 bool usable(const CudaTuning &tuning);
 
 // How a problem is cut into tiles.

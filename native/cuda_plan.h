@@ -68,7 +68,7 @@ struct CudaTuning {
   explicit CudaTuning(const scanlib_tuning &given);
 };
 
-// SCANLIB_OK, SCANLIB_E_ARGUMENT (also where no kernel is cut by its tuning), SCANLIB_E_ALIGNMENT or SCANLIB_E_OVERFLOW. A problem
+// SCANLIB_OK, SCANLIB_E_ARGUMENT (also where its tuning is out of bounds), SCANLIB_E_ALIGNMENT or SCANLIB_E_OVERFLOW. A problem
 // without elements to write has no launches.
 int plan_cuda(const scanlib_problem &problem, CudaPlan *plan);
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -106,7 +106,8 @@ def target(architectures: tuple[int, ...] = ()) -> Target:
 def tuned(numbers: Mapping[str, int]) -> Iterator[None]:
     """Inside, in this thread or task, plans are made with these numbers of native/cuda_plan.h: for tests.
 
-    Making a plan raises `NativeError` where there is no number of a name, or no kernel that is cut so.
+    Making a plan raises `NativeError` where there is no number of a name, or it is out of bounds. torch runs the
+    backward pass on a GPU in another thread, unless told not to; JAX keeps what it has compiled, whatever the numbers.
     """
     token = _tuning.set(tuple(sorted(numbers.items())))
     try:
@@ -115,9 +116,14 @@ def tuned(numbers: Mapping[str, int]) -> Iterator[None]:
         _tuning.reset(token)
 
 
-def compile_programs(problem: native.NativeProblem, architectures: Iterable[int]) -> None:
-    """Have what `problem` needs compiled for GPUs of these architectures; a call only finds it then. Needs no GPU."""
-    for architecture in architectures:
+def compile_programs(problem: native.NativeProblem, target: Target) -> None:
+    """Have what `problem` needs compiled for its target; a call only finds it then. Needs no GPU.
+
+    Raises `NativeError` where its numbers are out of bounds.
+    """
+    if target.tuning:
+        scratch_bytes(problem)
+    for architecture in target.architectures:
         for definitions in programs(problem):
             compiler.provider(definitions, architecture)
 

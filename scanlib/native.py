@@ -169,6 +169,7 @@ def load(path: Path) -> ctypes.CDLL:
         pointer,
         pointer,
     ]
+    # scanlib_cpu_run has none: they would cost more than a small recurrence. It is given two bytes and nothing else.
     lib.scanlib_cpu_set_openmp.argtypes = [pointer]
     lib.scanlib_cpu_set_openmp.restype = None
     lib.scanlib_cpu_describe.argtypes = [text, text, ctypes.c_size_t]

@@ -122,7 +122,7 @@ def prepare(
     operands = {role: _operand(role, layout, call) for role, layout in layouts.items()}
     options |= {"reverse": reverse, "tuning": target.tuning}
     problem = native.prepare(call.shape, call.axis, operands, **options)
-    gpu.compile_programs(problem, target.architectures)
+    gpu.compile_programs(problem, target)
     return problem
 
 
@@ -142,7 +142,7 @@ def prepare_gates(
     """
     options |= {"tuning": target.tuning}
     problem = native.prepare_gates(form, DTYPES[dtype][0], shape, axis, given, **options)
-    gpu.compile_programs(problem, target.architectures)
+    gpu.compile_programs(problem, target)
     return problem
 
 

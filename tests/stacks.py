@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import numpy as np
 from helpers import check_forward, check_gradients, normal, rng_for, same_bits, state_shape
 from matrix import Member
@@ -18,6 +22,12 @@ SHAPES = {
 }
 
 
+def backward_in_this_thread() -> AbstractContextManager[Any]:
+    """Where numbers hold: torch runs the gradients of a GPU's tensors in a thread of its own."""
+    torch = sys.modules.get("torch")
+    return torch.autograd.set_multithreading_enabled(False) if torch else nullcontext()
+
+
 def check(lib: Member, layout: str, repeats: int) -> None:
     """Sequences that remember their first stack in their last: right, and the same bits every time."""
     shape, axis = SHAPES[layout]
@@ -25,7 +35,7 @@ def check(lib: Member, layout: str, repeats: int) -> None:
     a = (1 - rng.uniform(0, 2e-5, shape)).astype(np.float32)
     x, grad_h = (normal(rng, shape, "float32") for _ in range(2))
     h0, grad_final = (normal(rng, state_shape(shape, axis), "float32") for _ in range(2))
-    with gpu.tuned(TUNING):
+    with gpu.tuned(TUNING), backward_in_this_thread():
         check_forward(lib, a, x, h0, axis=axis)
         check_gradients(lib, a, x, h0, axis=axis)
         given = [lib.array(v) for v in (a, x, h0, grad_h, grad_final)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from native_build import ROOT
 
-from scanlib import dispatch, roles
+from scanlib import dispatch, native, roles
 from scanlib.backends import array_functions
 from scanlib.kinds import LIBRARIES
 
@@ -30,6 +30,13 @@ def test_both_tables_of_operands_agree() -> None:
         uses = (sum(USES[word] for word in use.split(" | ")) for use in by_pass[2:].split(", "))
         found.append(roles.Role(name, state == "1", *uses))
     assert tuple(found) == roles.ROLES
+
+
+def test_the_numbers_of_a_cut_are_those_of_the_header() -> None:
+    header = (ROOT / "native" / "scanlib.h").read_text()
+    struct = re.search(r"typedef struct scanlib_tuning \{(.*?)\}", header, re.DOTALL)
+    assert struct is not None
+    assert tuple(re.findall(r"(\w+)[,;]", struct[1])) == native.TUNING
 
 
 def test_every_gradient_belongs_to_an_operand() -> None:

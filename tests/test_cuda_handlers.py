@@ -10,7 +10,7 @@ from fake_driver import STREAM, Fake
 from native_build import ROOT, run
 from native_calls import ROLES, dense_problem
 
-from scanlib import gpu
+from scanlib import gpu, native
 from scanlib.roles import NUMBERS, written
 
 
@@ -36,6 +36,8 @@ def frame(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         *[pointer] * 4,
         ctypes.c_int64,
         ctypes.c_bool,
+        number,
+        pointer,
     ]
     return made
 
@@ -48,6 +50,7 @@ def call(
     frame: ctypes.CDLL,
     roles: tuple[str, ...],
     buffers: list[tuple[int, tuple[int, ...]]],
+    **tuning: int,
 ) -> str:
     """Call the handler for a GPU on buffers of (address, extents), the last scratch memory; the error's text."""
     backward = "grad_h" in roles
@@ -57,9 +60,11 @@ def call(
     ranks = (ctypes.c_int64 * len(buffers))(*(len(dims) for _, dims in buffers))
     flat = [n for _, dims in buffers for n in dims]
     dims = (ctypes.c_int64 * len(flat))(*flat)
-    said = frame.frame_call(
-        handler("cuda"), STREAM, arguments, len(buffers), data, ranks, dims, numbers, 0, False
-    )
+    tuned = [tuning.get(name, 0) for name in native.TUNING] if tuning else []
+    # fmt: off
+    said = frame.frame_call(handler("cuda"), STREAM, arguments, len(buffers), data, ranks, dims, numbers, 0, False,
+                            len(tuned), (ctypes.c_int64 * len(tuned))(*tuned))
+    # fmt: on
     return said.decode()
 
 
@@ -97,6 +102,17 @@ def test_handlers_refuse_too_little_scratch_memory(
     assert "brings 256 bytes of scratch memory" in said
     assert "export it again" in said
     assert driver.calls() == []
+
+
+def test_handlers_cut_work_by_a_programs_numbers(frame: ctypes.CDLL, driver: Fake) -> None:
+    roles = ROLES["forward"]
+    with gpu.tuned({"bundle": 2}):
+        needed = gpu.scratch_bytes(dense_problem(SHAPE, 0, roles, target=gpu.target()))
+    assert needed > gpu.scratch_bytes(dense_problem(SHAPE, 0, roles))
+    assert f"where {needed} are needed" in call(frame, roles, buffers("forward", 256), bundle=2)
+    assert call(frame, roles, buffers("forward", needed), bundle=2) == ""
+    assert any("-DSCANLIB_BUNDLE=2" in definitions for definitions, _ in driver.compiled)
+    assert "an argument it does not accept" in call(frame, roles, buffers("forward"), bundle=1)
 
 
 def test_handlers_say_what_the_driver_refused(frame: ctypes.CDLL, driver: Fake) -> None:

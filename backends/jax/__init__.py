@@ -105,8 +105,10 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool) -
         return Explanation("jax", where, "JAX operations", kernel, (reason, *notes))
     kernel = "chosen at run time, when the extents are known"
     if all(isinstance(n, int) for n in given.call.shape):
-        describe = gpu.describe if platform == "cuda" else native.describe
-        kernel = describe(_problem(given, reverse, backward))
+        describe, target = native.describe, gpu.CPU
+        if platform == "cuda":
+            describe, target = gpu.describe, gpu.target()
+        kernel = describe(_problem(given, reverse, backward, target))
     lost = probe.lost()
     return Explanation("jax", where, f"libscanlib ({platform})", kernel, (*notes, *lost))
 
@@ -119,7 +121,9 @@ def platform_of(devices: Sequence[Any] = ()) -> str:
     return "rocm" if "rocm" in device.client.platform_version.lower() else "cuda"
 
 
-def _problem(given: Operands, reverse: bool, backward: bool) -> native.NativeProblem:
+def _problem(
+    given: Operands, reverse: bool, backward: bool, target: gpu.Target
+) -> native.NativeProblem:
     """The native problem of a call of known extents, or of its gradient in all of its operands."""
     call = given.call
     h = jax.ShapeDtypeStruct(call.shape, given.dtype)
@@ -134,7 +138,7 @@ def _problem(given: Operands, reverse: bool, backward: bool) -> native.NativePro
         }
         if given.h0 is not None:
             operands["grad_h0"] = jax.ShapeDtypeStruct(call.state_shape, given.h0.dtype)
-    return lowering.problem_of(call.shape, call.axis, operands, reverse)
+    return lowering.problem_of(call.shape, call.axis, operands, reverse, target)
 
 
 def _shards_time(array: Array, call: Call) -> bool:

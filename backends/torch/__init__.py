@@ -110,7 +110,7 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool) -
         return Explanation("torch", str(x.device), "shapes only", "none", tuple(notes))
     threads = torch.get_num_threads()
     state = None if h0 is None else signature(h0)
-    options: dict[str, Any] = {"threads": threads, "target": gpu.target()}
+    options: dict[str, Any] = {"threads": threads, "target": gpu.target() if x.is_cuda else gpu.CPU}
     made = forward_plan(
         *signature(a), *signature(x), state, call.axis, reverse, False, dtype=dtype, **options
     )

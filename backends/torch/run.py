@@ -29,7 +29,10 @@ Signature = tuple[Shape, Shape, torch.dtype]
 
 
 def empty_result(a: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """An empty `h`, in the memory order of `x` as pointwise operations keep it, or of `a` where `x` was expanded."""
+    """An empty `h`, in the memory order of `x` as pointwise operations keep it, or of `a` where `x` was expanded.
+
+    Strides of axes of length 1 are those that torch gives "meta" tensors, so that compiled programs have the same.
+    """
     for like in (x, a):
         if like.shape == x.shape and all(
             n <= 1 or s != 0 for n, s in zip(like.shape, like.stride(), strict=True)

@@ -18,13 +18,14 @@ import pytest
 from capabilities import Backend
 
 from scanlib import gpu, native
+from scanlib.call import DTYPES
 
 #: JAX's tests need the programs of the other two, and take minutes to compile for the CPU.
 TWINS = {Backend.CUPY: matrix.NumPy, Backend.TORCH_CUDA: matrix.Torch, Backend.JAX_CUDA: matrix.Jax}
 
 _found: set[str] = set()
 _testing = False
-_missing = matrix.missing
+_missing, _prepare_gates = matrix.missing, native.prepare_gates
 Prepare = Callable[..., native.NativeProblem]
 
 
@@ -33,15 +34,24 @@ def recorded(prepare: Prepare) -> Prepare:
 
     @functools.wraps(prepare)
     def wrapper(*given: Any, **options: Any) -> native.NativeProblem:
-        problem = prepare(*given, **options)
         if _testing:
-            new = set(gpu.programs(problem)) - _found
-            _found.update(new)
-            with Path(os.environ["GPU_CHECK_RECORD"]).open("a") as file:
-                file.writelines(f"{definitions}\n" for definitions in new)
-        return problem
+            _record(prepare, given, options)
+        return prepare(*given, **options)
 
     return wrapper
+
+
+def _record(prepare: Prepare, given: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """Write down the programs of what is about to be prepared: of gates in 16 bits too, which a GPU alone runs."""
+    options = options | {"tuning": gpu.target().tuning}
+    calls = [given]
+    if prepare is _prepare_gates:
+        form, _, *rest = given
+        calls += [(form, DTYPES[name][0], *rest) for name in ("float16", "bfloat16")]
+    new = {text for call in calls for text in gpu.programs(prepare(*call, **options))} - _found
+    _found.update(new)
+    with Path(os.environ["GPU_CHECK_RECORD"]).open("a") as file:
+        file.writelines(f"{definitions}\n" for definitions in new)
 
 
 def missing(backend: Backend) -> str:

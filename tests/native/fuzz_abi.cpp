@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <numeric>
 
 #include "check.h"
@@ -109,10 +110,10 @@ Case decode(Bytes &in) {
 // What a GPU would be given is worked out without one.
 void plan(Bytes &in, scanlib_problem problem) {
   int64_t numbers[sizeof problem.tuning / sizeof(int64_t)] = {};
-  const bool tuned = in.one_in(3);
-  if (tuned)
+  if (in.one_in(3))
     for (int64_t &number : numbers) number = in.one_in(4) ? in.wide() : in.one_in(2) ? int64_t(1) << in.below(12) : 0;
   std::memcpy(&problem.tuning, numbers, sizeof numbers);
+  const bool tuned = std::any_of(std::begin(numbers), std::end(numbers), [](int64_t number) { return number != 0; });
   char text[64];
   int64_t bytes = -1;
   const int status = scanlib_cuda_scratch_bytes(&problem, &bytes);

@@ -58,10 +58,11 @@ API int frame_traits(XLA_FFI_Handler *handler) {
 }
 
 /* Runs a handler on `count` buffers of which the first `arguments` are arguments; `dims` holds the extents of each in
- * turn, `roles` the scanlib_role of all but the last.
+ * turn, `roles` the scanlib_role of all but the last, `tuning` none or all numbers of scanlib_tuning.
  * Returns "" or the error's text. */
 API const char *frame_call(XLA_FFI_Handler *handler, void *on, int arguments, int count, void **data,
-                           const int64_t *ranks, int64_t *dims, const int64_t *roles, int64_t axis, bool reverse) {
+                           const int64_t *ranks, int64_t *dims, const int64_t *roles, int64_t axis, bool reverse,
+                           int tunings, const int64_t *tuning) {
   enum { kMost = 16 };
   XLA_FFI_Buffer buffers[kMost];
   void *pointers[kMost];
@@ -81,12 +82,13 @@ API const char *frame_call(XLA_FFI_Handler *handler, void *on, int arguments, in
   XLA_FFI_Scalar along = {.dtype = XLA_FFI_DataType_S64, .value = &axis};
   XLA_FFI_Scalar backwards = {.dtype = XLA_FFI_DataType_PRED, .value = &reverse};
   XLA_FFI_Array none = {.dtype = XLA_FFI_DataType_S64, .size = 0, .data = &axis};
+  XLA_FFI_Array tuned = {.dtype = XLA_FFI_DataType_S64, .size = tunings, .data = (void *)tuning};
   XLA_FFI_Array of = {.dtype = XLA_FFI_DataType_S64, .size = count - 1, .data = (void *)roles};
   XLA_FFI_ByteSpan names[] = {{"axis", 4}, {"reverse", 7}, {"roles", 5}, {"tuning", 6}, {"views", 5}}; /* sorted */
   XLA_FFI_ByteSpan *name_pointers[] = {&names[0], &names[1], &names[2], &names[3], &names[4]};
   XLA_FFI_AttrType types[] = {XLA_FFI_AttrType_SCALAR, XLA_FFI_AttrType_SCALAR, XLA_FFI_AttrType_ARRAY,
                               XLA_FFI_AttrType_ARRAY, XLA_FFI_AttrType_ARRAY};
-  void *attributes[] = {&along, &backwards, &of, &none, &none};
+  void *attributes[] = {&along, &backwards, &of, &tuned, &none};
   XLA_FFI_CallFrame frame = frame_of(XLA_FFI_ExecutionStage_EXECUTE);
   frame.args.size = arguments, frame.args.types = argument_types, frame.args.args = pointers;
   frame.rets.size = count - arguments, frame.rets.types = result_types, frame.rets.rets = pointers + arguments;
