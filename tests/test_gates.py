@@ -262,7 +262,9 @@ def test_operators() -> None:
 
 
 @pytest.mark.parametrize("with_reset", [False, True])
-@pytest.mark.parametrize("name", ["gilr_lstm", "gilr", "qrnn", "t_rnn", "min_gru"])
+@pytest.mark.parametrize(
+    "name", ["gilr_lstm", "gilr", "qrnn", "sru", "t_rnn", "t_lstm", "min_gru", "min_lstm"]
+)
 def test_cells_use_it(name: str, with_reset: bool, kernel_calls: list[str]) -> None:
     """A forward and backward pass of these cells is one call of each kernel for each recurrence, resets or not."""
     cell = CELLS[name](activation="tanh") if name == "gilr" else CELLS[name]()

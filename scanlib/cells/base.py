@@ -145,8 +145,8 @@ class Cell(ABC):
         Returns
         -------
         Update, Gated or array
-            `Gated` where all that follows the projections is sigmoid gates and a candidate, which then run in one
-            pass. An array is the output itself, of a cell without memory of its own.
+            `Gated` where decay and input are sigmoid gates and a candidate, which then run in one pass with the
+            recurrence. An array is the output itself, of a cell without memory of its own.
         """
 
     # ---- what one does with it

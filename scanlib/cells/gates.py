@@ -68,10 +68,13 @@ class Gated(NamedTuple):
     columns : array, shape (..., T, ..., k n) or (..., k n)
         Before any activation, for the k blocks of `gates`.
     gates : Gates
+    read : function of an array (..., T, ..., n) or (..., n)
+        From y_t of the gates, the state where they have no output gate, to the output.
     """
 
     columns: Array
     gates: Gates
+    read: Callable[[Array], Array] = identity
 
     def update(self) -> Update:
         """The same written out."""
@@ -82,7 +85,7 @@ class Gated(NamedTuple):
         )
         functions = functions_for(self.columns)
         f, entering, o = opened(self.columns, order, activation, complement, functions)
-        return Update(f, entering, identity if o is None else (lambda h: o * h))
+        return Update(f, entering, self.read if o is None else (lambda h: self.read(o * h)))
 
 
 def written_out(transition: Update | Gated) -> Update:
@@ -124,8 +127,12 @@ def _run_fused(
     transition: Gated, first: Array | None, axis: int, reset: Array | None, reading: int
 ) -> tuple[Array, Array] | None:
     """The same in one pass, where there is a kernel for it."""
-    columns, gates = transition
+    columns, gates, read = transition
     scan = getattr(adapter_of(columns), "gated_scan", None)
     size = columns.shape[-1]
     form = form_of(size, gates.order, gates.activation, gates.complement, reading)
-    return None if scan is None or form is None else scan(columns, first, reset, axis, form)
+    found = None if scan is None or form is None else scan(columns, first, reset, axis, form)
+    if found is None:
+        return None
+    y, final = found
+    return read(y) if reading == GATED else y, final

@@ -10,16 +10,13 @@ import numpy as np
 from scanlib.call import Shape
 from scanlib.cells.base import Cell, Params
 from scanlib.cells.functions import (
-    convex,
-    identity,
-    positive,
+    namespace,
     project,
-    sigmoid,
     softplus,
     split,
     wide,
 )
-from scanlib.cells.gates import Gated, Gates, Update
+from scanlib.cells.gates import Gated, Gates
 from scanlib.cells.initial import linear
 
 Array = Any
@@ -65,6 +62,10 @@ class _Minimal(Cell):
         """The blocks of columns, the candidate's first."""
         return wide(project(x, params["weight"], params["bias"] if self.bias else None))
 
+    @property
+    def _candidate(self) -> str:
+        return "positive" if self.positive else "identity"
+
 
 @dataclass(frozen=True)
 class MinGRU(_Minimal):
@@ -79,10 +80,8 @@ class MinGRU(_Minimal):
     name: ClassVar[str] = "min_gru"
 
     def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Gated:
-        activation = "positive" if self.positive else "identity"
-        return Gated(
-            self._project(params, x), Gates(("candidate", "decay"), activation, complement=True)
-        )
+        gates = Gates(("candidate", "decay"), self._candidate, complement=True)
+        return Gated(self._project(params, x), gates)
 
 
 @dataclass(frozen=True)
@@ -99,9 +98,8 @@ class MinLSTM(_Minimal):
     count: ClassVar[int] = 3
     name: ClassVar[str] = "min_lstm"
 
-    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
+    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Gated:
         candidate, f, i = split(self._project(params, x), 3)
-        candidate = positive(candidate) if self.positive else candidate
         # f / (f + i) = sigmoid(log f - log i), which stays finite where both gates underflow.
-        keep = sigmoid(softplus(-i) - softplus(-f))
-        return Update(keep, convex(keep, candidate), identity)
+        columns = namespace(x).concat([candidate, softplus(-i) - softplus(-f)], axis=-1)
+        return Gated(columns, Gates(("candidate", "decay"), self._candidate))

@@ -21,7 +21,7 @@ from scanlib.cells.functions import (
     wide,
     zeros,
 )
-from scanlib.cells.gates import Update
+from scanlib.cells.gates import Gated, Gates
 from scanlib.cells.initial import blocks, uniform
 
 Array = Any
@@ -81,16 +81,20 @@ class SRU(Cell):
     def sizes(self, params: Params) -> tuple[int, int]:
         return params["weight"].shape[0], params["bias"].shape[0] // 2
 
-    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
-        weight, bias = params["weight"], params["bias"]
-        n = bias.shape[0] // 2
-        around = [zeros((n,), bias)] * (weight.shape[-1] // n - 2)
-        bias = namespace(bias).concat([around[0], bias, *around[1:]])
-        y = wide(project(x, weight, bias))
-        candidate, gates, *highway = parts(y, n, 2 * n, *[n] * len(around[1:]))
-        f, r = split(sigmoid(gates), 2)
-        through = highway[0] if highway else wide(x)
+    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Gated:
+        forget_bias, highway_bias = split(params["bias"], 2)
+        n = forget_bias.shape[0]
+        others = params["weight"].shape[-1] - 2 * n
+        of_state, of_highway = parts(params["weight"], 2 * n, others)
+        concat, none = namespace(forget_bias).concat, zeros((n,), forget_bias)
+        # The recurrence's columns on their own, as its kernel takes them.
+        columns = project(x, of_state, concat([none, forget_bias]))
+        bias = concat([highway_bias, none]) if others > n else highway_bias
+        r, *projected = split(wide(project(x, of_highway, bias)), others // n)
+        through = projected[0] if projected else wide(x)
         if self.rescale:
             through = math.sqrt(1 + 2 * math.exp(self.highway_bias)) * through
+        r = sigmoid(r)
         g, passed = ACTIVATIONS[self.activation], convex(r, through)
-        return Update(f, convex(f, candidate), lambda c: r * g(c) + passed)
+        gates = Gates(("candidate", "decay"), "identity")
+        return Gated(wide(columns), gates, lambda c: r * g(c) + passed)

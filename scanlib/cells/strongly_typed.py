@@ -14,8 +14,8 @@ import numpy as np
 from scanlib.call import Shape
 from scanlib.cells.base import Cell, Params, Surrogate
 from scanlib.cells.functions import (
-    convex,
     identity,
+    parts,
     project,
     project_pair,
     sigmoid,
@@ -104,10 +104,6 @@ class _Typed(Cell):
         rows, columns = params["weight"].shape
         return rows // 2, columns // 3
 
-    def _gates(self, params: Params, s: Array | None, x: Array) -> tuple[Array, Array, Array]:
-        z, f, o = split(wide(project_pair(s, x, params["weight"], params["bias"])), 3)
-        return z, sigmoid(f), tanh(o)
-
 
 @dataclass(frozen=True)
 class TGRU(_Typed):
@@ -116,8 +112,8 @@ class TGRU(_Typed):
     name: ClassVar[str] = "t_gru"
 
     def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
-        z, f, o = self._gates(params, s, x)
-        return Update(f, z * o, identity)
+        z, f, o = split(wide(project_pair(s, x, params["weight"], params["bias"])), 3)
+        return Update(sigmoid(f), z * tanh(o), identity)
 
 
 @dataclass(frozen=True)
@@ -130,6 +126,13 @@ class TLSTM(_Typed):
     def memory(self) -> tuple[str, ...]:
         return ("c",)
 
-    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Update:
-        z, f, o = self._gates(params, s, x)
-        return Update(f, convex(f, z), lambda c: c * o)
+    def update(self, params: Params, s: Array | None, x: Array, reset: Array | None) -> Gated:
+        n = params["bias"].shape[0] // 3
+        weights, biases = (parts(params[name], 2 * n, n) for name in ("weight", "bias"))
+        # The recurrence's columns on their own, as its kernel takes them.
+        columns, o = (
+            wide(project_pair(s, x, weight, bias))
+            for weight, bias in zip(weights, biases, strict=True)
+        )
+        o = tanh(o)
+        return Gated(columns, Gates(("candidate", "decay"), "identity"), lambda c: c * o)
