@@ -236,11 +236,11 @@ def test_the_sweep_measures_what_a_number_changes(
 ) -> None:
     monkeypatch.setattr(gpu_sweep, "BUDGET", Budget(0, 2, 2))
     monkeypatch.setattr(Emulated, "timer", staticmethod(interleaved))
-    knobs = {"look_back_threads": (64, 33), "column_threads": (64,)}
+    knobs = {"look_back_threads": (64, 1024), "column_threads": (64,)}
     rows = gpu_sweep.measure(Emulated(), Case((3, 3000), 1), "float32", "backward", knobs)
     assert [(row["knob"], row["value"]) for row in rows] == [
         ("look_back_threads", 64),
-        ("look_back_threads", 33),  # no power of two
+        ("look_back_threads", 1024),  # more than shared memory has room for
     ]
     assert rows[0]["ratio"] > 0
     assert "error" in rows[1]["refused"]
