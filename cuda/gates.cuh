@@ -36,25 +36,7 @@ struct Functions {
   static __device__ __forceinline__ R expm1(R v) { return exponential_less_one(v); }
 };
 
-template <int candidate>
-struct CandidateOf;
-template <>
-struct CandidateOf<0> {
-  using type = Identity;
-};
-template <>
-struct CandidateOf<1> {
-  using type = Tanh;
-};
-template <>
-struct CandidateOf<2> {
-  using type = Elu;
-};
-template <>
-struct CandidateOf<3> {
-  using type = Positive;
-};
-using Candidate = CandidateOf<SCANLIB_CANDIDATE>::type;
+using Candidate = Choice<SCANLIB_CANDIDATE, Identity, Tanh, Elu, Positive>::type;  // in the order of scanlib_candidate
 using A = Functions<Value>;
 using Step = GateStep<A>;
 

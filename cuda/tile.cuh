@@ -34,32 +34,18 @@ static_assert(kThreads % 32 == 0 && kThreads % kWidth == 0 && (kWidth & (kWidth 
 static_assert(kWidth <= 32 || kSlices == 1, "wide tiles are not scanned");
 static_assert((kRun & (kRun - 1)) == 0, "runs are powers of two");
 
+// One of the types listed, by its place.
+template <int place, class First, class... Rest>
+struct Choice {
+  using type = typename Choice<place - 1, Rest...>::type;
+};
+template <class First, class... Rest>
+struct Choice<0, First, Rest...> {
+  using type = First;
+};
+// Elements in the order of scanlib_dtype.
 template <int dtype>
-struct ElementOf;
-template <>
-struct ElementOf<1> {
-  using type = Half;
-};
-template <>
-struct ElementOf<2> {
-  using type = Brain;
-};
-template <>
-struct ElementOf<3> {
-  using type = float;
-};
-template <>
-struct ElementOf<4> {
-  using type = double;
-};
-template <>
-struct ElementOf<5> {
-  using type = Complex<float>;
-};
-template <>
-struct ElementOf<6> {
-  using type = Complex<double>;
-};
+using ElementOf = Choice<dtype - 1, Half, Brain, float, double, Complex<float>, Complex<double>>;
 
 // Of the size of an element, and aligned to it: one access.
 template <class E>
