@@ -21,7 +21,6 @@ static XLA_FFI_Error *create(XLA_FFI_Error_Create_Args *args) {
   snprintf(error.message, sizeof error.message, "%s", args->message);
   return &error;
 }
-static void get_message(XLA_FFI_Error_GetMessage_Args *args) { args->message = args->error->message; }
 static void destroy(XLA_FFI_Error_Destroy_Args *args) { (void)args; }
 static XLA_FFI_Error *get_stream(XLA_FFI_Stream_Get_Args *args) {
   args->stream = stream;
@@ -33,7 +32,6 @@ static XLA_FFI_Api api = {.struct_size = XLA_FFI_Api_STRUCT_SIZE,
                                           .major_version = XLA_FFI_API_MAJOR,
                                           .minor_version = XLA_FFI_API_MINOR},
                           .XLA_FFI_Error_Create = create,
-                          .XLA_FFI_Error_GetMessage = get_message,
                           .XLA_FFI_Error_Destroy = destroy,
                           .XLA_FFI_Stream_Get = get_stream};
 
