@@ -24,10 +24,11 @@ class Adapter(Protocol):
     number or a NumPy scalar is an array of this library; at least one of `a` and `x` is an array. An adapter takes
     NumPy scalars as its library does.
 
-    An adapter may also have a function `gated_scan(columns, initial, reset, axis, form)`: it runs a `GateForm` of
-    columns in one pass, to (output, final state), or gives None where there is no kernel for these arrays. `initial` is
-    the state before, or None for zeros; the boolean `reset`, of the columns' shape without the last axis, is True at
-    steps that see nothing of those before, or None.
+    An adapter may also have a function `gated_scan(columns, initial, reset, axis, form, offsets=None)`: it runs a
+    `GateForm` of columns in one pass, to (output, final state), or gives None where there is no kernel for these
+    arrays. `initial` is the state before, or None for zeros; the boolean `reset`, of the columns' shape without the
+    last axis, is True at steps that see nothing of those before, or None; `offsets`, integers, says where sequences
+    start that have states of their own, or None.
     """
 
     functions: Functions

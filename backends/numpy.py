@@ -76,11 +76,20 @@ class NumPy(Strided):
         return native.describe(problem)
 
     def linear_recurrence(
-        self, a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
+        self,
+        a: Any,
+        x: Any,
+        h0: Any,
+        axis: Any,
+        reverse: bool,
+        return_final: bool,
+        out: Any,
+        reset: Any = None,
+        offsets: Any = None,
     ) -> Any:
         # The short way of what follows in `Strided`: for tiny arrays each step between would count.
         plain = type(a) is type(x) is _Array and (type(axis) is int or axis is None)
-        if plain and h0 is out is None and not return_final:
+        if plain and h0 is out is reset is offsets is None and not return_final:
             # fmt: off
             found = self._direct(a.shape, a.strides, a.dtype, x.shape, x.strides, x.dtype, axis, reverse)
             # fmt: on
@@ -90,7 +99,9 @@ class NumPy(Strided):
                 if status := _run(problem, _pack(_pointer(a), _pointer(x), _pointer(h), 0, 0)):
                     native.check(status)
                 return h
-        return super().linear_recurrence(a, x, h0, axis, reverse, return_final, out)
+        # fmt: off
+        return super().linear_recurrence(a, x, h0, axis, reverse, return_final, out, reset, offsets)
+        # fmt: on
 
     def _plan_direct(self, *given: Any) -> tuple[native.NativeProblem, Shape, Any] | None:
         """Problem, shape and dtype of the result of a call that writes it in C order and copies nothing, else None.

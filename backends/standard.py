@@ -8,6 +8,7 @@ at a time. No value of an array is ever asked for, so lazy libraries only record
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,14 +20,18 @@ from scanlib.backends.standard_arguments import (
     dtype_name,
     gather,
     namespace_of,
+    numbers_of,
     resolve_forward,
     shape_of,
+    shape_of_offsets,
     type_name,
+    with_reset,
 )
 from scanlib.call import (
     Call,
     Shape,
     axis_index,
+    call_of,
     reduced_axes,
     resolve_vjp,
 )
@@ -41,30 +46,62 @@ BLOCK = 256
 
 
 def linear_recurrence(
-    a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
+    a: Any,
+    x: Any,
+    h0: Any,
+    axis: Any,
+    reverse: bool,
+    return_final: bool,
+    out: Any,
+    reset: Any = None,
+    offsets: Any = None,
 ) -> Any:
-    given = gather(a=a, x=x, h0=h0)
-    call = resolve_forward(given, axis)
+    given = with_reset(gather(a=a, x=x, h0=h0), reset)
+    call = resolve_forward(given, axis, offsets)
     if out is not None:
         _check_out(given, call, out, a=a, h0=h0)
-    h, final = _forward(given, call, reverse)
+    if offsets is None:
+        h, final = _forward(given, call, reverse)
+    else:
+        h, final = _packed_forward(given, call, reverse, offsets)
     if out is not None:
         h = _write(out, h)
     return (h, final) if return_final else h
 
 
 def linear_recurrence_vjp(
-    grad_h: Any, a: Any, h: Any, h0: Any, axis: Any, reverse: bool, grad_final: Any
+    grad_h: Any,
+    a: Any,
+    h: Any,
+    h0: Any,
+    axis: Any,
+    reverse: bool,
+    grad_final: Any,
+    reset: Any = None,
+    offsets: Any = None,
 ) -> tuple[Any, Any, Any]:
-    given = gather(a=a, grad_h=grad_h, h=h, h0=h0, grad_final=grad_final)
-    shapes = (shape_of(given.arrays[name]) for name in ("grad_h", "a", "h", "h0", "grad_final"))
-    call = resolve_vjp(*shapes, axis_index(axis))
-    return _backward(given, call, reverse)
+    given = with_reset(gather(a=a, grad_h=grad_h, h=h, h0=h0, grad_final=grad_final), reset)
+    names = ("grad_h", "a", "h", "h0", "grad_final")
+    shapes = (shape_of(given.arrays[name]) for name in names)
+    starts = shape_of(given.arrays["reset"]), shape_of_offsets(offsets)
+    call = resolve_vjp(*shapes, axis_index(axis), *starts)
+    if offsets is None:
+        return _backward(given, call, reverse)
+    return _packed_backward(given, call, reverse, offsets)
 
 
-def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool) -> Explanation:
-    given = gather(a=a, x=x, h0=h0)
-    call = resolve_forward(given, axis)
+def explain(
+    a: Any,
+    x: Any,
+    h0: Any,
+    axis: Any,
+    reverse: bool,
+    backward: bool,
+    reset: Any = None,
+    offsets: Any = None,
+) -> Explanation:
+    given = with_reset(gather(a=a, x=x, h0=h0), reset)
+    call = resolve_forward(given, axis, offsets)
     del backward  # walks time in the same way, from the other end
     library = given.xp.__name__.removeprefix("array_api_compat.")
     steps = call.shape[call.axis]
@@ -89,13 +126,14 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool) -
 def _forward(given: Arguments, call: Call, reverse: bool) -> tuple[Any, Any]:
     xp, length = given.xp, call.shape[call.axis]
     a, x = (_time_first(given, call, given.arrays[name]) for name in ("a", "x"))
+    reset = _resets(given, call)
     state = _initial(given, call, "h0")
     blocks = []
     for start, stop in _spans(length, reverse):
         rows = []
         a_rows, x_rows = _rows(given, a, start, stop), _rows(given, x, start, stop)
         for t in _order(stop - start, reverse):
-            state = a_rows[t] * state + x_rows[t]
+            state = _unless(xp, reset, start + t, a_rows[t] * state + x_rows[t], x_rows[t])
             rows.append(state)
         blocks.append(_stack(xp, rows, reverse, given.result))
     h = _join(given, call, blocks, reverse, given.result)
@@ -109,19 +147,27 @@ def _backward(given: Arguments, call: Call, reverse: bool) -> tuple[Any, Any, An
     axes = reduced_axes(shape_of(arrays["a"]), call.shape)  # type: ignore[arg-type]
     time_axis = (0,) if call.axis in axes else ()
     others = tuple(axis + (axis < call.axis) for axis in axes if axis != call.axis)
+    reset = _resets(given, call)
     grad, grad_a, a_later = _initial(given, call, "grad_final"), None, None
+    later = None  # the step after this one in the direction of the recurrence
     a_blocks, x_blocks = [], []
     for start, stop in _spans(length, not reverse):
         rows = []
         a_rows, g_rows = _rows(given, a, start, stop), _rows(given, grad_h, start, stop)
         for t in _order(stop - start, not reverse):
-            grad = g_rows[t] + (grad if a_later is None else a_later * grad)
-            a_later = _conj(xp, a_rows[t])
+            carried = g_rows[t] + (grad if a_later is None else a_later * grad)
+            grad = _unless(xp, reset, later, carried, g_rows[t])
+            a_later, later = _conj(xp, a_rows[t]), start + t
             rows.append(grad)
         grads = _stack(xp, rows, not reverse, given.compute)
         x_blocks.append(_cast(xp, grads, arrays["grad_h"].dtype))
         earlier = _earlier_states(given, h, h0, start, stop, reverse)
-        part = _sum(given, grads * _conj(xp, earlier), time_axis + others)
+        products = grads * _conj(xp, earlier)
+        if reset is not None:
+            nothing = xp.zeros((), dtype=products.dtype, device=given.device)
+            cut = reset if reset.shape[0] == 1 else reset[start:stop, ...]
+            products = xp.where(cut, nothing, products)
+        part = _sum(given, products, time_axis + others)
         if time_axis:
             grad_a = part if grad_a is None else grad_a + part
         else:
@@ -135,10 +181,73 @@ def _backward(given: Arguments, call: Call, reverse: bool) -> tuple[Any, Any, An
     grad_a = _fold(given, call, grad_a, shape_of(arrays["a"]))  # type: ignore[arg-type]
     if arrays["h0"] is None:
         return grad_a, grad_x, None
-    grad = grad if a_later is None else a_later * grad
+    if a_later is not None:
+        grad = _unless(xp, reset, later, a_later * grad, xp.zeros_like(grad))
     h0_shape = shape_of(arrays["h0"])
     grad = _sum(given, grad, reduced_axes(h0_shape, call.state_shape))  # type: ignore[arg-type]
     return grad_a, grad_x, _copy(xp, xp.reshape(grad, h0_shape), arrays["h0"].dtype)
+
+
+def _packed_forward(given: Arguments, call: Call, reverse: bool, offsets: Any) -> tuple[Any, Any]:
+    """One sequence after the other."""
+    xp, axis, hs, finals = given.xp, call.axis - len(call.shape), [], []
+    for part, one in _parts(given, call, offsets):
+        h, final = _forward(part, one, reverse)
+        hs.append(h)
+        finals.append(final)
+    if not hs:
+        empty = xp.zeros(call.shape, dtype=given.result, device=given.device)
+        return empty, xp.zeros(call.state_shape, dtype=given.result, device=given.device)
+    return xp.concat(hs, axis=axis), xp.stack(finals, axis=call.axis)
+
+
+def _packed_backward(
+    given: Arguments, call: Call, reverse: bool, offsets: Any
+) -> tuple[Any, Any, Any]:
+    xp, arrays, axis = given.xp, given.arrays, call.axis - len(call.shape)
+    found = [_backward(part, one, reverse) for part, one in _parts(given, call, offsets)]
+    grads_a, grads_x, grads_h0 = zip(*found, strict=True) if found else ((), (), ())
+
+    def joined(grads: Any, like: Any, whole: bool) -> Any:
+        """The gradients of all sequences: beside one another where each has its own elements, else their sum."""
+        if not grads:
+            return xp.zeros_like(like)
+        if whole:
+            return xp.concat(grads, axis=axis)
+        total = xp.sum(xp.stack([_cast(xp, g, given.wide) for g in grads]), axis=0)
+        return _cast(xp, xp.reshape(total, like.shape), like.dtype)
+
+    a, h0 = arrays["a"], arrays["h0"]
+    own = a.ndim >= -axis and a.shape[axis] == call.shape[call.axis] and a.shape[axis] != 1
+    grad_a = joined(grads_a, a, own or (a.ndim >= -axis and len(found) == 1))
+    grad_x = joined(grads_x, arrays["grad_h"], True)
+    if h0 is None:
+        return grad_a, grad_x, None
+    if h0.ndim >= -axis and h0.shape[axis] == call.segments and found:
+        return grad_a, grad_x, xp.stack(grads_h0, axis=h0.ndim + axis)
+    return grad_a, grad_x, joined(grads_h0, h0, False)
+
+
+def _parts(given: Arguments, call: Call, offsets: Any) -> Iterator[tuple[Arguments, Call]]:
+    """Each sequence, as a call of its own."""
+    axis = call.axis - len(call.shape)
+    numbers = numbers_of(offsets, call.shape[call.axis])
+    for i, (start, stop) in enumerate(itertools.pairwise(numbers)):
+        shape = (*call.shape[: call.axis], stop - start, *call.shape[call.axis + 1 :])
+        yield given.part(axis, start, stop, i), call_of(shape, call.axis)
+
+
+def _resets(given: Arguments, call: Call) -> Any:
+    """Where sequences start, time first, or None."""
+    reset = given.arrays.get("reset")
+    return None if reset is None else _time_first(given, call, reset)
+
+
+def _unless(xp: Any, reset: Any, t: int | None, value: Any, start: Any) -> Any:
+    """A value, or `start` where a sequence starts at step t."""
+    if reset is None or t is None:
+        return value
+    return xp.where(reset[0 if reset.shape[0] == 1 else t, ...], start, value)
 
 
 def _earlier_states(given: Arguments, h: Any, h0: Any, start: int, stop: int, reverse: bool) -> Any:

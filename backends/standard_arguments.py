@@ -6,11 +6,21 @@ import functools
 from typing import Any, NamedTuple
 
 import array_api_compat
+import numpy as np
 
-from scanlib.call import DTYPES, Call, Shape, axis_index, check_one_device, dtype_code, resolve
-from scanlib.errors import ArrayKindError, DTypeError, ShapeError
+from scanlib.call import (
+    DTYPES,
+    Call,
+    Shape,
+    axis_index,
+    check_offsets,
+    check_one_device,
+    dtype_code,
+    resolve,
+)
+from scanlib.errors import ArrayKindError, DTypeError, OffsetsError, ShapeError
 from scanlib.kinds import is_scalar, python_number
-from scanlib.roles import INITIAL
+from scanlib.roles import INITIAL, STATES
 
 SIXTEEN_BITS = ("float16", "bfloat16")
 
@@ -24,6 +34,20 @@ class Arguments(NamedTuple):
     compute: Any  # the dtype of the arithmetic
     wide: Any  # the dtype that gradients are summed in
     arrays: dict[str, Any]
+
+    def part(self, axis: int, start: int, stop: int, number: int) -> Arguments:
+        """Of a sequence alone: steps `start` to `stop` of `axis`, counted from the end, and state `number`."""
+        parts = {name: _part(name, v, axis, start, stop, number) for name, v in self.arrays.items()}
+        return self._replace(arrays=parts)
+
+
+def _part(name: str, array: Any, axis: int, start: int, stop: int, number: int) -> Any:
+    if array is None or array.ndim < -axis or (array.shape[axis] == 1 and name not in STATES):
+        return array
+    at: Any = slice(start, stop)
+    if name in STATES:
+        at = 0 if array.shape[axis] == 1 else number
+    return array[(..., at, *(slice(None),) * (-axis - 1))]
 
 
 def gather(**arguments: Any) -> Arguments:
@@ -88,9 +112,44 @@ def _array(xp: Any, name: str, value: Any) -> Any:
     return array
 
 
-def resolve_forward(given: Arguments, axis: Any) -> Call:
-    a, x, initial = (shape_of(given.arrays[name]) for name in ("a", "x", INITIAL))
-    return resolve(a, x, initial, axis_index(axis))
+def with_reset(given: Arguments, reset: Any) -> Arguments:
+    """With where sequences start, or None, as an operand."""
+    if reset is not None:
+        reset = given.xp.asarray(reset)
+        if not given.xp.isdtype(reset.dtype, "bool"):
+            dtype_code(str(reset.dtype), "reset")
+        check_one_device(
+            {"x": given.device, "reset": array_api_compat.device(reset)}, "arrays", "Move reset."
+        )
+    return given._replace(arrays=given.arrays | {"reset": reset})
+
+
+def numbers_of(offsets: Any, steps: int) -> tuple[int, ...]:
+    """Offsets as numbers, for which their values are asked for; raises where they are not those of `steps` steps."""
+    if not hasattr(offsets, "shape"):
+        offsets = np.asarray(offsets)
+    xp = array_api_compat.array_namespace(offsets)
+    if not xp.isdtype(offsets.dtype, "integral"):
+        dtype_code(str(offsets.dtype).rpartition(".")[2], "offsets")
+    try:
+        found = tuple(int(offsets[i]) for i in range(offsets.shape[0]))
+    except Exception as error:
+        raise OffsetsError(
+            f"The values of offsets, a {type_name(offsets)}, are needed and cannot be had: {error}"
+        ) from error
+    check_offsets(np.asarray(found), steps)
+    return found
+
+
+def resolve_forward(given: Arguments, axis: Any, offsets: Any = None) -> Call:
+    a, x, initial, reset = (shape_of(given.arrays[name]) for name in ("a", "x", INITIAL, "reset"))
+    return resolve(a, x, initial, axis_index(axis), reset, shape_of_offsets(offsets))
+
+
+def shape_of_offsets(offsets: Any) -> Shape | None:
+    if offsets is None:
+        return None
+    return tuple(offsets.shape) if hasattr(offsets, "shape") else np.asarray(offsets).shape
 
 
 def shape_of(array: Any) -> Shape | None:

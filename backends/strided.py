@@ -23,11 +23,20 @@ from scanlib.backends.strided_plans import (
     native_order,
     result_dtype,
 )
-from scanlib.call import Shape, axis_index, reduced_axes, resolve, resolve_vjp
+from scanlib.call import (
+    OFFSETS_DTYPES,
+    Shape,
+    axis_index,
+    dtype_code,
+    reduced_axes,
+    resolve,
+    resolve_vjp,
+)
 from scanlib.kinds import is_scalar
 from scanlib.native import NativeProblem
 from scanlib.overlap import Memory, check_out
 from scanlib.plan import Explanation, Output, Plan, contiguous_strides, copy_notes
+from scanlib.roles import STARTS
 
 
 class Strided:
@@ -94,7 +103,16 @@ class Strided:
     # ---- the adapter
 
     def linear_recurrence(
-        self, a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
+        self,
+        a: Any,
+        x: Any,
+        h0: Any,
+        axis: Any,
+        reverse: bool,
+        return_final: bool,
+        out: Any,
+        reset: Any = None,
+        offsets: Any = None,
     ) -> Any:
         kind = self.kind
         plain = type(a) is type(x) is kind and (h0 is None or type(h0) is kind)
@@ -102,20 +120,24 @@ class Strided:
             a, x, h0 = self._arrays(a, x, h0)
         if type(axis) is not int:
             axis = axis_index(axis)
-        target = None if out is None else self._target(a, x, h0, axis, out)
+        starts = {} if reset is offsets is None else self._starts(reset, offsets)
+        target = None if out is None else self._target(a, x, h0, axis, out, starts)
+        place = None
+        if self._placed:
+            place = self.place({"a": a, "x": x, "h0": h0, "h": target, **starts})
         # fmt: off
         plan = self.forward_plan(a.shape, a.strides, a.dtype, x.shape, x.strides, x.dtype,
                                  None if h0 is None else _signature(h0), axis, reverse, return_final,
-                                 None if target is None else _signature(target),
-                                 self.place({"a": a, "x": x, "h0": h0, "h": target}) if self._placed else None)
+                                 None if target is None else _signature(target), place,
+                                 *(_signatures(starts) if starts else ()))
         # fmt: on
         h = target
         if h is None:
             shape, dtype, order = plan.outputs["h"]
             h = self.empty(shape, dtype) if order is None else self._empty(plan.outputs["h"])
         final = self._empty(plan.outputs["final"]) if return_final else None
-        if plan.copies:
-            self._run_copied(plan, a=a, x=x, h=h, h0=h0, final=final)
+        if plan.copies or starts:
+            self._run_copied(plan, a=a, x=x, h=h, h0=h0, final=final, **starts)
         else:
             self.run_forward(plan, a, x, h, h0, final)
         if out is not None:
@@ -123,7 +145,16 @@ class Strided:
         return (h, final) if return_final else h
 
     def linear_recurrence_vjp(
-        self, grad_h: Any, a: Any, h: Any, h0: Any, axis: Any, reverse: bool, grad_final: Any
+        self,
+        grad_h: Any,
+        a: Any,
+        h: Any,
+        h0: Any,
+        axis: Any,
+        reverse: bool,
+        grad_final: Any,
+        reset: Any = None,
+        offsets: Any = None,
     ) -> tuple[Any, Any, Any]:
         plain = self.xp.asarray
         a, grad_h, _ = self._arrays(a, grad_h, None)
@@ -132,9 +163,13 @@ class Strided:
             h0 = self._number(h0, h.dtype)
         arrays = {"a": a, "h": h, "h0": h0, "grad_h": grad_h, "grad_final": grad_final}
         given = {role: plain(array) for role, array in arrays.items() if array is not None}
-        shapes = (given[role].shape if role in given else None for role in ("h0", "grad_final"))
-        call = resolve_vjp(grad_h.shape, a.shape, h.shape, *shapes, axis_index(axis))
         result_dtype({role: array.dtype for role, array in given.items()})
+        given |= self._starts(reset, offsets)
+        shape = {role: array.shape for role, array in given.items()}
+        # fmt: off
+        call = resolve_vjp(shape["grad_h"], shape["a"], shape["h"], shape.get("h0"), shape.get("grad_final"),
+                           axis_index(axis), shape.get("reset"), shape.get("offsets"))
+        # fmt: on
         signatures = tuple((role, _signature(array)) for role, array in given.items())
         plan = self.backward_plan(call, bool(reverse), signatures, self.place(given))
         results = {role: self._empty(output) for role, output in plan.outputs.items()}
@@ -148,20 +183,30 @@ class Strided:
     gated_scan = gated_scan
 
     def explain(
-        self, a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool
+        self,
+        a: Any,
+        x: Any,
+        h0: Any,
+        axis: Any,
+        reverse: bool,
+        backward: bool,
+        reset: Any = None,
+        offsets: Any = None,
     ) -> Explanation:
         a, x, h0 = self._arrays(a, x, h0)
+        starts = self._starts(reset, offsets)
         state = None if h0 is None else _signature(h0)
-        place = self.place({"a": a, "x": x, "h0": h0}, runs=False)
+        place = self.place({"a": a, "x": x, "h0": h0, **starts}, runs=False)
         # fmt: off
         plan = self.forward_plan(*_signature(a), *_signature(x), state, axis_index(axis), reverse, False, None,
-                                 place)
+                                 place, *_signatures(starts))
         # fmt: on
         if backward:
             h = _signature_of(plan.outputs["h"])
             given = {"a": _signature(a), "h": h, "grad_h": h} | (
                 {} if h0 is None else {"h0": state}
             )
+            given |= {role: _signature(array) for role, array in starts.items()}
             plan = self.backward_plan(plan.call, bool(reverse), tuple(given.items()), place)
         notes = copy_notes(plan.copies)
         return Explanation(
@@ -182,6 +227,20 @@ class Strided:
                 name: self._number(value, like) for name, value in given.items() if is_scalar(value)
             }
         return arrays["a"], arrays["x"], arrays.get("h0")
+
+    def _starts(self, reset: Any, offsets: Any) -> dict[str, Any]:
+        """Which of the two are given, as arrays: offsets of a library's integers, on its device."""
+        starts = {}
+        if reset is not None:
+            starts["reset"] = self.xp.asarray(reset)
+        if offsets is not None:
+            offsets = self.xp.asarray(offsets)
+            if offsets.dtype.kind in "iu" and offsets.dtype.name not in OFFSETS_DTYPES:
+                offsets = offsets.astype(np.int64)
+            starts["offsets"] = offsets
+        for role, array in starts.items():
+            dtype_code(array.dtype.name, role)
+        return starts
 
     def _number(self, value: complex, like: np.dtype[Any]) -> Any:
         """A Python number as an array: of the dtype it meets, made complex where the number is (NEP 50)."""
@@ -207,23 +266,26 @@ class Strided:
         }
 
     def _run_copied(self, plan: Plan, **arrays: Any) -> None:
-        """Run a forward plan with copies to make, of `h` after it was computed."""
+        """Run a forward plan of any operands, with copies to make, of `h` after it was computed."""
         run = self._readable(plan, {r: v for r, v in arrays.items() if v is not None and r != "h"})
         elsewhere = any(role == "h" for role, _ in plan.copies)
         h = self._empty(plan.outputs["h"]) if elsewhere else arrays["h"]
-        self.run_forward(plan, run["a"], run["x"], h, run.get("h0"), arrays["final"])
+        self.run(plan.native, {**run, "h": h})
         if elsewhere:
             self.write(arrays["h"], h)
 
     # ---- writing into `out`
 
-    def _target(self, a: Any, x: Any, h0: Any, axis: int | None, out: Any) -> Any:
+    def _target(
+        self, a: Any, x: Any, h0: Any, axis: int | None, out: Any, starts: Mapping[str, Any]
+    ) -> Any:
         """`out` as a plain array; raises where the result cannot be written to it."""
         given = {"a": a, "x": x} | ({} if h0 is None else {"h0": h0})
-        call = resolve(a.shape, x.shape, None if h0 is None else h0.shape, axis)
+        shapes = (starts[role].shape if role in starts else None for role in STARTS)
+        call = resolve(a.shape, x.shape, None if h0 is None else h0.shape, axis, *shapes)
         dtype = result_dtype({role: array.dtype for role, array in given.items()})
         target = self.xp.asarray(out)
-        memory = {role: self._memory(array) for role, array in given.items()}
+        memory = {role: self._memory(array) for role, array in {**given, **starts}.items()}
         check_out(self._memory(target), call.shape, dtype.name, memory)
         return target
 
@@ -253,6 +315,11 @@ def sum_to(array: Any, shape: Shape, dtype: np.dtype[Any]) -> Any:
 
 def _signature(array: Any) -> Signature:
     return array.shape, array.strides, array.dtype
+
+
+def _signatures(starts: Mapping[str, Any]) -> tuple[Signature | None, ...]:
+    """Of reset and offsets."""
+    return tuple(_signature(starts[role]) if role in starts else None for role in STARTS)
 
 
 def _signature_of(output: Output) -> Signature:

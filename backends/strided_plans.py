@@ -11,7 +11,7 @@ from scanlib import gpu
 from scanlib.call import Call, Shape, dtype_code, resolve
 from scanlib.errors import DTypeError
 from scanlib.plan import Layout, Output, Plan, dense, make
-from scanlib.roles import GRADIENTS
+from scanlib.roles import GRADIENTS, STARTS
 
 #: shape, strides in bytes and dtype: all a plan depends on
 Signature = tuple[Shape, Shape, np.dtype[Any]]
@@ -61,12 +61,17 @@ def forward_plan(
     return_final: bool,
     out: Signature | None,
     place: Place | None,
+    reset: Signature | None = None,
+    offsets: Signature | None = None,
 ) -> Plan:
     """The plan of a call on arrays with these signatures; `place` is None for those in the CPU's memory."""
     given = {"a": (a_shape, a_strides, a_dtype), "x": (x_shape, x_strides, x_dtype)}
     if h0 is not None:
         given["h0"] = h0
-    call = resolve(a_shape, x_shape, None if h0 is None else h0[0], axis)
+    both = zip(STARTS, (reset, offsets), strict=True)
+    starts = {role: signature for role, signature in both if signature is not None}
+    shapes = (starts[role][0] if role in starts else None for role in STARTS)
+    call = resolve(a_shape, x_shape, None if h0 is None else h0[0], axis, *shapes)
     dtype = result_dtype({role: signature[2] for role, signature in given.items()})
     like = given["x" if x_shape == call.shape else "a"]
     outputs = {"h": Output(call.shape, dtype, memory_order(call.shape, like))}
@@ -74,7 +79,7 @@ def forward_plan(
         outputs["final"] = Output(call.state_shape, dtype)
     if out is not None:
         given["h"] = out
-    return _plan(call, given, outputs, access, place, reverse=reverse)
+    return _plan(call, given | starts, outputs, access, place, reverse=reverse)
 
 
 def backward_plan(
@@ -111,7 +116,7 @@ def _plan(
     for role, (shape, strides, dtype) in given.items():
         if reason := _unreadable(strides, dtype, access, role in unaligned):
             copies.append((role, reason))
-            layouts[role] = dense(shape, dtype.name)
+            layouts[role] = dense(shape, dtype.name, role=role)
         else:
             layouts[role] = Layout(shape, strides, dtype.name)
     for role, output in outputs.items():

@@ -78,35 +78,29 @@ __device__ __forceinline__ void start_tile(const ScanParams &p, const Place &pla
 }
 
 // Backward: a is the decay one step before, x what reaches the state from its output.
-struct Run {
+struct Run : Starts {
   Elements<Value, kRun> element_a, element_x;
-  unsigned cuts;  // bit i + 1: whether step i takes nothing from the one before; in backward from -1 on
-  int n;          // steps that exist
+  int n;  // steps that exist
 
   __device__ __forceinline__ Coefficient a(int i) const { return element_a[i]; }
   __device__ __forceinline__ State x(int i) const { return element_x[i]; }
-  __device__ __forceinline__ bool cut(int i) const { return cuts >> (i + 1) & 1; }
   __device__ __forceinline__ void forget() {}
-};
-static_assert(kRun < 32, "a bit for each step and one more");
-
-__device__ __forceinline__ unsigned read_cuts(const ScanParams &p, const Place &place) {
-  const Operand &reset = p.operand[kReset];
-  if (reset.dtype == 0 || lane() >= place.lanes) return 0;
-  const int start = slice() * kRun;
-  const char *at = global(place.first[kReset]) + start * reset.step + lane() * reset.lane;
-  unsigned cuts = 0;
+  // Lets step i start from a state that enters there alone. In backward nothing reaches it from the output of a step before.
+  __device__ __forceinline__ void start(int i, State enters) {
 #pragma unroll
-  for (int i = kBackward ? -1 : 0; i < kRun; ++i)
-    if (start + i < place.steps && (i >= 0 || start > 0 || place.tile > 0))
-      cuts |= unsigned(at[i * reset.step] != 0) << (i + 1);
-  return cuts;
-}
+    for (int k = 0; k < kRun; ++k) {
+      if (k != i || k >= n) continue;
+      const State own = kBackward && kReading == kReadBefore ? Op::nothing() : x(k);
+      element_x.set(k, Op::step(kBackward ? Op::idle() : a(k), enters, own));
+      cuts |= 1u << k;
+    }
+  }
+};
 
 __device__ __forceinline__ void read_tile(const ScanParams &p, const Place &place, WarpInputs &memory, Run &run) {
   const int left = lane() < place.lanes ? place.steps - slice() * kRun : 0;
   run.n = left < 0 ? 0 : left < kRun ? left : kRun;
-  run.cuts = read_cuts(p, place);
+  run.read_starts(p, place, run.n);
   const Owner owner;
   Elements<Element, kRun> decay, second, third;
   Fetched::read(decay, memory.decay.of, owner);
@@ -120,19 +114,21 @@ __device__ __forceinline__ void read_tile(const ScanParams &p, const Place &plac
     Value a = f, x = widened<Value>(second[i]);
     if constexpr (kBackward) {
       if constexpr (kReading == kReadGated) x = A::sigmoid(widened<Value>(third[i])) * x;
-      const bool none = first && i == 0, cut = run.cut(i - 1);
-      a = none ? Op::idle() : cut ? Value(0) : f;
-      if (kReading == kReadBefore && (none || cut)) x = 0;
+      const bool none = first && i == 0;
+      a = none ? Op::idle() : f;
+      if (kReading == kReadBefore && (none || run.cut(i))) x = 0;
     } else {
       Value in = A::number(1) - f;
       if constexpr (kOwnInput) in = A::sigmoid(widened<Value>(third[i]));
       x = in * Candidate::template value<A>(x);
-      if (run.cut(i)) a = 0;
     }
     const bool exists = i < run.n;
     run.element_a.set(i, exists ? a : Op::idle());
     run.element_x.set(i, exists ? x : Op::idle_input());
   }
+  if constexpr (kPacked)
+    each_start(p, place, run,
+               [&](int i, long long, long long begun) { run.start(i, load_state(p, kEnters, place, begun)); });
 }
 
 // Forward: h, and y where the output is gated. Backward: the gradients of the columns.
@@ -154,7 +150,7 @@ class Sink {
       : p_(p), place_(place), mover_(mover), owner_(owner), memory_(memory) {}
 
   __device__ __forceinline__ void expect_last() { owns_last_ = true; }
-  __device__ __forceinline__ void begin(Piece &piece, int from, int n) {
+  __device__ __forceinline__ void begin(Piece &piece, const Run &run, int from, int n) {
 #pragma unroll
     for (int i = 0; i < kPiece; ++i) {
       const int k = from + i;
@@ -178,12 +174,20 @@ class Sink {
         t.output = column(k, p_.gates.output);
       }
     }
-    last_ = owns_last_ ? n - 1 : -1;
+    // The state before a segment's first step, be it walked first or last.
+    if constexpr (kPacked && kBackward != (kReading == kReadBefore))
+      each_start(p_, place_, run, [&](int k, long long ended, long long begun) {
+        const Element before = narrowed<Element>(load_state(p_, kH0, place_, kBackward ? ended : begun));
+#pragma unroll
+        for (int i = 0; i < kPiece; ++i)
+          if (from + i == (kBackward ? k - 1 : k)) piece.taken[i].before = before;
+      });
+    last_ = owns_last_ && !kPacked ? n - 1 : -1;
   }
   __device__ __forceinline__ void take(Piece &piece, const Run &run, int i, int k, State before, State state) {
     const Taken &t = piece.taken[i];
     if constexpr (!kBackward) {
-      const Value h = kReading != kReadBefore ? state : run.cut(k) ? Value(0) : before;
+      const Value h = kReading != kReadBefore ? state : run.cut(k) ? widened<Value>(t.before) : before;
       piece.results[0].set(i, narrowed<Element>(h));
       if constexpr (kReading == kReadGated)
         piece.results[1].set(i, narrowed<Element>(A::sigmoid(widened<Value>(t.output)) * h));
@@ -193,7 +197,7 @@ class Sink {
       const Value in = kOwnInput ? A::sigmoid(widened<Value>(t.input)) : A::number(1) - f;
       Value h_before = widened<Value>(t.before);
       if (kReading != kReadBefore && k == last_) h_before = load_state(p_, kH0, place_);
-      const Value through = run.cut(k) ? Value(0) : state * h_before;
+      const Value through = run.masked_at(k) ? Value(0) : state * h_before;
       const Step::Grads grads =
           Step::columns(state, through, f, sign, kOwnInput, in, z, Candidate::template slope<A>(v, z));
       piece.results[0].set(i, narrowed<Element>(grads.decay));
@@ -206,7 +210,7 @@ class Sink {
       }
     }
   }
-  __device__ __forceinline__ void put(const Piece &piece, int from, int, State) {
+  __device__ __forceinline__ void put(const Piece &piece, const Run &, int from, int, State) {
     if constexpr (kBackward) {
       put_one(piece.results[0], kGradA, 0, from);
       put_one(piece.results[1], kGradA, p_.gates.candidate, from);
@@ -218,14 +222,13 @@ class Sink {
     }
   }
   __device__ __forceinline__ void close(Sum &) const {}
-  // In backward by the thread that owns the last step.
-  __device__ __forceinline__ State leaving(const Run &run, State state_) const {
+  __device__ __forceinline__ State leaving(const Run &run, int end, State state_) const {
     if constexpr (kBackward) {
-      const int last = place_.steps - 1 - slice() * kRun;
-      const bool cut = run.cut(last);
-      const Value f = cut ? Value(0) : Step::decay(widened<Value>(column(last, 0)), Value(p_.gates.sign));
+      const int last = end - 1 - slice() * kRun;
+      if (run.masked_at(last)) return Op::nothing();
+      const Value f = Step::decay(widened<Value>(column(last, 0)), Value(p_.gates.sign));
       const State leaves = Op::times(f, state_);
-      return kReading == kReadBefore && !cut ? leaves + widened<Value>(state(kGradH, last)) : leaves;
+      return kReading == kReadBefore ? leaves + widened<Value>(state(kGradH, last)) : leaves;
     } else {
       return state_;
     }

@@ -27,6 +27,7 @@ struct Linear {
 
   static SCANLIB_BOTH Factor factor(Coefficient a) { return {{a, L::number(0)}}; }
   static SCANLIB_BOTH Factor unit() { return {{L::number(1), L::number(0)}}; }
+  static SCANLIB_BOTH Factor forget() { return {{L::number(0), L::number(0)}}; }
   static SCANLIB_BOTH Factor compose(Coefficient later, const Factor &earlier) {
     const Product<L> product = L::exact_product(later, earlier.part[0]);
     return {{product.high, L::mul_add(later, earlier.part[1], product.low)}};
@@ -39,6 +40,9 @@ struct Linear {
   static SCANLIB_BOTH State apply(const Factor &factor, State before, State local) {
     return L::mul_add(factor.part[0], before, L::mul_add(factor.part[1], before, local));
   }
+
+  static constexpr bool kForgets = true;
+  static SCANLIB_BOTH Coefficient forgetting() { return L::number(0); }
 
   static SCANLIB_BOTH State nothing() { return L::number(0); }
   static SCANLIB_BOTH Coefficient idle() { return L::number(1); }

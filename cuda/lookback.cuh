@@ -248,6 +248,7 @@ __device__ __forceinline__ void settle(const ScanParams &p, unsigned ticket, Pla
   const unsigned tile = memory.ticket / unsigned(p.groups), group = memory.ticket % unsigned(p.groups);
   if (tile < p.tiles) {
     find_place<kSumSteps>(p, place, group, tile, tile);
+    find_starts(p, place, tile, 0);
   } else if (thread() == kThreads - 32) {
     place.tile = tile;  // none
   }

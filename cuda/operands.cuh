@@ -24,6 +24,10 @@ using Fetched = Part<E, kRun>;
 template <class E>
 using Result = Part<E, kPiece>;
 
+// What is held of x and h where states are put in their place, which are not to be narrowed.
+template <class E>
+using Held = typename If<kPacked, Value, E>::type;
+
 constexpr bool kAllWords = Fetched<ElementA>::kWords && Fetched<ElementX>::kWords && Result<First>::kWords &&
                            (!kBackward || Fetched<ElementH>::kWords) && (!kStoresGradA || Result<ElementGradA>::kWords);
 
@@ -53,11 +57,11 @@ __device__ __forceinline__ T conjugated_if(bool yes, T value) {
 
 // A thread's run: its steps, and what each does to a state. In backward x is grad_h, a the decay one step before, and h the state one
 // step before in time. Where there is no step is one that changes nothing.
-struct Run {
+struct Run : Starts {
   // In backward conjugated where that is wanted.
   Elements<ElementA, kRun> element_a;
-  Elements<ElementX, kRun> element_x;
-  Elements<ElementH, kRun> element_h;
+  Elements<Held<ElementX>, kRun> element_x;
+  Elements<Held<ElementH>, kRun> element_h;
   Coefficient a_before;  // beside it (kEdges)
   State h_behind;
   int n;  // steps that exist
@@ -83,9 +87,39 @@ struct Run {
       element_a.set(kEdges ? i - 1 : i, narrowed<ElementA>(Op::idle()));
     else
       a_before = Op::idle();
-    element_x.set(i, narrowed<ElementX>(Op::idle_input()));
+    element_x.set(i, narrowed<Held<ElementX>>(Op::idle_input()));
+  }
+  // Lets step i start from a state that enters there alone, and the step before it, or the last of all, have come from `earlier`.
+  __device__ __forceinline__ void start(int i, State enters, State earlier) {
+#pragma unroll
+    for (int k = 0; k < kRun; ++k) {
+      // Chosen, for of what is stored under a condition the compiler makes an array in memory.
+      const bool here = k == i && k < n;
+      const State own = x(k), begun = Op::step(kBackward ? Op::adjoint(Op::idle(), false) : a(k), enters, own);
+      element_x.set(k, narrowed<Held<ElementX>>(chosen(here, begun, own)));
+      cuts |= unsigned(here) << k;
+      if constexpr (kBackward) {
+        const State before = chosen(k == i - 1, earlier, h(k));
+        if (kEdges && k == kRun - 1)
+          h_behind = before;
+        else
+          element_h.set(kEdges ? k + 1 : k, narrowed<Held<ElementH>>(before));
+      }
+    }
   }
 };
+
+template <class E>
+__device__ __forceinline__ void read_held(Elements<Held<E>, kRun> &to, const char *part, const Owner &owner) {
+  if constexpr (kPacked) {
+    Elements<E, kRun> elements;
+    Fetched<E>::read(elements, part, owner);
+#pragma unroll
+    for (int i = 0; i < kRun; ++i) to.set(i, widened<Value>(elements[i]));
+  } else {
+    Fetched<E>::read(to, part, owner);
+  }
+}
 
 template <class E>
 __device__ __forceinline__ void conjugate(Elements<E, kRun> &elements) {
@@ -135,9 +169,9 @@ __device__ __forceinline__ void read_tile(const ScanParams &p, const Place &plac
   const int left = lane() < place.lanes ? place.steps - slice() * kRun : 0;
   run.n = left < 0 ? 0 : left < kRun ? left : kRun;
   const Owner owner;
-  Fetched<ElementX>::read(run.element_x, memory.x.of, owner);
+  read_held<ElementX>(run.element_x, memory.x.of, owner);
   Fetched<ElementA>::read(run.element_a, memory.a.of, owner);
-  if constexpr (kBackward) Fetched<ElementH>::read(run.element_h, memory.h.of, owner);
+  if constexpr (kBackward) read_held<ElementH>(run.element_h, memory.h.of, owner);
   const bool first = kBackward && slice() == 0 && place.tile == 0;  // before which there is no step
   if constexpr (kEdges) {
     const char *before = owner.slice > 0 ? memory.a.of + Fetched<ElementA>::at(owner.earlier(), kRun - 1)
@@ -162,6 +196,12 @@ __device__ __forceinline__ void read_tile(const ScanParams &p, const Place &plac
     for (int i = 0; i < kRun; ++i)
       if (i >= run.n) run.skip(i);
   }
+  run.read_starts(p, place, run.n);
+  if constexpr (kPacked)
+    each_start(p, place, run, [&](int i, long long ended, long long begun) {
+      const State earlier = kBackward ? conjugated_if(p.conjugate, load_state(p, kH0, place, ended)) : State{};
+      run.start(i, load_state(p, kEnters, place, begun), earlier);
+    });
   run.forget();
 }
 
@@ -198,21 +238,26 @@ class Sink {
 
   __device__ __forceinline__ void expect_last() {
     owns_last_ = true;
-    if (kBackward) edge_ = conjugated_if(p_.conjugate, load_state(p_, kH0, place_));
+    if (kBackward && !kPacked) edge_ = conjugated_if(p_.conjugate, load_state(p_, kH0, place_));
   }
-  __device__ __forceinline__ void begin(Piece &, int, int) const {}
+  __device__ __forceinline__ void begin(Piece &, const Run &, int, int) const {}
   __device__ __forceinline__ void take(Piece &piece, const Run &run, int i, int k, State, State state) {
     piece.first.set(i, narrowed<First>(state));
     if constexpr (kBackward) piece.products[i] = Op::outer(state, run.h(k));
   }
-  __device__ __forceinline__ void put(Piece &piece, int from, int n, State state) {
+  __device__ __forceinline__ void put(Piece &piece, const Run &run, int from, int n, State state) {
     // Past the last step the state is still that of the last.
-    if constexpr (kBackward) {
+    if constexpr (kBackward && !kPacked) {
       if (owns_last_) {
         const Coefficient last = Op::outer(state, edge_);
 #pragma unroll
         for (int i = 0; i < kPiece; ++i) piece.products[i] = chosen(from + i == n - 1, last, piece.products[i]);
       }
+    }
+    if constexpr (kBackward && kMasked) {
+#pragma unroll
+      for (int i = 0; i < kPiece; ++i)
+        piece.products[i] = chosen(run.masked_at(from + i), Coefficient{}, piece.products[i]);
     }
     Result<First>::write(piece.first, memory_.first.of, owner_);
     if constexpr (kStoresGradA) {
@@ -235,10 +280,11 @@ class Sink {
   __device__ __forceinline__ void close(Sum &sum) const {
     if constexpr (kBackward && kSumSteps) add(sum, widened<Sum>(over_run_));
   }
-  __device__ __forceinline__ State leaving(const Run &, State state) const {
+  __device__ __forceinline__ State leaving(const Run &run, int end, State state) const {
     if constexpr (kBackward) {
+      if (run.masked_at(end - 1 - slice() * kRun)) return Op::nothing();
       const Operand &a = p_.operand[kA];
-      const char *last = global(place_.first[kA]) + (place_.steps - 1 - shift_of(kA)) * a.step + lane() * a.lane;
+      const char *last = global(place_.first[kA]) + (end - 1 - shift_of(kA)) * a.step + lane() * a.lane;
       return Op::times(Op::adjoint(widened<Coefficient>(load_element<ElementA>(last)), p_.conjugate), state);
     } else {
       return state;

@@ -6,10 +6,12 @@
 //   step(a, before, x)             the state after a step
 //   Factor                         what steps do to a state before them, but for what they add: kParts coefficients, of which
 //                                  what look-back publishes has room for two
-//   factor(a), unit()              of one step; of none
+//   factor(a), unit(), forget()    of one step; of none; of one that nothing enters: the state after it is x
 //   compose(later, earlier)        of both; `later` may be the coefficient of one step
 //   apply(factor, before, local)   the state after a stretch of steps, `local` being that from no state at all
 //   nothing()                      no state at all
+//   forgetting(), kForgets         whether there is a coefficient of which step(forgetting(), state, x) is x for all finite
+//                                  states, and it
 //   idle(), idle_input()           a step without effect; kIdleKeeps: it keeps even infinities, bit for bit
 //   kChecked                       joining may overflow where single steps do not: then what is joined is relied on only below
 //                                  bounds. size(factor) and size(state) are numbers such that

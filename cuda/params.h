@@ -6,10 +6,11 @@ namespace scanlib {
 constexpr int kOuterAxes = 6;
 
 // As scanlib_role in native/scanlib.h.
-enum Role { kA, kX, kH, kH0, kFinal, kGradH, kGradFinal, kGradA, kGradX, kGradH0, kY, kReset, kRoles };
+enum Role { kA, kX, kH, kH0, kFinal, kGradH, kGradFinal, kGradA, kGradX, kGradH0, kY, kReset, kOffsets, kRoles };
 
 // Step k of lane j in chunk c of outer index (i...) lies at first + i * outer... + c * chunk + j * lane + k * step. Steps count
-// in the order in which they are walked, so strides may be negative. All in bytes. Null where absent.
+// in the order in which they are walked, so strides may be negative. All in bytes. Null where absent. Where there are segments, what
+// has an element for each of them, or for each offset, has these in the place of steps.
 struct Operand {
   char *first;
   long long outer[kOuterAxes], chunk, lane, step;
@@ -24,6 +25,12 @@ struct GateParams {
   int sign;
 };
 
+// How many segments OFFSETS tells of, and whether the last of them is the first that is walked.
+struct SegmentParams {
+  long long count;
+  int against;
+};
+
 // A group is `width` lanes, neighbours along the inner axis, at one outer index; chunks are the groups along it.
 struct ScanParams {
   Operand operand[kRoles];
@@ -34,6 +41,7 @@ struct ScanParams {
   char *partials, *bundles, *stacks, *ends;
   unsigned *tickets, *counts, *stack_counts;  // partials that are there of a bundle, bundles of a stack
   GateParams gates;
+  SegmentParams segments;
 };
 
 // Adds up `terms` partial sums for each of `outputs` elements. Axes from far to near.

@@ -6,19 +6,11 @@
 
 namespace scanlib {
 
-template <bool yes, class A, class B>
-struct If {
-  using type = A;
-};
-template <class A, class B>
-struct If<false, A, B> {
-  using type = B;
-};
-
 // The state after step i of a run, of `count` that exist.
 template <class Op, class Run>
 __device__ __forceinline__ typename Op::State after(const Run &run, int i, int count, typename Op::State state) {
   if (!Op::kIdleKeeps && i >= count) return state;
+  if (run.cut(i)) return run.x(i);
   return Op::step(run.a(i), state, run.x(i));
 }
 

@@ -14,6 +14,10 @@
 //   SCANLIB_OPERATOR, SCANLIB_OPERATOR_FILE   the operator and its header; the linear recurrence's unless given
 //   SCANLIB_SOURCE    where coefficients and inputs come from: a scanlib_source, operands.cuh unless given, or gates.cuh
 //   SCANLIB_CANDIDATE, SCANLIB_READING, SCANLIB_INPUT   of gates: numbers of native/scanlib.h; whether they have one for the input
+//   SCANLIB_SEGMENTS  where sequences start inside the time axis: 0 nowhere, unless given, 1 by RESET, 2 by OFFSETS (segments.cuh)
+#if !defined(SCANLIB_SEGMENTS)
+#define SCANLIB_SEGMENTS 0
+#endif
 #if !defined(SCANLIB_SOURCE)
 #define SCANLIB_SOURCE 0
 #endif

@@ -115,20 +115,26 @@ __device__ __forceinline__ Bounds<Op> unpacked(unsigned word) {
   return most;
 }
 
-// Of a thread's own steps, a(i) and x(i) of a run.
+// Of a thread's own steps: a(i), x(i) and cut(i) of a run.
 template <class Op, int kCount, class Run>
 __device__ __forceinline__ Summary<Op> summarized(const Run &run) {
   Summary<Op> s = nothing<Op>();
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    s.local = Op::step(run.a(i), s.local, run.x(i));
-    s.factor = Op::compose(run.a(i), s.factor);
+    if (run.cut(i)) {
+      s.local = run.x(i);
+      s.factor = Op::forget();
+    } else {
+      s.local = Op::step(run.a(i), s.local, run.x(i));
+      s.factor = Op::compose(run.a(i), s.factor);
+    }
     if constexpr (Op::kChecked) {
       s.most.local = greater(s.most.local, Op::size(s.local));
       s.most.factor = greater(s.most.factor, Op::size(s.factor));
     }
   }
-  // What is not finite stays so to the end, and NaN is not in the maxima: size * 0 is NaN then, and the bound huge.
+  // What is not finite stays so to the end, and NaN is not in the maxima: size * 0 is NaN then, and the bound huge. Where nothing enters
+  // a step it ends there, and what was lost before makes no difference after it.
   if constexpr (Op::kChecked) {
     s.most.local = bounded(s.most.local + Op::size(s.local) * 0);
     s.most.factor = bounded(s.most.factor + Op::size(s.factor) * 0);

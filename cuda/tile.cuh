@@ -21,6 +21,8 @@ constexpr bool kHasY = SCANLIB_READING == 2;  // SCANLIB_GATED
 #else
 constexpr bool kHasY = false;
 #endif
+constexpr bool kMasked = SCANLIB_SEGMENTS == 1, kPacked = SCANLIB_SEGMENTS == 2;  // by RESET, by OFFSETS
+constexpr bool kStarts = kMasked || kPacked;  // whether sequences start inside the time axis (segments.cuh)
 constexpr bool kRows = SCANLIB_LAYOUT == 1;
 constexpr bool kDown = SCANLIB_DOWN;  // rows whose later steps lie at lower addresses
 constexpr int kThreads = SCANLIB_THREADS, kWidth = SCANLIB_WIDTH, kRun = SCANLIB_RUN;
@@ -34,6 +36,14 @@ static_assert(kThreads % 32 == 0 && kThreads % kWidth == 0 && (kWidth & (kWidth 
 static_assert(kWidth <= 32 || kSlices == 1, "wide tiles are not scanned");
 static_assert((kRun & (kRun - 1)) == 0, "runs are powers of two");
 
+template <bool yes, class A, class B>
+struct If {
+  using type = A;
+};
+template <class A, class B>
+struct If<false, A, B> {
+  using type = B;
+};
 // One of the types listed, by its place.
 template <int place, class First, class... Rest>
 struct Choice {
@@ -46,6 +56,7 @@ struct Choice<0, First, Rest...> {
 // Elements in the order of scanlib_dtype.
 template <int dtype>
 using ElementOf = Choice<dtype - 1, Half, Brain, float, double, Complex<float>, Complex<double>>;
+constexpr int kInt32 = 8;  // SCANLIB_I32; what is not that of offsets is SCANLIB_I64
 
 // Of the size of an element, and aligned to it: one access.
 template <class E>
@@ -156,10 +167,28 @@ __device__ constexpr bool moves(int role) {
 }
 
 // Roles that a program has operands of, which come first.
-constexpr int kPlaces = kGated ? kRoles : kY;
+constexpr int kPlaces = kGated || kStarts ? kRoles : kY;
+
+// Whether an operand has one element for each segment, or offset, in place of one for each step.
+__device__ constexpr bool by_segments(int role) {
+  return kPacked && (role == kH0 || role == kFinal || role == kGradFinal || role == kGradH0 || role == kOffsets);
+}
+
+// Of the offsets, in the order of the walk: those from a tile's first step up to that after its last.
+struct Window {
+  long long from, to;
+};
+template <bool>
+struct WithWindow {
+  Window window;
+};
+template <>
+struct WithWindow<false> {
+  static constexpr Window window{};
+};
 
 // One tile: where its operands lie. Found by one thread for each operand, and kept in shared memory.
-struct Place {
+struct Place : WithWindow<kPacked> {
   char *first[kPlaces];  // lane 0, step 0 of the tile; or what is read for it (shift_of)
   long long group, tile;
   int lanes, steps;  // that exist
@@ -201,7 +230,7 @@ __device__ __forceinline__ void find_place(const ScanParams &p, Place &place, lo
 #pragma unroll 1
   for (int d = p.rank - 1; d >= 0; --d) first += divided(number, p.extent[d]) * operand.outer[d];
   const long long step = kSumSteps && role == kGradA ? part : tile * kTileSteps + shift_of(role);
-  place.first[role] = first + step * operand.step;
+  place.first[role] = by_segments(role) ? first : first + step * operand.step;
 }
 
 // -------------------------------------------------------------------------------------------------------------- elements

@@ -6,9 +6,11 @@ namespace scanlib {
 
 // The tile after `place`'s, by the warp whose place it is.
 __device__ __forceinline__ void advance(const ScanParams &p, const Place &place, Place &next) {
+  if constexpr (kPacked) find_starts(p, next, place.tile + 1, place.window.from);
   const int role = int(thread() % 32);
   if (role >= kPlaces) return;
-  next.first[role] = place.first[role] + (kSumSteps && role == kGradA ? 0 : kTileSteps * p.operand[role].step);
+  const bool stays = (kSumSteps && role == kGradA) || by_segments(role);
+  next.first[role] = place.first[role] + (stays ? 0 : kTileSteps * p.operand[role].step);
   if (role > 0) return;
   next.group = place.group;
   next.tile = place.tile + 1;
@@ -42,12 +44,16 @@ __device__ __forceinline__ void walk(const ScanParams &p) {
     meet();
     if (finds) {
       find_place<kSumSteps>(p, *place, number, 0, 0);
+      find_starts(p, *place, 0, 0);
       __syncwarp();
       advance(p, *place, *next);
     }
     meet();
     State carry = load_state(p, kEnters, *place);
-    if (p.steps == 0 && slice() == 0) store_state(p, kLeaves, *place, carry);
+    if (p.steps == 0 && slice() == 0) {
+      store_state(p, kLeaves, *place, carry);
+      pass_through(p, *place, 0, p.segments.count);
+    }
     Sum sum{};
     if (p.tiles > 0) start_tile(p, *place, inputs);
     for (long long tile = 0; tile < p.tiles; ++tile) {

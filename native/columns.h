@@ -94,17 +94,36 @@ using ElementS = typename Op::StateLanes::Elem;
 template <class Op>
 using Singly = typename Op::template Over<Scalars<typename Op::Element>>;
 
-template <class Op>
-void columns_forward(int64_t steps, int64_t lanes, const ElementA<Op> *a, int64_t a_step, const ElementS<Op> *x,
-                     int64_t x_step, ElementS<Op> *h, int64_t h_step, ElementS<Op> *state) {
+// `cut` where a mask says so of a step of some lanes.
+template <class L>
+SCANLIB_INLINE typename L::Vec cut_off(const Mask &mask, int64_t k, int64_t lane, int64_t n, typename L::Vec cut,
+                                       typename L::Vec otherwise) {
+  const char *const at = mask.at + k * mask.step;
+  if (mask.lane) return L::chosen(at + lane, n, cut, otherwise);
+  // Rare, and so cheaper to jump to than to wait for at each step.
+  return __builtin_expect(*at != 0, 0) ? cut : otherwise;
+}
+
+template <class Op, bool kMasked>
+SCANLIB_INLINE void columns_forward_masked(int64_t steps, int64_t lanes, const ElementA<Op> *a, int64_t a_step,
+                                           const ElementS<Op> *x, int64_t x_step, ElementS<Op> *h, int64_t h_step,
+                                           ElementS<Op> *state, Mask mask) {
   using A = typename Op::CoefficientLanes;
   using S = typename Op::StateLanes;
   walk_columns<S>(steps, lanes, x_step < 0, KeptState<S>{state},
                   [=](int64_t k, int64_t lane, int64_t n, typename Op::State s) SCANLIB_LAMBDA {
-                    s = Op::step(load_n<A>(a + k * a_step + lane, n), s, load_n<S>(x + k * x_step + lane, n));
+                    const auto enters = load_n<S>(x + k * x_step + lane, n);
+                    s = Op::step(load_n<A>(a + k * a_step + lane, n), s, enters);
+                    if constexpr (kMasked) s = cut_off<S>(mask, k, lane, n, enters, s);
                     store_n<S>(h + k * h_step + lane, s, n);
                     return s;
                   });
+}
+template <class Op>
+void columns_forward(int64_t steps, int64_t lanes, const ElementA<Op> *a, int64_t a_step, const ElementS<Op> *x,
+                     int64_t x_step, ElementS<Op> *h, int64_t h_step, ElementS<Op> *state, Mask mask) {
+  if (mask.at) return columns_forward_masked<Op, true>(steps, lanes, a, a_step, x, x_step, h, h_step, state, mask);
+  columns_forward_masked<Op, false>(steps, lanes, a, a_step, x, x_step, h, h_step, state, mask);
 }
 
 template <class Op>
@@ -127,34 +146,65 @@ struct KeptSummary {
   }
 };
 
-template <class Op>
-void columns_summary(int64_t steps, int64_t lanes, const ElementA<Op> *a, int64_t a_step, const ElementS<Op> *x,
-                     int64_t x_step, Factors<Singly<Op>> factor, ElementS<Op> *local, Way way) {
+template <class Op, bool kMasked>
+SCANLIB_INLINE void columns_summary_masked(int64_t steps, int64_t lanes, const ElementA<Op> *a, int64_t a_step,
+                                           const ElementS<Op> *x, int64_t x_step, Factors<Singly<Op>> factor,
+                                           ElementS<Op> *local, Way way, Mask mask) {
   using A = typename Op::CoefficientLanes;
   using S = typename Op::StateLanes;
   walk_columns<S>(steps, lanes, x_step < 0, KeptSummary<Op>{factor, local},
                   [=](int64_t k, int64_t lane, int64_t n, const Summary<Op> &before) SCANLIB_LAMBDA {
-                    return joined<Op>(before, on_way<Op>(way, load_n<A>(a + k * a_step + lane, n)),
-                                      load_n<S>(x + k * x_step + lane, n));
+                    const auto enters = load_n<S>(x + k * x_step + lane, n);
+                    Summary<Op> after =
+                        joined<Op>(before, on_way<Op>(way, load_n<A>(a + k * a_step + lane, n)), enters);
+                    if constexpr (kMasked) {
+                      const auto forgets = Op::forget();
+                      for (int i = 0; i < Op::kParts; ++i)
+                        after.factor.part[i] = cut_off<A>(mask, k, lane, n, forgets.part[i], after.factor.part[i]);
+                      after.local = cut_off<S>(mask, k, lane, n, enters, after.local);
+                    }
+                    return after;
                   });
 }
-
 template <class Op>
-void columns_backward(int64_t steps, int64_t lanes, const ElementA<Op> *a, int64_t a_step, const ElementS<Op> *g,
-                      int64_t g_step, const ElementS<Op> *h, int64_t h_step, ElementS<Op> *grad_x, int64_t grad_x_step,
-                      ElementA<Op> *grad_a, int64_t grad_a_step, ElementS<Op> *state, Way way) {
+void columns_summary(int64_t steps, int64_t lanes, const ElementA<Op> *a, int64_t a_step, const ElementS<Op> *x,
+                     int64_t x_step, Factors<Singly<Op>> factor, ElementS<Op> *local, Way way, Mask mask) {
+  if (mask.at) return columns_summary_masked<Op, true>(steps, lanes, a, a_step, x, x_step, factor, local, way, mask);
+  columns_summary_masked<Op, false>(steps, lanes, a, a_step, x, x_step, factor, local, way, mask);
+}
+
+template <class Op, bool kMasked>
+SCANLIB_INLINE void columns_backward_masked(int64_t steps, int64_t lanes, const ElementA<Op> *a, int64_t a_step,
+                                            const ElementS<Op> *g, int64_t g_step, const ElementS<Op> *h,
+                                            int64_t h_step, ElementS<Op> *grad_x, int64_t grad_x_step,
+                                            ElementA<Op> *grad_a, int64_t grad_a_step, ElementS<Op> *state, Way way,
+                                            Mask mask, Mask behind) {
   using A = typename Op::CoefficientLanes;
   using S = typename Op::StateLanes;
   walk_columns<S>(steps, lanes, g_step < 0, KeptState<S>{state},
                   [=](int64_t k, int64_t lane, int64_t n, typename Op::State s) SCANLIB_LAMBDA {
                     const auto factor = on_way<Op>(way, load_n<A>(a + k * a_step + lane, n));
-                    s = Op::step(factor, s, load_n<S>(g + k * g_step + lane, n));
+                    const auto enters = load_n<S>(g + k * g_step + lane, n);
+                    s = Op::step(factor, s, enters);
+                    if (kMasked && mask.at) s = cut_off<S>(mask, k, lane, n, enters, s);
                     store_n<S>(grad_x + k * grad_x_step + lane, s, n);
                     const auto before =
                         conjugated_if<S>(way == Way::BackConjugated, load_n<S>(h + k * h_step + lane, n));
-                    store_n<A>(grad_a + k * grad_a_step + lane, Op::outer(s, before), n);
+                    auto product = Op::outer(s, before);
+                    if (kMasked && behind.at) product = cut_off<A>(behind, k, lane, n, A::number(0), product);
+                    store_n<A>(grad_a + k * grad_a_step + lane, product, n);
                     return s;
                   });
+}
+template <class Op>
+void columns_backward(int64_t steps, int64_t lanes, const ElementA<Op> *a, int64_t a_step, const ElementS<Op> *g,
+                      int64_t g_step, const ElementS<Op> *h, int64_t h_step, ElementS<Op> *grad_x, int64_t grad_x_step,
+                      ElementA<Op> *grad_a, int64_t grad_a_step, ElementS<Op> *state, Way way, Mask mask, Mask behind) {
+  if (mask.at || behind.at)
+    return columns_backward_masked<Op, true>(steps, lanes, a, a_step, g, g_step, h, h_step, grad_x, grad_x_step, grad_a,
+                                             grad_a_step, state, way, mask, behind);
+  columns_backward_masked<Op, false>(steps, lanes, a, a_step, g, g_step, h, h_step, grad_x, grad_x_step, grad_a,
+                                     grad_a_step, state, way, mask, behind);
 }
 
 }  // namespace

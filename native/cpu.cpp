@@ -21,18 +21,22 @@ int64_t lane_offset(const scanlib_problem &p, int role, int64_t i) {
   return offset;
 }
 
-// T = 0: the state passes through. No lanes at all: only sums over nothing are left to write.
+// T = 0: states pass through. No lanes at all: only sums over nothing are left to write.
 int run_empty(const scanlib_problem &p, const Pointers &data) {
   const Conversions<Complex<double>> &convert = instruction_set();
   const bool backward = is_backward(p);
   if (p.time.extent == 0) {
     const int from = backward ? SCANLIB_GRAD_FINAL : SCANLIB_H0, to = backward ? SCANLIB_GRAD_H0 : SCANLIB_FINAL;
-    const int64_t count = given(p, to) ? lane_count(p) : 0;
-    for (int64_t i = 0; i < count; ++i) {
-      Complex<double> value{0, 0};
-      if (given(p, from)) convert.widen[p.dtype[from]](1, data.of[from] + lane_offset(p, from, i), 0, &value);
-      convert.narrow[p.dtype[to]](1, &value, data.of[to] + lane_offset(p, to, i), 0);
-    }
+    const int64_t count = given(p, to) ? lane_count(p) : 0, states = given(p, SCANLIB_OFFSETS) ? p.segments : 1;
+    auto state = [&](int role, int64_t i, int64_t segment) {
+      return data.of[role] + lane_offset(p, role, i) + segment * p.time.stride[role];
+    };
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t segment = 0; segment < states; ++segment) {
+        Complex<double> value{0, 0};
+        if (given(p, from)) convert.widen[p.dtype[from]](1, state(from, i, segment), 0, &value);
+        convert.narrow[p.dtype[to]](1, &value, state(to, i, segment), 0);
+      }
   }
   if (!backward || is_gated(p)) return SCANLIB_OK;
   // grad_a's elements along broadcast axes that are empty.
@@ -67,6 +71,7 @@ int run(const scanlib_problem *problem, const void *const *pointers) {
   if (int status = resolve_pointers(p, pointers, of)) return status;
   Pointers data;
   for (int role = 0; role < SCANLIB_ROLES; ++role) data.of[role] = static_cast<char *>(of[role]);
+  if (given(p, SCANLIB_OFFSETS) && !Offsets(p, of[SCANLIB_OFFSETS]).valid()) return SCANLIB_E_OFFSETS;
   IeeeArithmetic ieee;
   if (p.time.extent == 0 || lane_count(p) == 0) return run_empty(p, data);
   if (is_gated(p)) return run_gated(p, of);

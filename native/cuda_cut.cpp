@@ -18,11 +18,11 @@ constexpr int kWide = 128;                          // lanes of a tile that has 
 constexpr int64_t kMostTickets = int64_t(1) << 30;  // of 2^31, since blocks draw some more
 constexpr int64_t kMostBytes = int64_t(1) << 60;
 
-// Bytes of an element of whichever operand with a time axis has the largest.
+// Bytes of an element of whichever operand has the largest of those with an element a step.
 int64_t largest_element(const scanlib_problem &p) {
   int64_t size = 1;
   for (int role = 0; role < SCANLIB_ROLES; ++role)
-    if (!is_state(role)) size = std::max(size, dtype_size(p.dtype[role]));
+    if (!is_state(role) && role != SCANLIB_OFFSETS) size = std::max(size, dtype_size(p.dtype[role]));
   return size;
 }
 
@@ -95,6 +95,7 @@ Cut cut_problem(const scanlib_problem &p) {
   Cut cut{};
   cut.tuning = CudaTuning(p.tuning);
   cut.gated = is_gated(p);
+  cut.packed = given(p, SCANLIB_OFFSETS);
   cut.backward = is_backward(p);
   cut.against = against_time(p);
   cut.value = compute_dtype(p);

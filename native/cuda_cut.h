@@ -33,8 +33,8 @@ bool usable(const CudaTuning &tuning);
 // How a problem is cut into tiles.
 struct Cut {
   CudaTuning tuning;
-  bool gated, backward, against;  // against: steps are walked against the axis
-  int32_t value;                  // the dtype computed in
+  bool gated, packed, backward, against;  // packed: by OFFSETS; against: steps are walked against the axis
+  int32_t value;                          // the dtype computed in
   Kernel kernel;
   Layout layout;
   bool down;  // rows whose later steps, as they are walked, lie at lower addresses

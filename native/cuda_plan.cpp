@@ -15,16 +15,19 @@ static_assert(sizeof(Params) <= CudaParams::kBytes && std::is_trivially_copyable
               "the kernels' argument fits CudaParams");
 static_assert(int(kRoles) == int(SCANLIB_ROLES) && int(kH0) == int(SCANLIB_H0) && int(kGradH) == int(SCANLIB_GRAD_H) &&
                   int(kGradA) == int(SCANLIB_GRAD_A) && int(kGradH0) == int(SCANLIB_GRAD_H0) &&
-                  int(kY) == int(SCANLIB_Y) && int(kReset) == int(SCANLIB_RESET),
+                  int(kY) == int(SCANLIB_Y) && int(kReset) == int(SCANLIB_RESET) &&
+                  int(kOffsets) == int(SCANLIB_OFFSETS),
               "cuda/params.h has the roles of scanlib.h");
 
 // Threads that a multiprocessor is to hold.
 int resident_threads(const Cut &cut) {
   if (cut.tuning.resident) return std::max(int(cut.tuning.resident), cut.threads);
-  if (cut.value == SCANLIB_C128) return 384;
+  // Where there are offsets, elements of 16 bits are held as what is computed in.
+  if (cut.value == SCANLIB_C128 || (cut.packed && cut.run == kMostRun)) return 384;
+  const bool widened = cut.packed && cut.backward && cut.run == kMostRun / 2;
   // The longest runs, sums in double precision and the gradients of gates need the registers.
-  if (cut.value != SCANLIB_F32 || cut.run == kMostRun || cut.sum || (cut.gated && cut.backward)) return 512;
-  return cut.by_tickets() ? 640 : 768;
+  if (cut.value != SCANLIB_F32 || cut.run == kMostRun || cut.sum || (cut.gated && cut.backward) || widened) return 512;
+  return cut.by_tickets() || cut.packed ? 640 : 768;
 }
 
 void write_options(char *to, size_t size, Kernel kernel, const Cut &cut, int32_t a, int32_t x, int32_t h,
@@ -38,28 +41,35 @@ void write_options(char *to, size_t size, Kernel kernel, const Cut &cut, int32_t
                 cut.down, cut.bundle, cut.sum, resident_threads(cut));
 }
 
-// What a program is told of its gates, after all else.
-void write_gates(char *options, size_t size, const scanlib_gates &gates) {
-  const size_t length = std::strlen(options);
-  std::snprintf(options + length, size - length,
-                " -DSCANLIB_SOURCE=%d -DSCANLIB_CANDIDATE=%d -DSCANLIB_READING=%d -DSCANLIB_INPUT=%d", SCANLIB_COLUMNS,
-                gates.candidate, gates.reading, gates.at_input >= 0);
+// What a program is told of its gates and of where sequences start in it, after all else, and only where it has them.
+void write_more_options(char *options, size_t size, const scanlib_problem &p) {
+  size_t length = std::strlen(options);
+  const scanlib_gates &gates = p.gates;
+  if (is_gated(p))
+    std::snprintf(options + length, size - length,
+                  " -DSCANLIB_SOURCE=%d -DSCANLIB_CANDIDATE=%d -DSCANLIB_READING=%d -DSCANLIB_INPUT=%d",
+                  SCANLIB_COLUMNS, gates.candidate, gates.reading, gates.at_input >= 0);
+  length = std::strlen(options);
+  if (given(p, SCANLIB_RESET) || given(p, SCANLIB_OFFSETS))
+    std::snprintf(options + length, size - length, " -DSCANLIB_SEGMENTS=%d", given(p, SCANLIB_OFFSETS) ? 2 : 1);
 }
 
 void describe(const Work &work, char *to, size_t size) {
   const auto &[loops, p, cut, parts, room, walks, sums] = work;
   int64_t times = 1;
   for (const CudaLoop &loop : loops) times *= loop.axis.extent;
-  char repeated[48] = "";
+  char starts[48] = "", repeated[48] = "";
+  if (given(p, SCANLIB_RESET)) std::snprintf(starts, sizeof starts, ", with resets");
+  if (given(p, SCANLIB_OFFSETS)) std::snprintf(starts, sizeof starts, ", %lld segments", (long long)p.segments);
   if (!loops.empty()) std::snprintf(repeated, sizeof repeated, "; repeated %lld times", (long long)times);
   static const char *const kKernels[] = {"walk", "look-back", "sums"}, *const kLayouts[] = {"columns", "rows"};
   std::snprintf(
       to, size,
       "%s %s over %s%s in %s: %lld sequences of %lld steps in %lld groups of up to %d, %lld tiles of %d steps "
-      "each, %d threads%s%s",
+      "each, %d threads%s%s%s",
       cut.backward ? "backward" : "forward", kKernels[cut.kernel], kLayouts[cut.layout], is_gated(p) ? " of gates" : "",
       dtype_name(cut.value), (long long)(lane_count(p) * times), (long long)p.time.extent, (long long)cut.groups,
-      cut.width, (long long)cut.tiles, cut.slices() * cut.run, cut.threads,
+      cut.width, (long long)cut.tiles, cut.slices() * cut.run, cut.threads, starts,
       parts.needed ? "; grad_a in two stages" : "", repeated);
 }
 
@@ -99,8 +109,10 @@ void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, 
     if (!given(p, role)) continue;
     Operand &operand = scan.operand[role];
     const int64_t step = p.time.stride[role];
+    // Segments, and what there is one of for each, are numbered as they are walked, like steps.
+    const int64_t length = role == SCANLIB_OFFSETS ? p.segments + 1 : is_state(role) ? p.segments : p.time.extent;
     operand.dtype = p.dtype[role];
-    if (cut.against && p.time.extent > 0) operand.first = moved<char>(nullptr, (p.time.extent - 1) * step);
+    if (cut.against && length > 0) operand.first = moved<char>(nullptr, (length - 1) * step);
     operand.step = cut.against ? -step : step;
     operand.lane = p.inner.stride[role];
     operand.chunk = cut.chunks > 1 ? operand.lane * cut.width : 0;
@@ -121,6 +133,7 @@ void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, 
   scan.tickets = moved<unsigned>(nullptr, room.tickets);
   scan.counts = moved<unsigned>(nullptr, room.counts);
   scan.stack_counts = moved<unsigned>(nullptr, room.stack_counts);
+  scan.segments = {p.segments, cut.against};
   if (parts.needed) {
     Operand &grad_a = scan.operand[SCANLIB_GRAD_A];
     params->reduce = parts.reduce;
@@ -193,7 +206,7 @@ int plan_cuda(const scanlib_problem &given_problem, CudaPlan *plan) {
                                        : SCANLIB_X),
                   dtype(SCANLIB_H), cut.backward && !parts.needed ? dtype(SCANLIB_GRAD_A) : cut.value,
                   cut.backward && given(p, SCANLIB_GRAD_X) ? dtype(SCANLIB_GRAD_X) : cut.value);
-    if (is_gated(p)) write_gates(launch.options, sizeof launch.options, p.gates);
+    write_more_options(launch.options, sizeof launch.options, p);
     launch.threads = uint32_t(cut.threads);
     launch.persistent = cut.by_tickets();
     launch.blocks = uint32_t(std::min(launch.persistent ? cut.numbers() : cut.groups, kMostBlocks));

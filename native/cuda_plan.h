@@ -15,7 +15,7 @@ constexpr size_t kCudaScratchAlignment = 16;
 // One kernel launch. `options` are the preprocessor definitions, separated by single spaces, that turn the source in cuda/
 // into one program with the entry `scanlib_kernel`: they name the specialisation completely.
 struct CudaLaunch {
-  char options[448];
+  char options[480];
   uint32_t blocks, threads;
   bool persistent;  // as many blocks as the device holds at once are enough
 };

@@ -7,6 +7,7 @@
 
 #include "dispatch.h"
 #include "gates.h"
+#include "offsets.h"
 #include "pages.h"
 #include "pointers.h"
 #include "problem.h"
@@ -34,6 +35,8 @@ class GatedRun {
         grad_(static_cast<const T *>(data[SCANLIB_GRAD_H])),
         grad_final_(static_cast<const T *>(data[SCANLIB_GRAD_FINAL])),
         reset_(static_cast<const uint8_t *>(data[SCANLIB_RESET])),
+        packed_(given(problem, SCANLIB_OFFSETS)),
+        offsets_(problem, data[SCANLIB_OFFSETS], false),
         h_(static_cast<T *>(data[SCANLIB_H])),
         y_(static_cast<T *>(data[SCANLIB_Y])),
         final_(static_cast<T *>(data[SCANLIB_FINAL])),
@@ -53,8 +56,9 @@ class GatedRun {
     const int workers = useful_threads(p_.threads, alone ? 1 : chains_ * segments_);
     const int64_t lanes = rows_ * width_;
     const int64_t shared = Relay<T>::room(chains_, kCarries * lanes) + Arena::room<T>(lanes);
-    return run_pieces(*this, workers, p_.flags & SCANLIB_OPENMP, shared,
-                      2 * Arena::room<T>(lanes * steps_) + Arena::room<T>(kCarries * lanes));
+    return run_pieces(
+        *this, workers, p_.flags & SCANLIB_OPENMP, shared,
+        2 * Arena::room<T>(lanes * steps_) + Arena::room<T>(kCarries * lanes) + Arena::room<char>(cut_bytes()));
   }
 
   // For run_pieces().
@@ -71,12 +75,13 @@ class GatedRun {
     const int64_t lanes = rows_ * width_;
     T *const decay = arena.take<T>(lanes * steps_), *const panel = arena.take<T>(lanes * steps_);
     T *const carry = arena.take<T>(kCarries * lanes);
+    char *const cuts = arena.take<char>(cut_bytes());
     for (int64_t piece; (piece = relay_.next()) < chains_ * segments_;) {
       const int64_t turn = piece / chains_, chain = piece % chains_;
       if (grad_)
-        backward(place_of(chain, segments_ - 1 - turn), turn, decay, panel, carry);
+        backward(place_of(chain, segments_ - 1 - turn), turn, decay, panel, carry, cuts);
       else
-        forward(place_of(chain, turn), turn, decay, panel, carry);
+        forward(place_of(chain, turn), turn, decay, panel, carry, cuts);
     }
   }
   void close() {}
@@ -84,6 +89,8 @@ class GatedRun {
  private:
   static constexpr int64_t kCarries = 2;  // backward passes on the decay that its state is to be multiplied by
 
+  // Of a block's mask with a byte a lane, and one step more; none where all lanes of a step have one byte.
+  int64_t cut_bytes() const { return reset_ && rows_ > 1 ? rows_ * width_ * (steps_ + 1) : 0; }
   int64_t states() const { return g_.outer * g_.time * g_.inner * g_.width; }
   static void advise(T *begin, int64_t count) {
     Pages::advise(reinterpret_cast<char *>(begin), reinterpret_cast<char *>(begin + count));
@@ -93,7 +100,14 @@ class GatedRun {
   struct Place {
     int64_t chain, first;  // first: its first step
     GateBlock block;
-    int64_t gate, state, carry;  // where its first element is: among the columns, in states, in states without time
+    int64_t gate, state;  // where its first element is: among the columns, in states
+    int64_t outer, lane;  // of states without time, or with segments in its place
+  };
+  // Steps of a block that are of one sequence; whether they begin and end it, and which of the segments that is.
+  struct Stretch {
+    int64_t begin, end;
+    bool starts, ends;
+    int64_t segment;
   };
 
   Place place_of(int64_t chain, int64_t segment) const {
@@ -113,8 +127,21 @@ class GatedRun {
                g_.inner};
     p.gate = at * g_.row + units;
     p.state = at * g_.width + units;
-    p.carry = (outer * g_.inner + row) * g_.width + units;
+    p.outer = outer;
+    p.lane = row * g_.width + units;
     return p;
+  }
+  // Those that step k is one of.
+  Stretch stretch_of(const Place &p, int64_t k) const {
+    const int64_t steps = p.block.steps;
+    const int64_t segment = packed_ ? offsets_.of(p.first + k) : 0;
+    const int64_t begin = (packed_ ? offsets_.at(segment) : 0) - p.first;
+    const int64_t end = (packed_ ? offsets_.at(segment + 1) : g_.time) - p.first;
+    return {std::max<int64_t>(begin, 0), std::min(end, steps), begin >= 0, end <= steps, segment};
+  }
+  template <class P>
+  P *state_at(P *states, const Place &p, int64_t segment) const {
+    return states ? states + (p.outer * (packed_ ? g_.segments : 1) + segment) * g_.inner * g_.width + p.lane : nullptr;
   }
 
   T sign() const { return g_.complement ? T(-1) : T(1); }
@@ -132,28 +159,53 @@ class GatedRun {
       if (block.cut(k, r)) body(r * block.width);
   }
 
-  void forward(const Place &p, int64_t turn, T *decay, T *entering, T *carry) {
+  // The steps from k on that take nothing from those before, in the direction of `step`, 1 or -1; `cuts` has been spread() over lanes.
+  Mask mask_at(const GateBlock &block, const char *cuts, int64_t k, int step) const {
+    if (!reset_) return {};
+    if (block.rows > 1) return {cuts + k * block.lanes(), step * block.lanes(), 1};
+    return {reinterpret_cast<const char *>(block.reset) + k * block.reset_step, step * block.reset_step, 0};
+  }
+  void spread(const Place &p, char *cuts) const {
+    const GateBlock &b = p.block;
+    if (!reset_ || b.rows == 1) return;
+    const int64_t steps = std::min(b.steps + 1, g_.time - p.first);
+    for (int64_t k = 0; k < steps; ++k)
+      for (int64_t r = 0; r < b.rows; ++r, cuts += b.width) std::memset(cuts, b.cut(k, r), size_t(b.width));
+  }
+
+  void forward(const Place &p, int64_t turn, T *decay, T *entering, T *carry, char *cuts) {
     const GateColumns<const T> gates = gates_at(columns_, p.gate);
     kernels_.open(p.block, gates, g_.candidate, sign(), decay, entering);
-    receive(p, turn, initial_, carry);
-    const int64_t lanes = p.block.lanes(), step = p.block.state_step, last = p.block.steps - 1;
+    spread(p, cuts);
+    receive(p, turn, carry);
+    const int64_t lanes = p.block.lanes(), step = p.block.state_step;
     T *h = h_ + p.state;
-    if (g_.reading == SCANLIB_BEFORE) {
-      // A row of states is that before its step: the first is the carry, the last state goes to the next block.
-      std::memcpy(h, carry, size_t(lanes) * sizeof(T));
-      scan_.columns_forward(last, lanes, decay, lanes, entering, lanes, h + step, step, carry);
-      scan_.columns_forward(1, lanes, decay + last * lanes, 0, entering + last * lanes, 0, entering + last * lanes, 0,
-                            carry);
-      for (int64_t k = 0; k <= last; ++k)
-        each_cut(p.block, k, [&](int64_t row) { std::fill_n(h + k * step + row, p.block.width, T(0)); });
-    } else {
-      scan_.columns_forward(p.block.steps, lanes, decay, lanes, entering, lanes, h, step, carry);
+    const bool before = g_.reading == SCANLIB_BEFORE;
+    for (int64_t k = 0; k < p.block.steps;) {
+      const Stretch s = stretch_of(p, k);
+      if (s.starts) enter(p, s.segment, initial_, carry);
+      // Where a row of states is that before its step, the first is the carry, and the last state goes on.
+      const int64_t n = s.end - k - before;
+      if (before) std::memcpy(h + k * step, carry, size_t(lanes) * sizeof(T));
+      scan_.columns_forward(n, lanes, decay + k * lanes, lanes, entering + k * lanes, lanes, h + (k + before) * step,
+                            step, carry, mask_at(p.block, cuts, k, 1));
+      if (before) {
+        const int64_t last = k + n;
+        T *const left = entering + last * lanes;
+        scan_.columns_forward(1, lanes, decay + last * lanes, 0, left, 0, left, 0, carry,
+                              mask_at(p.block, cuts, last, 1));
+      }
+      if (s.ends) leave(p, s.segment, carry, final_);
+      k = s.end;
     }
-    pass_on(p, turn, carry, final_);
+    for (int64_t k = 0; before && k < p.block.steps; ++k)
+      each_cut(p.block, k, [&](int64_t row) { std::fill_n(h + k * step + row, p.block.width, T(0)); });
+    pass_through(p, initial_, final_);
+    relay_.pass_on(p.chain, turn, lanes, carry);
     if (g_.reading == SCANLIB_GATED) kernels_.read(p.block, gates.output, h, y_ + p.state);
   }
 
-  void backward(const Place &p, int64_t turn, T *decay, T *grad, T *carry) {
+  void backward(const Place &p, int64_t turn, T *decay, T *grad, T *carry, char *cuts) {
     const GateColumns<const T> gates = gates_at(columns_, p.gate);
     const GateColumns<T> to = gates_at(grad_columns_, p.gate);
     const int64_t lanes = p.block.lanes(), step = p.block.state_step, last = p.block.steps - 1;
@@ -165,43 +217,63 @@ class GatedRun {
       const int64_t ahead = g_.reading == SCANLIB_BEFORE ? 1 : 0;  // the state after a step is row `ahead` further on
       for (int64_t k = 0; k <= last; ++k) read_grad(p, k + ahead, grad + k * lanes);
     }
+    spread(p, cuts);
     // From the last step to the first, the coefficient of a step is the decay of the step after it: for the block's last, the one that
-    // is passed on beside the state, and of all, one.
-    receive(p, turn, grad_final_, carry, kCarries);
-    T *const end = grad + last * lanes, *const coefficient = carry + lanes;
-    if (turn == 0) std::fill_n(coefficient, lanes, T(1));
-    scan_.columns_forward(1, lanes, coefficient, 0, end, 0, end, 0, carry);
-    scan_.columns_forward(last, lanes, decay + last * lanes, -lanes, end - lanes, -lanes, end - lanes, -lanes, carry);
-    std::memcpy(coefficient, decay, size_t(lanes) * sizeof(T));
-    if (p.first == 0) {
-      for (int64_t j = 0; j < lanes; ++j) carry[j] *= coefficient[j];
-      for (int64_t r = 0; g_.reading == SCANLIB_BEFORE && r < p.block.rows; ++r)
-        for (int64_t j = r * p.block.width; j < (r + 1) * p.block.width && !p.block.cut(0, r); ++j)
-          carry[j] += grad_[p.state + j];
+    // is passed on beside the state, and for a sequence's last, one.
+    receive(p, turn, carry, kCarries);
+    T *const coefficient = carry + lanes;
+    for (int64_t left = p.block.steps; left > 0;) {
+      const Stretch s = stretch_of(p, left - 1);
+      if (s.ends) {
+        enter(p, s.segment, grad_final_, carry);
+        std::fill_n(coefficient, lanes, T(1));
+      }
+      T *const end = grad + (s.end - 1) * lanes;
+      scan_.columns_forward(1, lanes, coefficient, 0, end, 0, end, 0, carry,
+                            s.ends ? Mask{} : mask_at(p.block, cuts, s.end, 1));
+      scan_.columns_forward(s.end - 1 - s.begin, lanes, decay + (s.end - 1) * lanes, -lanes, end - lanes, -lanes,
+                            end - lanes, -lanes, carry, mask_at(p.block, cuts, s.end - 1, -1));
+      std::memcpy(coefficient, decay + s.begin * lanes, size_t(lanes) * sizeof(T));
+      if (s.starts) {
+        const T *const read = g_.reading == SCANLIB_BEFORE ? grad_ + p.state + s.begin * step : nullptr;
+        for (int64_t r = 0, j = 0; r < p.block.rows; ++r)
+          for (const bool cut = p.block.cut(s.begin, r); j < (r + 1) * p.block.width; ++j)
+            carry[j] = cut ? T(0) : carry[j] * coefficient[j] + (read ? read[j] : T(0));
+        leave(p, s.segment, carry, grad_initial_);
+      }
+      left = s.begin;
     }
-    pass_on(p, turn, carry, grad_initial_, kCarries);
+    pass_through(p, grad_final_, grad_initial_);
+    relay_.pass_on(p.chain, turn, kCarries * lanes, carry);
     if (g_.reading == SCANLIB_BEFORE) {
       kernels_.open_backward(p.block, gates, g_.candidate, sign(), decay, grad, h, to);
       return;
     }
-    int64_t done = 0;
-    if (p.first == 0) {
+    for (int64_t k = 0; k < p.block.steps;) {
+      const Stretch s = stretch_of(p, k);
+      auto open = [&](int64_t begin, int64_t end, const T *before) {
+        GateBlock part = p.block.from(begin);
+        part.steps = end - begin;
+        const int64_t by = begin * p.block.gate_step;
+        kernels_.open_backward(part, shifted(gates, by), g_.candidate, sign(), decay + begin * lanes,
+                               grad + begin * lanes, before, shifted(to, by));
+      };
       // Before the first step there is no row of states but the initial one, or zeros.
-      GateBlock block = p.block;
-      block.steps = done = 1;
-      const T *before = initial_ ? initial_ + p.carry : zeros_;
-      kernels_.open_backward(block, gates, g_.candidate, sign(), decay, grad, before, to);
+      const int64_t alone = s.starts ? k + 1 : k;
+      const T *const initial = state_at(initial_, p, s.segment);
+      if (s.starts) open(k, alone, initial ? initial : zeros_);
+      open(alone, s.end, h + (alone - 1) * step);
+      k = s.end;
     }
-    const int64_t by = done * p.block.gate_step;
-    kernels_.open_backward(p.block.from(done), shifted(gates, by), g_.candidate, sign(), decay + done * lanes,
-                           grad + done * lanes, h + (done - 1) * step, shifted(to, by));
   }
 
   // The gradient of row k of the output, counted from the block's first: nothing past the last, and where the state before a step is
-  // read, of those that are cut.
+  // read, of those that are cut, or that is read from an initial state.
   void read_grad(const Place &p, int64_t k, T *to) const {
     const int64_t lanes = p.block.lanes();
-    if (p.first + k >= g_.time) return void(std::fill_n(to, lanes, T(0)));
+    const int64_t t = p.first + k;
+    const bool other = packed_ && g_.reading == SCANLIB_BEFORE && t < g_.time && offsets_.start_of(t) == t;
+    if (t >= g_.time || other) return void(std::fill_n(to, lanes, T(0)));
     std::memcpy(to, grad_ + p.state + k * p.block.state_step, size_t(lanes) * sizeof(T));
     if (g_.reading == SCANLIB_BEFORE)
       each_cut(p.block, k, [&](int64_t row) { std::fill_n(to + row, p.block.width, T(0)); });
@@ -213,20 +285,35 @@ class GatedRun {
     return {at(of.decay), at(of.input), at(of.output), at(of.candidate)};
   }
 
-  // The first block of a chain starts from `initial`, or zeros; the last one leaves `last`.
-  void receive(const Place &p, int64_t turn, const T *initial, T *carry, int64_t carries = 1) const {
-    const int64_t lanes = p.block.lanes();
-    if (turn > 0)
-      relay_.receive(p.chain, turn, carries * lanes, carry);
-    else if (initial)
-      std::memcpy(carry, initial + p.carry, size_t(lanes) * sizeof(T));
-    else
-      std::fill_n(carry, lanes, T(0));
+  void receive(const Place &p, int64_t turn, T *carry, int64_t carries = 1) const {
+    if (turn > 0) relay_.receive(p.chain, turn, carries * p.block.lanes(), carry);
   }
-  void pass_on(const Place &p, int64_t turn, const T *carry, T *last, int64_t carries = 1) {
+  // The state of a segment; without `from`, zeros.
+  void enter(const Place &p, int64_t segment, const T *from, T *carry) const {
+    copy_state(p, state_at(from, p, segment), carry);
+  }
+  void leave(const Place &p, int64_t segment, const T *carry, T *to) const {
+    if (to) std::memcpy(state_at(to, p, segment), carry, size_t(p.block.lanes()) * sizeof(T));
+  }
+  // What enters segments without steps leaves them: those that lie where sequences of the block start, or after the last step of all.
+  void pass_through(const Place &p, const T *from, T *to) const {
+    if (!packed_ || !to) return;
+    for (int64_t k = 0; k <= p.block.steps;) {
+      const bool end = k == p.block.steps;
+      if (!end || p.first + k == g_.time) {
+        const auto [empty, own] = offsets_.here(p.first + k);
+        for (int64_t segment = empty; segment < own; ++segment)
+          copy_state(p, state_at(from, p, segment), state_at(to, p, segment));
+      }
+      k = end ? k + 1 : stretch_of(p, k).end;
+    }
+  }
+  static void copy_state(const Place &p, const T *from, T *to) {
     const int64_t lanes = p.block.lanes();
-    if (turn == segments_ - 1 && last) std::memcpy(last + p.carry, carry, size_t(lanes) * sizeof(T));
-    relay_.pass_on(p.chain, turn, carries * lanes, carry);
+    if (from)
+      std::memcpy(to, from, size_t(lanes) * sizeof(T));
+    else
+      std::fill_n(to, lanes, T(0));
   }
 
   const scanlib_problem &p_;
@@ -235,6 +322,8 @@ class GatedRun {
   const LinearKernels<T> &scan_;
   const T *columns_, *initial_, *grad_, *grad_final_;
   const uint8_t *reset_;
+  const bool packed_;
+  const Offsets offsets_;  // in the order of time
   T *h_, *y_, *final_, *grad_columns_, *grad_initial_;
   int64_t rows_, width_, row_blocks_, unit_blocks_, chains_, steps_, segments_;
   Relay<T> relay_;

@@ -28,6 +28,14 @@ struct Factors {
   }
 };
 
+// Steps that nothing enters: where a byte is not 0. None where `at` is null. Bytes lie beside the coefficients: from one step, lane or
+// row to the next.
+struct Mask {
+  const char *at = nullptr;
+  int64_t step = 0;  // of columns; the steps of rows are neighbours, as those of their coefficients are
+  int64_t lane = 0;  // 0 or 1 in columns, any for rows
+};
+
 // Of an operator over single numbers.
 template <class Op>
 struct Kernels {
@@ -39,22 +47,25 @@ struct Kernels {
   //   forward   state = h = step(a, state, x)
   //   summary   factor = compose(a, factor), local = step(a, local, x): what a stretch of time does to any carry
   //   backward  state = grad_x = step(a, state, g), grad_a = outer(state, h)  (a one step ahead, h one step behind)
+  // Where `mask` says that nothing enters a step, state = x whatever was before, and factor is Op::forget(); of backward it lies beside
+  // a, and `behind` beside grad_a, which is 0 there.
   void (*columns_forward)(int64_t steps, int64_t lanes, const A *a, int64_t a_step, const S *x, int64_t x_step, S *h,
-                          int64_t h_step, S *state);
+                          int64_t h_step, S *state, Mask mask);
   void (*columns_summary)(int64_t steps, int64_t lanes, const A *a, int64_t a_step, const S *x, int64_t x_step,
-                          Factors<Op> factor, S *local, Way way);
+                          Factors<Op> factor, S *local, Way way, Mask mask);
   void (*columns_backward)(int64_t steps, int64_t lanes, const A *a, int64_t a_step, const S *g, int64_t g_step,
                            const S *h, int64_t h_step, S *grad_x, int64_t grad_x_step, A *grad_a, int64_t grad_a_step,
-                           S *state, Way way);
+                           S *state, Way way, Mask mask, Mask behind);
 
   // rows: recurrences whose steps are contiguous in memory. Pointers are to the lowest address of the first; `down` runs from the
   // highest. One row (kAlone) is split over the lanes of a vector; several lie *_row apart and are walked side by side.
   void (*rows_forward)(int64_t steps, int64_t rows, const A *a, int64_t a_row, const S *x, int64_t x_row, S *h,
-                       int64_t h_row, S *state, bool down);
-  void (*rows_summary)(int64_t steps, const A *a, const S *x, Factors<Op> factor, S *local, bool down, Way way);
+                       int64_t h_row, S *state, bool down, Mask mask);
+  void (*rows_summary)(int64_t steps, const A *a, const S *x, Factors<Op> factor, S *local, bool down, Way way,
+                       Mask mask);
   void (*rows_backward)(int64_t steps, int64_t rows, const A *a, int64_t a_row, const S *g, int64_t g_row, const S *h,
                         int64_t h_row, S *grad_x, int64_t grad_x_row, A *grad_a, int64_t grad_a_row, S *state,
-                        bool down, Way way);
+                        bool down, Way way, Mask mask, Mask behind);
 };
 
 // What elements go through on their way to and from the kernels of any operator, T being what it computes in.

@@ -48,7 +48,7 @@ class Operands {
     const int64_t size = dtype_size(p_.dtype[role]), lane = p_.inner.stride[role];
     int64_t offset = place.chunk * s_.lanes * lane;
     for (int d = 0; d < p_.outer_rank; ++d) offset += place.outer[d] * p_.outer[d].stride[role];
-    int64_t step = p_.time.stride[role];
+    int64_t step = is_state(role) ? 0 : p_.time.stride[role];
     if (against_time(p_)) {
       offset += (p_.time.extent - 1) * step;
       step = -step;
@@ -59,18 +59,24 @@ class Operands {
     return {data_.of[role] + offset, step, lane, size, p_.dtype[role], in_shape && loadable_[role]};
   }
 
-  // A state's lanes of one group; `absent` where it is not given.
-  void load_state(int role, const Place &place, int64_t lanes, T *to, T absent) const {
-    if (!given(p_, role)) return void(std::fill(to, to + lanes, absent));
-    load_step(stream(role, place), 0, lanes, to);
-  }
-  void load_step(const Stream &s, int64_t k, int64_t lanes, T *to) const {
-    convert_.widen[s.dtype](lanes, s.at(k, 0), s.lane, to);
-  }
-  void store_state(int role, const Place &place, int64_t lanes, const T *from) const {
-    if (!given(p_, role)) return;
+  // The state of a segment; of all there is where there are no offsets, number 0.
+  Stream state(int role, const Place &place, int64_t segment) const {
     Stream s = stream(role, place);
-    convert_.narrow[s.dtype](lanes, from, s.first, s.lane);
+    s.first += segment * p_.time.stride[role];
+    return s;
+  }
+  // Of some lanes of a group, from number `first` on; `absent` where it is not given.
+  void load_state(int role, const Place &place, int64_t segment, int64_t first, int64_t lanes, T *to, T absent) const {
+    if (!given(p_, role)) return void(std::fill(to, to + lanes, absent));
+    load_step(state(role, place, segment), 0, first, lanes, to);
+  }
+  void load_step(const Stream &s, int64_t k, int64_t first, int64_t lanes, T *to) const {
+    convert_.widen[s.dtype](lanes, s.at(k, first), s.lane, to);
+  }
+  void store_state(int role, const Place &place, int64_t segment, int64_t first, int64_t lanes, const T *from) const {
+    if (!given(p_, role)) return;
+    Stream s = state(role, place, segment);
+    convert_.narrow[s.dtype](lanes, from, s.at(0, first), s.lane);
   }
 
   T element(const Stream &s, int64_t k, int64_t lane) const {

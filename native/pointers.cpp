@@ -11,7 +11,9 @@ namespace {
 // Whether an operand has any element: it has one along an empty axis that it is broadcast on.
 bool has_elements(const scanlib_problem &p, int role) {
   auto some = [role](const scanlib_axis &axis) { return axis.extent > 0 || axis.stride[role] == 0; };
-  bool any = some(p.inner) && (is_state(role) || some(p.time));
+  if (role == SCANLIB_OFFSETS) return true;
+  const bool packed = given(p, SCANLIB_OFFSETS);
+  bool any = some(p.inner) && (!is_state(role) ? some(p.time) : !packed || p.segments > 0 || p.time.stride[role] == 0);
   for (int d = 0; d < p.outer_rank; ++d) any = any && some(p.outer[d]);
   return any;
 }

@@ -16,10 +16,19 @@ bool merges(const scanlib_axis &outer, const scanlib_axis &inner) {
   return true;
 }
 
+// How many elements an operand has along an axis of extent `extent`.
+int64_t length_of(int role, bool along_time, int64_t extent, bool packed, int64_t segments) {
+  if (!along_time) return extent;
+  if (role == SCANLIB_OFFSETS) return segments + 1;
+  return is_state(role) ? (packed ? segments : 1) : extent;
+}
+
 // Whether the extents and strides stay inside a 64-bit address space, with room to add them up. An empty axis counts as
 // one of extent 1: the others are multiplied all the same.
-bool fits(int32_t ndim, const int64_t *shape, int32_t axis, const scanlib_operand *operands) {
+bool fits(int32_t ndim, const int64_t *shape, int32_t axis, int64_t segments, const scanlib_operand *operands) {
+  const bool packed = operands[SCANLIB_OFFSETS].dtype != SCANLIB_ABSENT;
   const int64_t limit = int64_t(1) << 62;
+  if (packed && segments >= limit) return false;
   int64_t bytes = 16;  // of the largest elements
   for (int d = 0; d < ndim; ++d)
     if (__builtin_mul_overflow(bytes, shape[d] > 0 ? shape[d] : 1, &bytes) || bytes > limit) return false;
@@ -27,10 +36,11 @@ bool fits(int32_t ndim, const int64_t *shape, int32_t axis, const scanlib_operan
     if (operands[role].dtype == SCANLIB_ABSENT) continue;
     int64_t reach = 0;
     for (int d = 0; d < ndim; ++d) {
-      if (d == axis && is_state(role)) continue;
+      const int64_t length = length_of(role, d == axis, shape[d], packed, segments);
+      if (d == axis && is_state(role) && !packed) continue;
       int64_t stride = operands[role].strides[d], part;
-      if (stride <= -limit || stride >= limit) return false;
-      if (__builtin_mul_overflow(stride < 0 ? -stride : stride, shape[d] > 0 ? shape[d] - 1 : 0, &part) ||
+      if (stride <= -limit || stride >= limit || length > limit) return false;
+      if (__builtin_mul_overflow(stride < 0 ? -stride : stride, length > 0 ? length - 1 : 0, &part) ||
           __builtin_add_overflow(reach, part, &reach) || reach > limit)
         return false;
     }
@@ -38,16 +48,24 @@ bool fits(int32_t ndim, const int64_t *shape, int32_t axis, const scanlib_operan
   return true;
 }
 
+// Whether an operand of that role may be of a dtype.
+bool has_kind(int role, int32_t dtype) {
+  if (role == SCANLIB_OFFSETS) return dtype == SCANLIB_I32 || dtype == SCANLIB_I64;
+  return role == SCANLIB_RESET ? dtype == SCANLIB_BOOL : dtype < SCANLIB_BOOL;
+}
+
 // Whether the operands are those of a pass.
 bool complete(bool gated, const scanlib_operand *operands) {
-  const bool backward = operands[SCANLIB_GRAD_H].dtype != SCANLIB_ABSENT;
+  auto has = [&](int role) { return operands[role].dtype != SCANLIB_ABSENT; };
+  const bool backward = has(SCANLIB_GRAD_H);
+  if (has(SCANLIB_RESET) && has(SCANLIB_OFFSETS)) return false;
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
     const scanlib_operand &operand = operands[role];
     const int use = kRoleTraits[role].use(gated, backward);
     if (operand.dtype == SCANLIB_ABSENT) {
       if (use != SCANLIB_UNUSED && !(use & SCANLIB_OPTIONAL)) return false;
     } else if (use == SCANLIB_UNUSED || !dtype_size(operand.dtype) || !operand.strides ||
-               (operand.dtype == SCANLIB_BOOL) != (role == SCANLIB_RESET)) {
+               !has_kind(role, operand.dtype)) {
       return false;
     }
   }
@@ -56,9 +74,11 @@ bool complete(bool gated, const scanlib_operand *operands) {
 
 // Fills *problem from what has been checked.
 int make_problem(scanlib_problem *problem, scanlib_source source, int32_t flags, int32_t ndim, const int64_t *shape,
-                 int32_t axis, const scanlib_operand *operands) {
+                 int32_t axis, int64_t segments, const scanlib_operand *operands) {
   auto has = [&](int role) { return operands[role].dtype != SCANLIB_ABSENT; };
-  if (!fits(ndim, shape, axis, operands)) return SCANLIB_E_OVERFLOW;
+  const bool packed = has(SCANLIB_OFFSETS);
+  if (packed && segments < 0) return SCANLIB_E_ARGUMENT;
+  if (!fits(ndim, shape, axis, segments, operands)) return SCANLIB_E_OVERFLOW;
 
   // Collect the axes: time apart, those of extent 1 dropped.
   scanlib_axis time{shape[axis], {}};
@@ -69,7 +89,7 @@ int make_problem(scanlib_problem *problem, scanlib_source source, int32_t flags,
     scanlib_axis &target = d == axis ? time : axes[count++];
     target.extent = shape[d];
     for (int role = 0; role < SCANLIB_ROLES; ++role) {
-      const bool none = !has(role) || (d == axis && is_state(role));
+      const bool none = !has(role) || (d == axis && is_state(role) && !packed);
       target.stride[role] = none ? 0 : operands[role].strides[d];
     }
   }
@@ -104,6 +124,7 @@ int make_problem(scanlib_problem *problem, scanlib_source source, int32_t flags,
   problem->flags = flags;
   problem->outer_rank = merged;
   problem->source = source;
+  problem->segments = packed ? segments : 0;
   for (int role = 0; role < SCANLIB_ROLES; ++role) problem->dtype[role] = operands[role].dtype;
   problem->time = time;
   problem->inner = inner;
@@ -127,14 +148,18 @@ int64_t dtype_size(int32_t dtype) {
       return 16;
     case SCANLIB_BOOL:
       return 1;
+    case SCANLIB_I32:
+      return 4;
+    case SCANLIB_I64:
+      return 8;
     default:
       return 0;
   }
 }
 
 const char *dtype_name(int32_t dtype) {
-  static const char *const kNames[] = {"",        "float16",   "bfloat16",   "float32",
-                                       "float64", "complex64", "complex128", "bool"};
+  static const char *const kNames[] = {"",          "float16",    "bfloat16", "float32", "float64",
+                                       "complex64", "complex128", "bool",     "int32",   "int64"};
   return dtype_size(dtype) ? kNames[dtype] : "";
 }
 
@@ -163,14 +188,14 @@ bool time_nearest(const scanlib_problem &p) {
 using namespace scanlib;
 
 extern "C" int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int32_t ndim, const int64_t *shape,
-                                    int32_t axis, const scanlib_operand *operands) {
+                                    int32_t axis, int64_t segments, const scanlib_operand *operands) {
   if (!problem || !shape || !operands || ndim < 1 || ndim > SCANLIB_MAX_DIMS || axis < 0 || axis >= ndim)
     return SCANLIB_E_ARGUMENT;
   if (flags & ~(SCANLIB_REVERSE | SCANLIB_CONJUGATE | SCANLIB_OPENMP)) return SCANLIB_E_ARGUMENT;
   if (!complete(false, operands)) return SCANLIB_E_ARGUMENT;
   for (int d = 0; d < ndim; ++d)
     if (shape[d] < 0) return SCANLIB_E_ARGUMENT;
-  return make_problem(problem, SCANLIB_OPERANDS, flags, ndim, shape, axis, operands);
+  return make_problem(problem, SCANLIB_OPERANDS, flags, ndim, shape, axis, segments, operands);
 }
 
 extern "C" int scanlib_gated_problem_init(scanlib_problem *problem, int32_t flags, int32_t dtype,
@@ -188,7 +213,9 @@ extern "C" int scanlib_gated_problem_init(scanlib_problem *problem, int32_t flag
     return SCANLIB_E_ARGUMENT;
   if (!given[SCANLIB_GRAD_H] && gated != (given[SCANLIB_Y] != 0)) return SCANLIB_E_ARGUMENT;
   int64_t bytes = dtype_size(dtype);
-  for (int64_t extent : {g.outer, g.time, g.inner, g.row})
+  const bool packed = given[SCANLIB_OFFSETS] != 0;
+  if (packed && g.segments < 0) return SCANLIB_E_ARGUMENT;
+  for (int64_t extent : {g.outer, std::max(g.time, packed ? g.segments : 0), g.inner, g.row})
     if (extent && __builtin_mul_overflow(bytes, extent, &bytes)) return SCANLIB_E_OVERFLOW;
 
   // Strides over (outer, time, inner, width).
@@ -204,16 +231,21 @@ extern "C" int scanlib_gated_problem_init(scanlib_problem *problem, int32_t flag
   scanlib_operand operands[SCANLIB_ROLES] = {};
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
     if (!given[role]) continue;
-    operands[role] = {role == SCANLIB_RESET ? int32_t(SCANLIB_BOOL) : dtype, 0, strides[role]};
+    operands[role] = {role == SCANLIB_RESET     ? int32_t(SCANLIB_BOOL)
+                      : role == SCANLIB_OFFSETS ? given[role]
+                                                : dtype,
+                      0, strides[role]};
     if (role == SCANLIB_RESET)
       dense(0, 1, g.time, strides[role]);
+    else if (role == SCANLIB_OFFSETS)
+      std::fill_n(strides[role], kDims, 0), strides[role][kTime] = dtype_size(given[role]);
     else if (role == SCANLIB_A || role == SCANLIB_GRAD_A)
       dense(size, g.row * size, g.time, strides[role]);
     else
-      dense(size, g.width * size, is_state(role) ? 1 : g.time, strides[role]);
+      dense(size, g.width * size, !is_state(role) ? g.time : packed ? g.segments : 1, strides[role]);
   }
   if (!complete(true, operands)) return SCANLIB_E_ARGUMENT;
-  const int status = make_problem(problem, SCANLIB_COLUMNS, flags, kDims, shape, kTime, operands);
+  const int status = make_problem(problem, SCANLIB_COLUMNS, flags, kDims, shape, kTime, g.segments, operands);
   if (status == SCANLIB_OK) {
     problem->gates = g;
     problem->gates.complement = g.complement != 0;
@@ -229,6 +261,8 @@ extern "C" const char *scanlib_status_string(int status) {
       return "no error";
     case SCANLIB_E_ARGUMENT:
       return "libscanlib was given an argument it does not accept";
+    case SCANLIB_E_OFFSETS:
+      return "offsets must begin at 0, never decrease, and end at the length of the axis of time";
     case SCANLIB_E_ALIGNMENT:
       return "an operand's address or stride is not a multiple of its element size; copy it to aligned memory";
     case SCANLIB_E_OVERFLOW:

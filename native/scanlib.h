@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SCANLIB_ABI_VERSION 5
+#define SCANLIB_ABI_VERSION 6
 #define SCANLIB_MAX_DIMS 64
 #define SCANLIB_MAX_OUTER (SCANLIB_MAX_DIMS - 1)
 
@@ -36,7 +36,9 @@ typedef enum scanlib_dtype {
   SCANLIB_F64 = 4,
   SCANLIB_C64 = 5,
   SCANLIB_C128 = 6,
-  SCANLIB_BOOL = 7 /* of masks alone: one byte, true where it is not 0 */
+  SCANLIB_BOOL = 7, /* of masks alone: one byte, true where it is not 0 */
+  SCANLIB_I32 = 8,  /* of offsets alone */
+  SCANLIB_I64 = 9
 } scanlib_dtype;
 
 /* How a pass, forward or backward, uses an operand. */
@@ -48,7 +50,13 @@ enum {
 };
 
 /* What an operand is to the recurrence: ROW(NAME, name, is a state, use in forward, use in backward, use in forward and in backward
- * of a gated recurrence). States have no time axis. scanlib/roles.py is the same table. */
+ * of a gated recurrence). States have no time axis, but where there are OFFSETS one of segments in its place. scanlib/roles.py is
+ * the same table.
+ *
+ * RESET and OFFSETS say where a sequence starts inside the time axis; at most one of them is given. Where RESET is true the state
+ * that enters that step, in the direction of the recurrence, is nothing: h_t = x_t whatever came before, and grad_a is 0. OFFSETS
+ * has segments + 1 numbers 0 = o_0 <= o_1 <= ... = the extent of time, and strides of 0 on all axes but time: segment i is the
+ * steps from o_i up to o_{i+1}, perhaps none, starts from its own H0 and has its own FINAL. Reversed, it starts at its last step. */
 #define SCANLIB_ROLE_TABLE(ROW)                                                                                     \
   ROW(A, a, 0, SCANLIB_READ, SCANLIB_READ, SCANLIB_READ, SCANLIB_READ)                                              \
   ROW(X, x, 0, SCANLIB_READ, SCANLIB_UNUSED, SCANLIB_UNUSED, SCANLIB_UNUSED)                                        \
@@ -65,7 +73,10 @@ enum {
   ROW(GRAD_H0, grad_h0, 1, SCANLIB_UNUSED, SCANLIB_WRITTEN | SCANLIB_OPTIONAL, SCANLIB_UNUSED,                      \
       SCANLIB_WRITTEN | SCANLIB_OPTIONAL)                                                                           \
   ROW(Y, y, 0, SCANLIB_UNUSED, SCANLIB_UNUSED, SCANLIB_WRITTEN | SCANLIB_OPTIONAL, SCANLIB_UNUSED)                  \
-  ROW(RESET, reset, 0, SCANLIB_UNUSED, SCANLIB_UNUSED, SCANLIB_READ | SCANLIB_OPTIONAL, SCANLIB_READ | SCANLIB_OPTIONAL)
+  ROW(RESET, reset, 0, SCANLIB_READ | SCANLIB_OPTIONAL, SCANLIB_READ | SCANLIB_OPTIONAL,                            \
+      SCANLIB_READ | SCANLIB_OPTIONAL, SCANLIB_READ | SCANLIB_OPTIONAL)                                             \
+  ROW(OFFSETS, offsets, 0, SCANLIB_READ | SCANLIB_OPTIONAL, SCANLIB_READ | SCANLIB_OPTIONAL,                        \
+      SCANLIB_READ | SCANLIB_OPTIONAL, SCANLIB_READ | SCANLIB_OPTIONAL)
 
 typedef enum scanlib_role {
 #define SCANLIB_ROLE_NUMBER(NAME, ...) SCANLIB_##NAME,
@@ -83,6 +94,7 @@ enum {
 typedef enum scanlib_status {
   SCANLIB_OK = 0,
   SCANLIB_E_ARGUMENT = 1, /* a null pointer, an unknown dtype, a negative extent, an axis out of range, ... */
+  SCANLIB_E_OFFSETS = 2,  /* OFFSETS do not begin at 0, decrease, or do not end at the extent of time: on a CPU */
   SCANLIB_E_ALIGNMENT =
       3, /* an address or stride is no multiple of the element's size: on a GPU, and where there are gates */
   SCANLIB_E_OVERFLOW = 4, /* extents and strides that no 64-bit address space holds */
@@ -94,7 +106,7 @@ typedef enum scanlib_status {
 } scanlib_status;
 
 /* How one operand lies in memory, as the caller sees it. `strides` counts bytes, one for each axis of the broadcast shape, 0
- * where the operand is broadcast; for states the entry at the time axis is ignored. */
+ * where the operand is broadcast; for states the entry at the time axis is ignored, or goes from segment to segment. */
 typedef struct scanlib_operand {
   int32_t dtype; /* scanlib_dtype */
   int32_t reserved;
@@ -108,9 +120,9 @@ typedef struct scanlib_operand {
  * The columns, before any activation, lie side by side in rows, one row for each step of each sequence: those of step t of
  * sequence (o, i) start at ((o * time + t) * inner + i) * row, and each gate has `width` neighbouring columns. They are the
  * operand A, and their gradient is GRAD_A, of which the gates' columns are written and no others. All other operands are dense
- * (outer, time, inner, width), states without time and RESET without width. H has the states that are read from, Y the output
- * where that is another, and GRAD_H is the gradient of the output. Where RESET is not 0 a step takes nothing from the one
- * before, as if f were 0, and the state before it is read as 0; i = 1 - f is what its column says. */
+ * (outer, time, inner, width), states without time or with segments in its place, RESET without width. H has the states that are
+ * read from, Y the output where that is another, and GRAD_H is the gradient of the output. Where RESET is not 0 a step takes
+ * nothing from the one before, as if f were 0, and the state before it is read as 0; i = 1 - f is what its column says. */
 typedef enum scanlib_candidate {
   SCANLIB_IDENTITY = 0,
   SCANLIB_TANH = 1,
@@ -132,7 +144,8 @@ typedef struct scanlib_gates {
   int32_t complement; /* where not 0, f = 1 - sigmoid(column), to full precision */
   int32_t reserved;
   int64_t outer, time, inner, width;
-  int64_t row; /* elements from one row to the next */
+  int64_t segments; /* where there are OFFSETS */
+  int64_t row;      /* elements from one row to the next */
   /* Where each gate's columns start in a row. at_input -1: i = 1 - f. at_output matters where the reading is SCANLIB_GATED. */
   int64_t at_decay, at_input, at_output, at_candidate;
 } scanlib_gates;
@@ -168,6 +181,7 @@ typedef struct scanlib_problem {
   int32_t reserved;
   int64_t holder_offset; /* where not 0, the pointers passed to a call are addresses of objects that hold the data
                                pointer so many bytes from their start (a NumPy array does). Set by the caller */
+  int64_t segments;      /* where there are OFFSETS */
   int32_t dtype[SCANLIB_ROLES]; /* scanlib_dtype */
   scanlib_gates gates;          /* of a gated recurrence; else not set */
   scanlib_tuning tuning;        /* set by the caller, for tests and measurements */
@@ -175,15 +189,16 @@ typedef struct scanlib_problem {
   scanlib_axis outer[SCANLIB_MAX_OUTER]; /* far to near; those from outer_rank on are not set */
 } scanlib_problem;
 
-/* Fills *problem: one of a forward pass, or where GRAD_H is given, of a backward pass. `operands` has SCANLIB_ROLES entries.
+/* Fills *problem: one of a forward pass, or where GRAD_H is given, of a backward pass. `operands` has SCANLIB_ROLES entries;
+ * `segments` matters where OFFSETS is one of them.
  * GRAD_A may have stride 0 along axes of extent > 1: its values are then summed along them, in an order that depends on the
  * problem alone. No other output may. */
 SCANLIB_API int scanlib_problem_init(scanlib_problem *problem, int32_t flags, int32_t ndim, const int64_t *shape,
-                                     int32_t axis, const scanlib_operand *operands);
+                                     int32_t axis, int64_t segments, const scanlib_operand *operands);
 
 /* The same for a gated recurrence with operands of one dtype: SCANLIB_F32 or SCANLIB_F64, on a GPU also SCANLIB_F16 or
- * SCANLIB_BF16. `given` has SCANLIB_ROLES entries, not 0 where there is such an operand; Y is there exactly where the reading is
- * SCANLIB_GATED. `flags`: 0 or SCANLIB_OPENMP. */
+ * SCANLIB_BF16. `given` has SCANLIB_ROLES entries, not 0 where there is such an operand, and of OFFSETS its dtype; Y is there
+ * exactly where the reading is SCANLIB_GATED. `flags`: 0 or SCANLIB_OPENMP. */
 SCANLIB_API int scanlib_gated_problem_init(scanlib_problem *problem, int32_t flags, int32_t dtype,
                                            const scanlib_gates *gates, const int32_t *given);
 

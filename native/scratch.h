@@ -45,17 +45,19 @@ struct Scratch {
   Panel<T> panel[5];
   T *state, *local, *edge, *idle;
   Factors<Op> factor;
+  char *bytes[2];                 // of masks that do not lie as the inner loops want them
   typename SumOf<T>::type *sums;  // Reduce::Time: one a lane; Reduce::Lanes: one an element of the segment
 
   static int64_t panel_count(const Schedule &s) { return s.rows ? kPanel : std::max(kPanel, s.lanes); }
   static int64_t room(const Schedule &s, bool panels) {
     return (4 + Op::kParts) * Arena::room<T>(s.lanes) + Arena::room<typename SumOf<T>::type>(reduced_sums(s)) +
-           (panels ? 5 * Arena::room<T>(panel_count(s)) : 0);
+           (panels ? 5 * Arena::room<T>(panel_count(s)) + 2 * Arena::room<char>(panel_count(s)) : 0);
   }
   Scratch(Arena &arena, const Schedule &s, bool panels) {
     for (Panel<T> &p : panel) p = {panels ? arena.take<T>(panel_count(s)) : nullptr, nullptr, 0};
     for (T **p : {&state, &local, &edge, &idle}) *p = arena.take<T>(s.lanes);
     for (T *&p : factor.part) p = arena.take<T>(s.lanes);
+    for (char *&b : bytes) b = panels ? arena.take<char>(panel_count(s)) : nullptr;
     sums = arena.take<typename SumOf<T>::type>(reduced_sums(s));
     std::fill(idle, idle + s.lanes, Op::idle());
   }

@@ -4,6 +4,7 @@
 // extent 1 on any axis where the result is longer; it is then read with stride 0, so nothing that is broadcast is ever stored
 // at full size.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -32,8 +33,15 @@ struct Attributes {
 // A zero-size buffer may come as a null pointer, which to libscanlib means an absent operand.
 alignas(64) inline const char empty[64] = {};
 
-inline int32_t dtype_of(ffi::DataType type) {
+// SCANLIB_ABSENT where an operand of that role may not be of the type.
+inline int32_t dtype_of(int role, ffi::DataType type) {
   switch (type) {
+    case ffi::DataType::PRED:
+      return role == SCANLIB_RESET ? SCANLIB_BOOL : SCANLIB_ABSENT;
+    case ffi::DataType::S32:
+      return role == SCANLIB_OFFSETS ? SCANLIB_I32 : SCANLIB_ABSENT;
+    case ffi::DataType::S64:
+      return role == SCANLIB_OFFSETS ? SCANLIB_I64 : SCANLIB_ABSENT;
     case ffi::DataType::F16:
       return SCANLIB_F16;
     case ffi::DataType::BF16:
@@ -108,16 +116,17 @@ class Call {
     if (attributes.views.size() != 0 && viewed != args.size())
       return fail("scanlib: the views of the operands cannot be read");
     for (size_t i = 0; i < args.size(); ++i) {
-      const ffi::AnyBuffer buffer = *args.get<ffi::AnyBuffer>(i);
-      add(int(roles[i]), buffer, viewed ? views[i] : View{buffer.dimensions(), 0, nullptr}, true);
+      if (!viewed) views[i] = {args.get<ffi::AnyBuffer>(i)->dimensions(), 0, nullptr};
+      if (roles[i] == SCANLIB_OFFSETS && views[i].dims.size() == 1) segments_ = views[i].dims[0] - 1;
     }
+    for (size_t i = 0; i < args.size(); ++i) add(int(roles[i]), *args.get<ffi::AnyBuffer>(i), views[i], true);
     for (size_t i = 0; i < results; ++i) {
       const int role = int(roles[args.size() + i]);
       add(role, result(i), {result(i).dimensions(), 0, nullptr}, role == SCANLIB_GRAD_A);
     }
     if (error_.success())
       check(scanlib_problem_init(&problem_, attributes.reverse ? SCANLIB_REVERSE : 0, int32_t(shape_.size()),
-                                 shape_.begin(), int32_t(axis_), operands_));
+                                 shape_.begin(), int32_t(axis_), segments_, operands_));
     if (error_.failure() || attributes.tuning.size() == 0) return;
     if (attributes.tuning.size() * sizeof(int64_t) != sizeof problem_.tuning)
       return fail("scanlib: " + std::to_string(attributes.tuning.size()) + " numbers of a tuning");
@@ -157,24 +166,27 @@ class Call {
     if (view.strides && !inside(buffer, view))
       return fail("scanlib: " + name + " is a view that leaves its array of shape " + text_of(buffer.dimensions()));
     const size_t ndim = shape_.size();
-    const bool state = is_state(role);
+    const bool state = is_state(role), packed = segments_ >= 0, offsets = role == SCANLIB_OFFSETS;
+    const bool without_time = state && !packed;
     const Dims dims = view.dims;
-    const int32_t dtype = dtype_of(buffer.element_type());
+    const int32_t dtype = dtype_of(role, buffer.element_type());
     if (dtype == SCANLIB_ABSENT) return fail("scanlib: " + name + " has a dtype that is not supported");
     const int64_t size = dtype_size(dtype);
-    bool fits = dims.size() + state == ndim;
+    bool fits = offsets ? dims.size() == 1 : dims.size() + without_time == ndim;
     int64_t step = 1;
+    std::fill_n(strides_[role], ndim, 0);
     for (size_t i = dims.size(); fits && i-- > 0;) {
-      const size_t d = i + (state && int64_t(i) >= axis_);
-      const bool repeated = dims[i] != shape_[d];
+      const size_t d = offsets ? size_t(axis_) : i + (without_time && int64_t(i) >= axis_);
+      const int64_t wanted = offsets ? segments_ + 1 : state && int64_t(d) == axis_ ? segments_ : shape_[d];
+      const bool repeated = dims[i] != wanted;
       fits = !repeated || (may_repeat && dims[i] == 1);
       strides_[role][d] = repeated ? 0 : size * (view.strides ? view.strides[i] : step);
       step *= dims[i] > 1 ? dims[i] : 1;
     }
     if (!fits)
       return fail("scanlib: " + name + " has shape " + text_of(dims) + ", which does not fit shape " + text_of(shape_) +
-                  " with time on axis " + std::to_string(axis_));
-    if (state) strides_[role][axis_] = 0;
+                  " with time on axis " + std::to_string(axis_) +
+                  (packed ? " and " + std::to_string(segments_) + " segments" : ""));
     operands_[role] = scanlib_operand{dtype, 0, strides_[role]};
     const char *data = static_cast<const char *>(buffer.untyped_data());
     data_[role] = data ? data + view.offset * size : empty;
@@ -182,6 +194,7 @@ class Call {
 
   Dims shape_{nullptr, 0};
   int64_t axis_;
+  int64_t segments_ = -1;  // where there are OFFSETS
   ffi::Error error_ = ffi::Error::Success();
   scanlib_problem problem_;
   scanlib_operand operands_[SCANLIB_ROLES] = {};

@@ -42,7 +42,7 @@ def adapter_for_two(a: Any, x: Any) -> Adapter:
     return _adapters.get(types) or _find(types, {"a": a, "x": x})
 
 
-def _tracing() -> bool:
+def tracing() -> bool:
     """Whether torch.compile is reading this: it cannot put a module into a dictionary."""
     torch = sys.modules.get("torch")
     return torch is not None and torch.compiler.is_dynamo_compiling()
@@ -67,7 +67,7 @@ def _find(types: tuple[type, ...], arguments: dict[str, Any]) -> Adapter:
             f"All arrays must be of one library, but {given}. Convert them to one first."
         )
     adapter = load(next(iter(kinds.values())))
-    if not _tracing():
+    if not tracing():
         _adapters[types] = adapter
     return adapter
 

@@ -19,6 +19,10 @@ class AxisTypeError(ScanlibError, TypeError):
     """An axis that is no integer."""
 
 
+class OffsetsError(ScanlibError, ValueError):
+    """Offsets that are not those of sequences one after the other."""
+
+
 class DTypeError(ScanlibError, TypeError):
     """A dtype scanlib does not compute in, or an output of the wrong one."""
 

@@ -17,13 +17,15 @@ import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from scanlib.errors import MissingLibraryError, NativeError, ScanlibError
+from scanlib.call import OFFSETS_DTYPES
+from scanlib.errors import MissingLibraryError, NativeError, OffsetsError, ScanlibError
 from scanlib.gates import GateForm
 from scanlib.roles import FORWARD, NAMES, NUMBERS, ROLES
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 MAX_OUTER = 63
 REVERSE, CONJUGATE, OPENMP = 1, 2, 4
+E_OFFSETS = 2
 E_NO_GPU, E_COMPILER, E_COMPILE, E_CUDA = 6, 7, 8, 9
 
 #: (dtype code, strides in bytes over the broadcast shape)
@@ -52,7 +54,7 @@ class _Gates(ctypes.Structure):
     ] + [
         (name, ctypes.c_int64)
         for name in (
-            *("outer", "time", "inner", "width", "row"),
+            *("outer", "time", "inner", "width", "segments", "row"),
             *("at_decay", "at_input", "at_output", "at_candidate"),
         )
     ]
@@ -80,6 +82,7 @@ class _Problem(ctypes.Structure):
         ("source", ctypes.c_int32),
         ("reserved", ctypes.c_int32),
         ("holder_offset", ctypes.c_int64),
+        ("segments", ctypes.c_int64),
         ("dtype", ctypes.c_int32 * len(ROLES)),
         ("gates", _Gates),
         ("tuning", _Tuning),
@@ -97,6 +100,7 @@ class NativeProblem(bytes):
 
 
 _ERRORS: dict[int, type[ScanlibError]] = {
+    E_OFFSETS: OffsetsError,
     E_NO_GPU: MissingLibraryError,
     E_COMPILER: MissingLibraryError,
 }
@@ -160,6 +164,7 @@ def load(path: Path) -> ctypes.CDLL:
         ctypes.c_int32,
         pointer,
         ctypes.c_int32,
+        ctypes.c_int64,
         pointer,
     ]
     lib.scanlib_gated_problem_init.argtypes = [
@@ -195,6 +200,7 @@ def prepare(
     axis: int,
     operands: Mapping[str, Operand],
     *,
+    segments: int = 0,
     reverse: bool = False,
     conjugate: bool = False,
     threads: int = 0,
@@ -205,8 +211,8 @@ def prepare(
     """Make the canonical problem of `operands`, keyed by role (`scanlib.roles`).
 
     Operands are (dtype code, strides in bytes over `shape`), stride 0 where they are broadcast; states have an entry at
-    `axis` too, which is ignored. Where grad_h is given it is a backward pass. Raises `NativeError` where an operand is
-    missing or one too many.
+    `axis` too, which is ignored, or goes from one of `segments` to the next where there are offsets. Where grad_h is
+    given it is a backward pass. Raises `NativeError` where an operand is missing or one too many.
     """
     ndim = len(shape)
     dims = ctypes.c_int64 * ndim
@@ -219,7 +225,7 @@ def prepare(
     flags = REVERSE * bool(reverse) | CONJUGATE * conjugate | OPENMP * openmp
     check(
         library().scanlib_problem_init(
-            ctypes.byref(problem), flags, ndim, dims(*shape), axis, ctypes.byref(table)
+            ctypes.byref(problem), flags, ndim, dims(*shape), axis, segments, ctypes.byref(table)
         )
     )
     return _finished(problem, threads, holder_offset, tuning)
@@ -236,6 +242,7 @@ def _finished(problem: _Problem, threads: int, holder_offset: int, tuning: Tunin
     return NativeProblem(problem)
 
 
+assert NAMES[: len(FORWARD)] == FORWARD
 #: The pointers of a forward pass as `run` takes them: of `roles.FORWARD`, 0 for what is absent.
 pack_forward: Callable[..., bytes] = struct.Struct(f"{len(FORWARD)}P").pack
 _pack: Callable[..., bytes] = struct.Struct(f"{len(ROLES)}P").pack
@@ -259,6 +266,7 @@ def prepare_gates(
     axis: int,
     given: Collection[str],
     *,
+    segments: int = 0,
     threads: int = 0,
     holder_offset: int = 0,
     openmp: bool = False,
@@ -266,8 +274,8 @@ def prepare_gates(
 ) -> NativeProblem:
     """The gated recurrence of columns of a shape (..., T at `axis`, ..., row), contiguous in memory.
 
-    `given` names the roles of its operands, of which "a" are the columns. Raises `NativeError` where one is missing or
-    one too many.
+    `given` names the roles of its operands, of which "a" are the columns and offsets are int64. Raises `NativeError`
+    where one is missing or one too many.
     """
     gates = _Gates(
         candidate=form.candidate,
@@ -277,11 +285,14 @@ def prepare_gates(
         time=shape[axis],
         inner=math.prod(shape[axis + 1 : -1]),
         width=form.width,
+        segments=segments,
         row=shape[-1],
     )
     for name in ("at_decay", "at_input", "at_output", "at_candidate"):
         setattr(gates, name, getattr(form, name))
     roles = (ctypes.c_int32 * len(ROLES))(*(name in given for name in NAMES))
+    if "offsets" in given:
+        roles[NUMBERS["offsets"]] = OFFSETS_DTYPES["int64"][0]
     problem = _Problem()
     check(
         library().scanlib_gated_problem_init(

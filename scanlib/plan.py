@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from scanlib import gpu, native
-from scanlib.call import DTYPES, Call, Shape, dtype_code
+from scanlib.call import DTYPES, Call, Shape, dtype_of
 from scanlib.gates import GateForm
 from scanlib.roles import STATES
 
@@ -120,7 +120,7 @@ def prepare(
     scanlib does not compute in a dtype.
     """
     operands = {role: _operand(role, layout, call) for role, layout in layouts.items()}
-    options |= {"reverse": reverse, "tuning": target.tuning}
+    options |= {"reverse": reverse, "tuning": target.tuning, "segments": call.segments or 0}
     problem = native.prepare(call.shape, call.axis, operands, **options)
     gpu.compile_programs(problem, target)
     return problem
@@ -151,8 +151,9 @@ def _operand(role: str, layout: Layout, call: Call) -> native.Operand:
 
     NumPy and CuPy give an array without elements strides of 0.
     """
-    code, target = dtype_code(layout.dtype, role), call.shape_of(role)
-    size = DTYPES[layout.dtype][1]
+    (code, size), target = dtype_of(layout.dtype, role), call.shape_of(role)
+    if role == "offsets":
+        return code, [layout.strides[0] if d == call.axis else 0 for d in range(len(call.shape))]
     missing = len(target) - len(layout.shape)
     strides = (0,) * missing + tuple(
         0 if length == 1 and wanted != 1 else stride if length else size
@@ -160,7 +161,7 @@ def _operand(role: str, layout: Layout, call: Call) -> native.Operand:
             layout.shape, layout.strides, target[missing:], strict=True
         )
     )
-    if role in STATES:
+    if role in STATES and call.segments is None:
         strides = (*strides[: call.axis], 0, *strides[call.axis :])
     return code, strides
 
@@ -174,6 +175,6 @@ def contiguous_strides(shape: Shape, step: int = 1, order: Sequence[int] | None 
     return tuple(strides)
 
 
-def dense(shape: Shape, dtype: str, order: Sequence[int] | None = None) -> Layout:
-    """The layout of an array without gaps."""
-    return Layout(shape, contiguous_strides(shape, DTYPES[dtype][1], order), dtype)
+def dense(shape: Shape, dtype: str, order: Sequence[int] | None = None, role: str = "h") -> Layout:
+    """The layout of an array without gaps, of an operand of that role."""
+    return Layout(shape, contiguous_strides(shape, dtype_of(dtype, role)[1], order), dtype)

@@ -17,6 +17,8 @@ def linear_recurrence(
     reverse: bool = False,
     return_final: bool = False,
     out: Any = None,
+    reset: Any = None,
+    offsets: Any = None,
 ) -> Any:
     r"""First-order linear recurrence along one axis.
 
@@ -43,14 +45,22 @@ def linear_recurrence(
     return_final : bool
         Also return the last state in the direction of the recurrence: a pair `(h, final)`.
     out : array, optional
-        Where to put the result: of its shape and dtype, not overlapping `a` or `h0`; it may be `x` itself. NumPy and
+        Where to put the result: of its shape and dtype, overlapping no other argument; it may be `x` itself. NumPy and
         CuPy arrays, and torch tensors where no gradient is recorded.
+    reset : boolean array, shape broadcasting to (..., T, ...), optional
+        True where a sequence starts inside the time axis: nothing enters that step, so that `h_t = x_t` whatever came
+        before it, NaN and infinity included (of a zero the sign may be lost). Usually of shape (batch, T, 1), and never
+        stored larger.
+    offsets : integers, shape (N + 1,), optional
+        Sequences of different lengths one after the other along `axis`: number i is the steps from `offsets[i]` up to
+        `offsets[i + 1]`, so that 0 comes first, T last, and nothing decreases. A list, a NumPy array or an array of
+        the library. Each sequence, of no steps too, has a state of its own: `h0` and `final` have N in the place of T.
 
     Returns
     -------
     h : array, shape (..., T, ...)
         The states, of the inputs' library, device and promoted dtype; `out` if that was given.
-    final : array, shape (..., ...)
+    final : array, shape (..., ...), or (..., N, ...) with `offsets`
         Only with ``return_final=True``.
 
     Raises
@@ -62,9 +72,15 @@ def linear_recurrence(
         integer.
     DeviceError, OutputError (ValueError)
         Arrays on two devices; an `out` that cannot be written or overlaps an input.
+    OffsetsError (ValueError)
+        Offsets that do not begin at 0, that decrease, or that do not end at T. Where they cannot be looked at, on a GPU
+        without waiting and in a program that is traced, results are undefined then, or XLA raises its own error;
+        nothing outside the arrays is read or written. `explain` looks at their shape only.
 
     Notes
     -----
+    In reverse a sequence starts at its last step: `reset` is True there, and `final` is the state of its first.
+
     Gradients of every order are right for `a`, `x` and `h0`, from both outputs, in the library's own autodiff; NumPy
     and CuPy users have `linear_recurrence_vjp`. 16-bit inputs accumulate in float32. The result depends on the
     arguments and the kind of processor alone: the same bits for any number of threads, run after run. NaN and Inf
@@ -96,11 +112,22 @@ def linear_recurrence(
 
     >>> scanlib.linear_recurrence(0.9, np.array([0.0, 0.0, 1.0]), reverse=True)
     array([0.81, 0.9 , 1.  ])
+
+    A sequence of three steps and one of two, one after the other, each from a state of its own:
+
+    >>> h, final = scanlib.linear_recurrence(
+    ...     0.5, np.ones(5), np.array([0.0, 8.0]), offsets=[0, 3, 5], return_final=True
+    ... )
+    >>> h
+    array([1.  , 1.5 , 1.75, 5.  , 3.5 ])
+    >>> final
+    array([1.75, 3.5 ])
     """
-    names = "a", "x", "h0", "out"
-    two = h0 is out is None
-    adapter = adapter_for_two(a, x) if two else adapter_for(names, a, x, h0, out)
-    return adapter.linear_recurrence(a, x, h0, axis, reverse, return_final, out)
+    if h0 is out is reset is None:
+        adapter = adapter_for_two(a, x)
+    else:
+        adapter = adapter_for(("a", "x", "h0", "out", "reset"), a, x, h0, out, reset)
+    return adapter.linear_recurrence(a, x, h0, axis, reverse, return_final, out, reset, offsets)
 
 
 def linear_recurrence_vjp(
@@ -112,6 +139,8 @@ def linear_recurrence_vjp(
     axis: int | None = None,
     reverse: bool = False,
     grad_final: Any = None,
+    reset: Any = None,
+    offsets: Any = None,
 ) -> tuple[Any, Any, Any]:
     r"""Gradient of `linear_recurrence` with respect to its inputs, for those who write their own autodiff.
 
@@ -133,8 +162,10 @@ def linear_recurrence_vjp(
         As given to `linear_recurrence`.
     axis, reverse
         As given to `linear_recurrence`.
-    grad_final : array, shape (..., ...), optional
+    grad_final : array, shape of `final`, optional
         Gradient with respect to the final state, where that was used as well.
+    reset, offsets
+        As given to `linear_recurrence`. Where a sequence starts by `reset`, `grad_a` is 0.
 
     Returns
     -------
@@ -148,7 +179,7 @@ def linear_recurrence_vjp(
 
     Raises
     ------
-    ShapeError, AxisError, AxisTypeError, DTypeError, ArrayKindError, DeviceError
+    ShapeError, AxisError, AxisTypeError, DTypeError, ArrayKindError, DeviceError, OffsetsError
         As `linear_recurrence`.
 
     Notes
@@ -167,9 +198,11 @@ def linear_recurrence_vjp(
     >>> grad_x
     array([0.25, 0.5 , 1.  ])
     """
-    names = "grad_h", "a", "h", "h0", "grad_final"
-    adapter = adapter_for(names, grad_h, a, h, h0, grad_final)
-    return adapter.linear_recurrence_vjp(grad_h, a, h, h0, axis, reverse, grad_final)
+    names = "grad_h", "a", "h", "h0", "grad_final", "reset"
+    adapter = adapter_for(names, grad_h, a, h, h0, grad_final, reset)
+    return adapter.linear_recurrence_vjp(
+        grad_h, a, h, h0, axis, reverse, grad_final, reset, offsets
+    )
 
 
 def explain(
@@ -180,6 +213,8 @@ def explain(
     axis: int | None = None,
     reverse: bool = False,
     backward: bool = False,
+    reset: Any = None,
+    offsets: Any = None,
 ) -> Explanation:
     """Say which path `linear_recurrence` takes with these arguments, and why not a faster one.
 
@@ -202,5 +237,5 @@ def explain(
     >>> scanlib.explain(np.ones((4, 100)), np.ones((4, 100)), axis=1).path
     'libscanlib (cpu)'
     """
-    adapter = adapter_for(("a", "x", "h0"), a, x, h0)
-    return adapter.explain(a, x, h0, axis, reverse, backward)
+    adapter = adapter_for(("a", "x", "h0", "reset"), a, x, h0, reset)
+    return adapter.explain(a, x, h0, axis, reverse, backward, reset, offsets)

@@ -35,7 +35,8 @@ ROLES = (
     Role("grad_x", False, UNUSED, WRITTEN, UNUSED, UNUSED),
     Role("grad_h0", True, UNUSED, WRITTEN | OPTIONAL, UNUSED, WRITTEN | OPTIONAL),
     Role("y", False, UNUSED, UNUSED, WRITTEN | OPTIONAL, UNUSED),
-    Role("reset", False, UNUSED, UNUSED, READ | OPTIONAL, READ | OPTIONAL),
+    Role("reset", False, *(READ | OPTIONAL,) * 4),
+    Role("offsets", False, *(READ | OPTIONAL,) * 4),
 )
 
 #: name -> its number in the C interface
@@ -43,7 +44,7 @@ NUMBERS = {role.name: number for number, role in enumerate(ROLES)}
 NAMES = tuple(NUMBERS)
 #: The state before the first step.
 INITIAL = "h0"
-#: Those without a time axis.
+#: Those without a time axis; where there are offsets, with one of segments in its place.
 STATES = frozenset(role.name for role in ROLES if role.state)
 
 
@@ -62,7 +63,10 @@ def written(*, backward: bool) -> tuple[str, ...]:
     return names(WRITTEN, backward=backward)
 
 
-FORWARD = names(READ | WRITTEN, backward=False)
-BACKWARD = names(READ | WRITTEN, backward=True)
+#: Where sequences start inside the time axis: no numbers to compute with, and without gradients.
+STARTS = ("reset", "offsets")
+#: Those of each pass but `STARTS`.
+FORWARD = tuple(name for name in names(READ | WRITTEN, backward=False) if name not in STARTS)
+BACKWARD = tuple(name for name in names(READ | WRITTEN, backward=True) if name not in STARTS)
 #: What the gradient of each operand that has one is called.
 GRADIENTS = {name.removeprefix("grad_"): name for name in written(backward=True)}

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scanlib import compiler, gpu, native
-from scanlib.call import DTYPES
+from scanlib.call import DTYPES, dtype_of
 from scanlib.gates import AFTER, BEFORE, CANDIDATES, GATED, GateForm
 
 ARCHITECTURES = (75, 80, 90, 100, 120)
@@ -63,6 +63,17 @@ MIXED = [
 ]
 
 
+#: Of sequences that start inside the time axis: walk and look-back, over rows, columns and wide tiles.
+SEGMENTED_SHAPES = [
+    ((5000, 20), 1),
+    ((4096, 1024), 1),
+    ((16, 1 << 20), 1),
+    ((8, 4096, 512), 1),
+    ((64, 4096, 512), 1),
+    ((100, 100_000), 0),
+]
+SEGMENTS = 1000
+
 GATED_DTYPES = ("float16", "bfloat16", "float32", "float64")
 #: shape of rows, time last, and the width of a gate: many, narrow, few and long, short
 GATED_SHAPES = [((64, 512), 1024), ((16, 100), 3), ((2, 65_536), 64), ((512, 8), 8192)]
@@ -85,7 +96,7 @@ def programs() -> dict[str, str]:
         for problem in _problems(DTYPES[a][0], DTYPES[x][0]):
             for definitions in gpu.programs(problem):
                 found.setdefault(definitions, gpu.describe(problem))
-    for problem in _gates():
+    for problem in itertools.chain(_segmented(), _gates()):
         for definitions in gpu.programs(problem):
             found.setdefault(definitions, gpu.describe(problem))
     return found
@@ -106,6 +117,26 @@ def _problems(a: int, x: int) -> Iterator[native.NativeProblem]:
             yield native.prepare(shape, axis, {"a": own, "h": full(out), **gradients})
 
 
+def _segmented() -> Iterator[native.NativeProblem]:
+    """With a mask that lanes share, and with offsets: forward, and backward with `a` whole or one number."""
+    for (name, (code, _)), (shape, axis) in itertools.product(DTYPES.items(), SEGMENTED_SHAPES):
+        dense = code, _strides(shape, (True,) * len(shape), code)
+        one = code, [0] * len(shape)
+        states = (*shape[:axis], SEGMENTS, *shape[axis + 1 :])
+        state = code, _strides(states, (True,) * len(shape), code)
+        mask = dtype_of("bool", "reset")[0], [int(d == axis) for d in range(len(shape))]
+        offsets = dtype_of("int64", "offsets")[0], [8 * (d == axis) for d in range(len(shape))]
+        for starts in ({"reset": mask}, {"offsets": offsets}):
+            given = starts | {"h": dense, "h0": state}
+            options = {"segments": SEGMENTS}
+            yield native.prepare(
+                shape, axis, given | {"a": dense, "x": dense, "final": state}, **options
+            )
+            given |= {"grad_h": dense, "grad_x": dense, "grad_final": state, "grad_h0": state}
+            for a in (dense, one) if name in ("float32", "bfloat16") else (dense,):
+                yield native.prepare(shape, axis, given | {"a": a, "grad_a": a}, **options)
+
+
 def _gates() -> Iterator[native.NativeProblem]:
     """Forward and backward of gated recurrences: every reading and input in every dtype, and every candidate."""
     forms = list(itertools.product((AFTER, BEFORE, GATED), (-1, 1), GATED_DTYPES, [None]))
@@ -116,11 +147,13 @@ def _gates() -> Iterator[native.NativeProblem]:
             places = (0, own_input * width, 2 * width, 3 * width)
             form = GateForm(width, places[0], max(-1, places[1]), *places[2:], kind, reading, 0)
             for roles in ({"a", "h"}, {"a", "h", "grad_h", "grad_a"}):
-                given = frozenset(
-                    roles | ({"y"} if reading == GATED and len(roles) == 2 else set())
-                )
+                given = roles | ({"y"} if reading == GATED and len(roles) == 2 else set())
                 code = DTYPES[dtype][0]
-                yield native.prepare_gates(form, code, (*shape, 4 * width), len(shape) - 1, given)
+                for starts in (
+                    (set(), {"reset"}, {"offsets", "h0"}) if dtype != "float16" else [set()]
+                ):
+                    problem = (*shape, 4 * width), len(shape) - 1, frozenset(given | starts)
+                    yield native.prepare_gates(form, code, *problem, segments=SEGMENTS)
 
 
 def _strides(shape: tuple[int, ...], kept: tuple[bool, ...], code: int) -> list[int]:

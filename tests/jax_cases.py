@@ -53,7 +53,8 @@ def scan(
     a: Any, x: Any, h0: Any = None, *, axis: int | None = None, pure: bool = False, **options: Any
 ) -> Any:
     flags = (options.get("reverse", False), options.get("return_final", False), None)
-    return adapter.linear_recurrence(a, x, h0, axis, *flags, pure=pure)
+    starts = options.get("reset"), options.get("offsets")
+    return adapter.linear_recurrence(a, x, h0, axis, *flags, *starts, pure=pure)
 
 
 def serial(

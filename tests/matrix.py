@@ -23,6 +23,7 @@ from capabilities import CAPABILITIES, Backend, Capability
 import scanlib
 from scanlib import compiler
 from scanlib.overlap import Memory
+from scanlib.roles import STARTS
 
 # Several libraries share one GPU in one process.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -240,15 +241,17 @@ class TorchCompile(Torch):
     """torch.compile without a graph break; inductor itself is left to test_torch_compile.py."""
 
     def scan(self, a: Any, x: Any, h0: Any = None, **options: Any) -> Any:
-        return _compiled(tuple(sorted(options.items())))(a, x, h0)
+        starts = [options.pop(name, None) for name in STARTS]
+        return _compiled(tuple(sorted(options.items())))(a, x, h0, *starts)
 
 
 @functools.cache
 def _compiled(options: tuple[tuple[str, Any], ...]) -> Any:
     from torch_cases import compile_each_shape
 
-    def call(a: Any, x: Any, h0: Any) -> Any:
-        return scanlib.linear_recurrence(a, x, h0, **dict(options))
+    def call(a: Any, x: Any, h0: Any, reset: Any, offsets: Any) -> Any:
+        starts = {"reset": reset, "offsets": offsets}
+        return scanlib.linear_recurrence(a, x, h0, **starts, **dict(options))
 
     return compile_each_shape(call)
 
@@ -292,7 +295,8 @@ class Jax(Member):
 
 class JaxJit(Jax):
     def scan(self, a: Any, x: Any, h0: Any = None, **options: Any) -> Any:
-        return _jitted(tuple(sorted(options.items())))(a, x, h0)
+        starts = {name: options.pop(name, None) for name in STARTS}
+        return _jitted(tuple(sorted(options.items())))(a, x, h0, **starts)
 
 
 @functools.cache
@@ -351,6 +355,8 @@ class Emulated(NumPy):
 
     def scan(self, a: Any, x: Any, h0: Any = None, **options: Any) -> Any:
         given = (self.array(v) if type(v) is np.ndarray else v for v in (a, x, h0))
+        if type(options.get("reset")) is np.ndarray:
+            options["reset"] = self.array(options["reset"])
         return super().scan(*given, **options)
 
 

@@ -35,6 +35,7 @@ BUILTINS = {
     ShapeError: ValueError,
     scanlib.MissingLibraryError: ImportError,
     scanlib.NativeError: RuntimeError,
+    scanlib.OffsetsError: ValueError,
 }
 
 

@@ -15,7 +15,7 @@ from helpers import decay, normal, rng_for
 from native_calls import ROLES, dense_problem
 
 import scanlib
-from scanlib import gpu
+from scanlib import gpu, native
 from scanlib.gates import GATED, form_of
 
 torch = pytest.importorskip("torch")
@@ -94,6 +94,41 @@ def test_torch_hands_everything_over(
     for cpu, cuda in zip(*results, strict=True):
         assert cpu.shape == cuda.shape
         assert (cpu - cuda).abs().max() <= close * cpu.abs().max()
+
+
+@pytest.mark.parametrize("kind", ["reset", "offsets", "offsets at any address"])
+def test_torch_hands_over_where_sequences_start(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """To a launch that runs the same problem on the CPU."""
+    launched: list[set[str]] = []
+
+    def launch(problem: native.NativeProblem, tensors: Any) -> None:
+        given = {role: t for role, t in tensors.items() if t is not None}
+        assert all(map(torch_cuda.is_aligned, given.values()))
+        launched.append(set(given))
+        native.run(problem, native.pack({role: t.data_ptr() for role, t in given.items()}))
+
+    monkeypatch.setattr(torch_run, "launch", launch)
+    monkeypatch.setattr(torch_cuda, "architectures", lambda index: ())
+    reset, offsets, states = None, torch.tensor([0, 0, 7, 20]), (3, 2)
+    if kind == "reset":
+        reset, offsets, states = torch.arange(20)[:, None] % 7 == 0, None, (2,)
+    elif kind != "offsets":
+        buffer = bytearray(4) + offsets.numpy().tobytes()
+        offsets = torch.frombuffer(buffer, dtype=torch.int64, offset=4)
+    shapes = (20, 2), (20, 2), states, (20, 2), states
+    torch.manual_seed(1)
+    operands = [torch.rand(shape) for shape in shapes]
+    results = []
+    for kind_of in (torch.Tensor, OnGpu):
+        a, x, h0, grad_h, grad_final = (t.as_subclass(kind_of) for t in operands)
+        starts = [None if t is None else t.as_subclass(kind_of) for t in (reset, offsets)]
+        h, final = torch_run.forward(a, x, h0, 0, False, True, None, None, *starts)
+        h = h.as_subclass(kind_of)
+        grads = torch_run.backward(grad_h, grad_final, a, h, h0, 0, False, x.dtype, *starts)
+        results.append([t.as_subclass(torch.Tensor) for t in (h, final, *grads)])
+    role = kind.split()[0]
+    assert [role in roles for roles in launched] == [True, True]
+    assert all(map(torch.equal, *results))
 
 
 def test_torch_brings_as_much_scratch_memory_as_is_needed(emulated_gpu: list[int]) -> None:

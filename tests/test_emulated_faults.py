@@ -76,7 +76,7 @@ def broken(folder: Path, name: str, before: str, after: str) -> Emulation:
 @pytest.mark.parametrize("sanitize", ["address,undefined", "thread"])
 def test_sanitizers(sanitize: str, tmp_path: Path) -> None:
     """No access outside an operand, no undefined arithmetic, nothing that barriers and publications leave unordered."""
-    status, output = sanitized(tmp_path, sanitize, Emulation(), 5)
+    status, output = sanitized(tmp_path, sanitize, Emulation(), 8)
     assert status == 0, output[-4000:]
     assert output.endswith("right\n")
 

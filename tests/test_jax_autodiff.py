@@ -236,3 +236,19 @@ def test_vmap_nests() -> None:
     assert found[0].shape == (2, 4, 5, 3)
     for i, j in itertools.product(range(2), range(4)):
         assert_trees_close((found[0][i, j], found[1][i, j]), run(a[j], x[i, :, j], None))
+
+
+@pytest.mark.parametrize("pure", PURE)
+@pytest.mark.parametrize("T", [0, 4, 40])
+def test_vmap_over_the_state_alone(T: int, pure: bool) -> None:
+    """The one operand with a batch has no axis of time; also where the path in JAX operations cuts time into chunks."""
+    a, x, h0 = inputs((T, 3), (T, 3), (2, 3))
+    run = both_outputs(0, pure=pure)
+    expected = jax.tree.map(lambda *parts: jnp.stack(parts), *(run(a, x, state) for state in h0))
+    assert_trees_close(jax.vmap(run, (None, None, 0))(a, x, h0), expected)
+
+    def vjp(state: Any) -> Any:
+        return adapter.linear_recurrence_vjp(x, a, x, state, 0, False, None, pure=pure)
+
+    expected = jax.tree.map(lambda *parts: jnp.stack(parts), *map(vjp, h0))
+    assert_trees_close(jax.vmap(vjp)(h0), expected)

@@ -11,7 +11,7 @@ import pytest
 from native_calls import dense_problem
 
 import scanlib
-from scanlib import compiler, gpu
+from scanlib import compiler, gpu, native
 
 jax = pytest.importorskip("jax")
 
@@ -22,6 +22,7 @@ from scanlib import jax_export  # noqa: E402
 from scanlib.backends import jax as adapter  # noqa: E402
 from scanlib.backends.jax import internals as jax_internals  # noqa: E402
 from scanlib.backends.jax import lowering as jax_lowering  # noqa: E402
+from scanlib.roles import NUMBERS  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     bool(jax_lowering.missing("cuda")), reason=jax_lowering.missing("cuda") or "it is here"
@@ -29,8 +30,12 @@ pytestmark = pytest.mark.skipif(
 LONG = (1 << 18, 2)  # takes scratch memory in both directions
 
 
-def lowered(function: Any, *shapes: tuple[int, ...], platforms: tuple[str, ...] = ("cuda",)) -> str:
-    operands = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+def lowered(function: Any, *shapes: Any, platforms: tuple[str, ...] = ("cuda",)) -> str:
+    """The program for arrays of float32 by their shapes, or for operands of another dtype."""
+    operands = [
+        jax.ShapeDtypeStruct(shape, np.float32) if isinstance(shape, tuple) else shape
+        for shape in shapes
+    ]
     made = export.export(jax.jit(function), platforms=platforms, disabled_checks=jax_export.CHECKS)
     return str(made(*operands).mlir_module())
 
@@ -81,6 +86,36 @@ def test_final_state_comes_before_the_scratch_memory() -> None:
     ((_, results),) = calls(lowered(both, LONG, LONG, (2,)))
     assert [text.rpartition("x")[0] for text in results[:2]] == ["262144x2", "2"]
     assert results[2].endswith("xui8")
+
+
+def test_scratch_memory_is_that_of_a_problem_with_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which the handler makes of the same operands; packed states are results with an axis of sequences."""
+    made: list[Any] = []
+
+    def scratch_bytes(problem: native.NativeProblem) -> int:
+        made.append(native._Problem.from_buffer_copy(problem))
+        return 48
+
+    monkeypatch.setattr(jax_lowering.gpu, "scratch_bytes", scratch_bytes)
+
+    def loss(a: Any, x: Any, h0: Any, starts: Any) -> Any:
+        given = {"reset": starts} if starts.dtype == bool else {"offsets": starts}
+        h, final = scanlib.linear_recurrence(a, x, h0, axis=0, return_final=True, **given)
+        return h.sum() + final.sum()
+
+    grad = jax.grad(loss, (0, 1, 2))
+    of_reset = jax.ShapeDtypeStruct((30, 1), bool), (2,), "2xf32"
+    of_offsets = jax.ShapeDtypeStruct((8,), np.int32), (7, 2), "7x2xf32"
+    for starts, shape, state in (of_reset, of_offsets):
+        text = lowered(grad, (30, 2), (30, 2), shape, starts)
+        (_, forward), (_, backward) = calls(text)
+        assert forward == ["30x2xf32", state, "48xui8"]
+        assert backward == ["30x2xf32"] * 2 + [state, "48xui8"]
+    with_reset, packed = made[:2], made[2:]
+    assert [problem.segments for problem in made] == [0, 0, 7, 7]
+    assert all(problem.dtype[NUMBERS["reset"]] == 7 for problem in with_reset)
+    assert all(problem.dtype[NUMBERS["offsets"]] == 8 for problem in packed)
+    assert {problem.time.stride[NUMBERS["h0"]] for problem in packed} == {8}
 
 
 def test_extents_left_open_take_the_slow_path_and_say_so() -> None:

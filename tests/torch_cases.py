@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -22,16 +23,49 @@ def plain(*shape: int, dtype: Any = f64) -> Tensor:
 
 
 def loop(
-    a: Tensor, x: Tensor, h0: Tensor | None = None, *, axis: int = 0, reverse: bool = False
+    a: Tensor,
+    x: Tensor,
+    h0: Tensor | None = None,
+    *,
+    axis: int = 0,
+    reverse: bool = False,
+    reset: Tensor | None = None,
 ) -> Tensor:
     """The recurrence in torch operations, for every derivative and transform to be compared with."""
-    a, x = torch.broadcast_tensors(a, x)
-    steps = list(zip(a.unbind(axis), x.unbind(axis), strict=True))
+    shape = torch.broadcast_shapes(a.shape, x.shape)
+    masks = torch.zeros((), dtype=torch.bool) if reset is None else reset
+    operands = (t.expand(shape).unbind(axis) for t in (a, x, masks))
+    steps = list(zip(*operands, strict=True))
     state, states = torch.zeros_like(steps[0][1]) if h0 is None else h0, []
-    for a_t, x_t in reversed(steps) if reverse else steps:
-        state = a_t * state + x_t
+    for a_t, x_t, starts in reversed(steps) if reverse else steps:
+        state = a_t * state.masked_fill(starts, 0) + x_t
         states.append(state)
     return torch.stack(states[::-1] if reverse else states, axis)
+
+
+def loop_packed(
+    a: Tensor,
+    x: Tensor,
+    h0: Tensor | None = None,
+    *,
+    offsets: list[int],
+    axis: int = 0,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The same and the final states of sequences one after the other: `loop` on each alone."""
+    shape = torch.broadcast_shapes(a.shape, x.shape)
+    axis, count = axis % len(shape), len(offsets) - 1
+    states = (*shape[:axis], count, *shape[axis + 1 :])
+    h0 = (x.new_zeros(()) if h0 is None else h0).expand(states)
+    h, final = [], []
+    for number, (begin, end) in enumerate(itertools.pairwise(offsets)):
+        state = h0.select(axis, number)
+        if end > begin:
+            rows = (t.expand(shape).narrow(axis, begin, end - begin) for t in (a, x))
+            h.append(loop(*rows, state, axis=axis, reverse=reverse))
+            state = h[-1].select(axis, 0 if reverse else -1)
+        final.append(state)
+    return torch.cat(h, axis), torch.stack(final, axis)
 
 
 class Recorder(TorchDispatchMode):

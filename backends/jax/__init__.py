@@ -17,9 +17,19 @@ from jax import lax
 
 from scanlib import gpu, native
 from scanlib.backends.jax import functions, lowering, primitives, probe, sharding
+from scanlib.backends.jax import starts as of_starts
 from scanlib.backends.jax.internals import inlined, spec_of
-from scanlib.call import Call, axis_index, dtype_code, reduced_axes, resolve, resolve_vjp
-from scanlib.errors import DeviceError, DTypeError, OutputError
+from scanlib.call import (
+    OFFSETS_DTYPES,
+    Call,
+    axis_index,
+    check_offsets,
+    dtype_code,
+    reduced_axes,
+    resolve,
+    resolve_vjp,
+)
+from scanlib.errors import ArrayKindError, DeviceError, DTypeError, OffsetsError, OutputError
 from scanlib.kinds import is_number
 from scanlib.plan import Explanation
 
@@ -40,6 +50,8 @@ def linear_recurrence(
     reverse: bool,
     return_final: bool,
     out: Any,
+    reset: Any = None,
+    offsets: Any = None,
     *,
     pure: bool = False,
 ) -> Array | tuple[Array, Array]:
@@ -52,7 +64,10 @@ def linear_recurrence(
     if type(axis) is not int:
         axis = axis_index(axis)
     run = _compiled_forward(axis, bool(reverse), bool(return_final), pure)
-    return _placed(run, *_numbers(a=a, x=x, h0=h0))
+    if reset is offsets is None:
+        return _placed(run, *_numbers(a=a, x=x, h0=h0))
+    offsets = _checked(offsets, axis, a, x)
+    return _placed(run, *_numbers(a=a, x=x, h0=h0), reset, offsets)
 
 
 def linear_recurrence_vjp(
@@ -63,24 +78,40 @@ def linear_recurrence_vjp(
     axis: Any,
     reverse: bool,
     grad_final: Any,
+    reset: Any = None,
+    offsets: Any = None,
     *,
     pure: bool = False,
 ) -> tuple[Array, Array, Array | None]:
-    run = _compiled_vjp(axis_index(axis), bool(reverse), pure)
-    return _placed(run, *_numbers(grad_h=grad_h, a=a, h=h, h0=h0, grad_final=grad_final))
+    axis = axis_index(axis)
+    run = _compiled_vjp(axis, bool(reverse), pure)
+    numbers = _numbers(grad_h=grad_h, a=a, h=h, h0=h0, grad_final=grad_final)
+    if reset is offsets is None:
+        return _placed(run, *numbers)
+    return _placed(run, *numbers, reset, _checked(offsets, axis, h, h))
 
 
-def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool) -> Explanation:
+def explain(
+    a: Any,
+    x: Any,
+    h0: Any,
+    axis: Any,
+    reverse: bool,
+    backward: bool,
+    reset: Any = None,
+    offsets: Any = None,
+) -> Explanation:
     """Takes arrays, tracers and `jax.ShapeDtypeStruct`."""
     operands: list[Operands] = []
     axis = axis_index(axis)
 
-    def trace(a: Any, x: Any, h0: Any) -> None:
-        operands.append(_operands(a, x, h0, axis))
+    def trace(a: Any, x: Any, h0: Any, reset: Any, offsets: Any) -> None:
+        operands.append(_operands(a, x, h0, axis, reset, offsets))
 
-    jax.eval_shape(trace, *_numbers(a=a, x=x, h0=h0))
+    offsets = _checked(offsets, axis, a, x)
+    jax.eval_shape(trace, *_numbers(a=a, x=x, h0=h0), reset, offsets)
     given = operands[0]
-    arrays = _concrete(a, x, h0)
+    arrays = _concrete(a, x, h0, reset)
     devices = sorted(
         {device for array in arrays for device in array.devices()}, key=lambda device: device.id
     )
@@ -130,6 +161,8 @@ def _problem(
     operands: dict[str, Any] = {"a": given.a, "x": given.x, "h": h}
     if given.h0 is not None:
         operands["h0"] = given.h0
+    if given.starts is not None:
+        operands[of_starts.role(given.starts)] = given.starts
     if backward:
         operands |= {
             "grad_h": h,
@@ -154,12 +187,19 @@ def _shards_time(array: Array, call: Call) -> bool:
 def _compiled_forward(
     axis: int | None, reverse: bool, return_final: bool, pure: bool
 ) -> Callable[..., Any]:
-    def linear_recurrence(a: Array, x: Array, h0: Array | None) -> Array | tuple[Array, Array]:
-        given = _operands(a, x, h0, axis)
+    def linear_recurrence(
+        a: Array,
+        x: Array,
+        h0: Array | None,
+        reset: Array | None = None,
+        offsets: Array | None = None,
+    ) -> Array | tuple[Array, Array]:
+        given = _operands(a, x, h0, axis, reset, offsets)
         out = primitives.scan(
             given.a,
             given.x,
             given.h0,
+            given.starts,
             axis=given.call.axis,
             reverse=reverse,
             final=return_final,
@@ -174,16 +214,19 @@ def _compiled_forward(
 @functools.lru_cache(maxsize=256)
 def _compiled_vjp(axis: int | None, reverse: bool, pure: bool) -> Callable[..., Any]:
     def linear_recurrence_vjp(
-        grad_h: Array, a: Array, h: Array, h0: Array | None, grad_final: Array | None
+        grad_h: Array,
+        a: Array,
+        h: Array,
+        h0: Array | None,
+        grad_final: Array | None,
+        reset: Array | None = None,
+        offsets: Array | None = None,
     ) -> tuple[Array, Array, Array | None]:
         named = _arrays(grad_h=grad_h, a=a, h=h, h0=h0, grad_final=grad_final)
-        call = resolve_vjp(
-            *(value if value is None else value.shape for value in named.values()), axis
-        )
+        call = resolve_vjp(*_shapes(*named.values()), axis, *_shapes(reset, offsets))
         given = _numbers_as(_common_dtype(named), named)
-        ndim = len(call.shape)
         full: dict[str, Any] = {
-            name: value if value is None else _pad(value, ndim - (name in ("h0", "grad_final")))
+            name: value if value is None else _pad(value, len(call.shape_of(name)))
             for name, value in given.items()
         }
         state, state_shape = full["h0"], call.state_shape
@@ -196,6 +239,7 @@ def _compiled_vjp(axis: int | None, reverse: bool, pure: bool) -> Callable[..., 
             full["grad_h"],
             full["h0"],
             full["grad_final"],
+            _starts(reset, offsets, call),
             axis=call.axis,
             reverse=reverse,
             x_dtype=full["grad_h"].dtype,
@@ -237,6 +281,7 @@ class Operands(NamedTuple):
     a: Array
     x: Array
     h0: Array | None
+    starts: Array | None
     call: Call
     dtype: Any
 
@@ -249,10 +294,17 @@ def _numbers(**named: Any) -> Iterator[Any]:
         yield float(value) if type(value) is int else value
 
 
-def _operands(a: Array, x: Array, h0: Array | None, axis: int | None) -> Operands:
-    """Checked, with as many axes as the result (`h0` one fewer), each in its own dtype."""
+def _operands(
+    a: Array,
+    x: Array,
+    h0: Array | None,
+    axis: int | None,
+    reset: Array | None,
+    offsets: Array | None,
+) -> Operands:
+    """Checked, with as many axes as the result or as a state has, each in its own dtype."""
     named = _arrays(a=a, x=x, h0=h0)
-    call = resolve(*(value if value is None else value.shape for value in named.values()), axis)
+    call = resolve(*_shapes(*named.values()), axis, *_shapes(reset, offsets))
     dtype = _common_dtype(named)
     given = _numbers_as(dtype, named)
     ndim = len(call.shape)
@@ -260,10 +312,72 @@ def _operands(a: Array, x: Array, h0: Array | None, axis: int | None) -> Operand
     return Operands(
         _pad(given["a"], ndim),
         _pad(given["x"], ndim),
-        None if state is None else _pad(state, ndim - 1),
+        None if state is None else _pad(state, len(call.state_shape)),
+        _starts(reset, offsets, call),
         call,
         dtype,
     )
+
+
+def _starts(reset: Any, offsets: Any, call: Call) -> Array | None:
+    """The operand that says where sequences start, as primitives have it; only one of the two is given."""
+    if reset is not None:
+        reset = jnp.asarray(reset)
+        dtype_code(reset.dtype.name, "reset")
+        return _pad(reset, len(call.shape))
+    if offsets is None:
+        return None
+    offsets = jnp.asarray(offsets)
+    if jnp.issubdtype(offsets.dtype, jnp.integer) and offsets.dtype.name not in OFFSETS_DTYPES:
+        offsets = offsets.astype(jax.dtypes.canonicalize_dtype(np.int64))
+    dtype_code(offsets.dtype.name, "offsets")
+    return offsets
+
+
+def _checked(offsets: Any, axis: int | None, *others: Any) -> Any:
+    """`offsets` as an array; raises `OffsetsError` where what they hold is at hand and does not fit the others."""
+    if offsets is None:
+        return None
+    offsets = _as_array(offsets)
+    a, x = map(np.shape, others)
+    call = resolve(a, x, None, axis, None, offsets.shape)
+    T: Any = call.shape[call.axis]
+    values = _at_hand(offsets)
+    if values is not None and not np.issubdtype(values.dtype, np.integer):
+        dtype_code(values.dtype.name, "offsets")
+    if not isinstance(T, int):
+        return offsets
+    if values is not None:
+        check_offsets(values, T)
+    elif call.segments == 0 and T != 0:
+        raise OffsetsError(f"offsets are those of no sequence, but the axis of time has {T} steps.")
+    return offsets
+
+
+def _as_array(offsets: Any) -> Any:
+    if isinstance(offsets, np.ndarray):
+        return (
+            offsets if offsets.dtype.isnative else offsets.astype(offsets.dtype.newbyteorder("="))
+        )
+    if isinstance(offsets, jax.Array | jax.ShapeDtypeStruct):
+        return offsets
+    if isinstance(offsets, range):
+        offsets = list(offsets)
+    if isinstance(offsets, list | tuple):
+        traced = any(isinstance(number, jax.Array) for number in offsets)
+        return jnp.asarray(offsets) if traced else np.asarray(offsets)
+    raise ArrayKindError(
+        f"offsets is a {type(offsets).__name__}; make it a list, a NumPy array or a JAX array."
+    )
+
+
+def _at_hand(offsets: Any) -> Any:
+    """The values of offsets where they are in the memory of this process, or None."""
+    if isinstance(offsets, np.ndarray):
+        return offsets
+    if not _concrete(offsets) or not offsets.is_fully_addressable:
+        return None
+    return np.asarray(offsets) if all(d.platform == "cpu" for d in offsets.devices()) else None
 
 
 def _arrays(**named: Any) -> dict[str, Any]:
@@ -292,6 +406,10 @@ def _numbers_as(dtype: Any, named: dict[str, Any]) -> dict[str, Any]:
         else value
         for name, value in named.items()
     }
+
+
+def _shapes(*values: Any) -> Iterator[Any]:
+    return (None if value is None else value.shape for value in values)
 
 
 def _is_number(value: Array) -> bool:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad
 
+from scanlib.backends.jax import starts as of_starts
 from scanlib.backends.jax.primitives import (
     Array,
     accumulator,
@@ -24,6 +25,7 @@ from scanlib.backends.jax.primitives import (
     cast,
     filler,
     linear_map,
+    present,
     scan,
     scan_p,
     state_filler,
@@ -35,45 +37,77 @@ from scanlib.call import reduced_axes
 # ---- tangent and backward in terms of scan
 
 
-def previous(h: Array, h0: Array | None, axis: int, reverse: bool) -> Array:
-    """The state before each step: `h` moved one step on, beginning with `h0`."""
-    step = (-1, 1, 0) if reverse else (1, -1, 0)
-    moved = lax.pad(
-        h, jnp.zeros((), h.dtype), [step if d == axis else (0, 0, 0) for d in range(h.ndim)]
-    )
-    if h0 is None:
-        return moved
+def previous(
+    h: Array, h0: Array | None, axis: int, reverse: bool, starts: Array | None = None
+) -> Array:
+    """The state before each step: `h` moved one step on; where a sequence starts, its `h0` or 0."""
     T = h.shape[axis]
-    index = lax.broadcasted_iota(
-        jnp.int32, tuple(T if d == axis else 1 for d in range(h.ndim)), axis
-    )
-    return jnp.where(
-        index == (T - 1 if reverse else 0), lax.expand_dims(cast(h0, h.dtype), (axis,)), moved
-    )
+    moved = _moved(h, axis, reverse)
+    if h0 is not None:
+        h0 = cast(h0, h.dtype)
+    if of_starts.packed(starts):
+        segment, begins = of_starts.of_steps(starts, T, axis, h.ndim, reverse)
+        zero = jnp.zeros((), h.dtype)
+        return jnp.where(begins, zero if h0 is None else of_starts.take(h0, segment, axis), moved)
+    if h0 is not None:
+        index = lax.broadcasted_iota(
+            jnp.int32, tuple(T if d == axis else 1 for d in range(h.ndim)), axis
+        )
+        first = index == (T - 1 if reverse else 0)
+        moved = jnp.where(first, lax.expand_dims(h0, (axis,)), moved)
+    return _cut(moved, starts)
+
+
+def _moved(h: Array, axis: int, reverse: bool) -> Array:
+    """`h` moved one step on in the direction of the recurrence; 0 at the first."""
+    step = (-1, 1, 0) if reverse else (1, -1, 0)
+    zero = jnp.zeros((), h.dtype)
+    return lax.pad(h, zero, [step if d == axis else (0, 0, 0) for d in range(h.ndim)])
+
+
+def _cut(value: Array, starts: Array | None) -> Array:
+    """`value`, and 0 where there is a reset: a choice, as the product with 0 of what is not finite is none."""
+    if starts is None or of_starts.packed(starts):
+        return value
+    return jnp.where(starts, jnp.zeros((), value.dtype), value)
+
+
+def times_previous(
+    v: Array,
+    h: Array,
+    h0: Array | None,
+    axis: int,
+    reverse: bool,
+    starts: Array | None,
+) -> Array:
+    """v_t h_{t-1}, where v is how a changes or what h_t counts for; both may not be finite where there is a reset."""
+    before = previous(h, h0, axis, reverse, starts)
+    return _cut(cast(v, h.dtype) * before, starts)
 
 
 def tangent_by_scan(
-    a: Array,
-    h: Array,
-    da: Array,
-    dx: Array,
-    h0: Array | None = None,
-    dh0: Array | None = None,
-    **params: Any,
+    a: Array, h: Array, da: Array, dx: Array, *rest: Array, **params: Any
 ) -> list[Array]:
     """dh_t = a_t dh_{t-1} + (da_t h_{t-1} + dx_t)"""
+    states, starts = of_starts.split((a, *rest))
+    h0, dh0 = states[1:] or (None, None)
     wide = accumulator(params["dtype"])
-    before = previous(
-        cast(h, wide), None if h0 is None else cast(h0, wide), params["axis"], params["reverse"]
+    entering = times_previous(
+        da,
+        cast(h, wide),
+        None if h0 is None else cast(h0, wide),
+        params["axis"],
+        params["reverse"],
+        starts,
     )
-    return scan(a, cast(da, wide) * before + cast(dx, wide), dh0, **params)
+    return scan(a, entering + cast(dx, wide), dh0, starts, **params)
 
 
 def backward_by_scan(
     a: Array,
     h: Array,
     g: Array,
-    *states: Array,
+    *rest: Array,
     axis: int,
     reverse: bool,
     x_dtype: Any,
@@ -81,24 +115,32 @@ def backward_by_scan(
     has_h0: bool,
     native: bool,
 ) -> list[Array]:
-    """G_t = g_t + a_{t+1} G_{t+1} from G_T = g_final on; gx = G, ga_t = G_t h_{t-1}, gh0 = a_0 G_0"""
-    h0, g_final = split_states(states, has_h0)
-    wide = accumulator(
-        functools.reduce(jnp.promote_types, [value.dtype for value in (a, h, g, *states)])
-    )
-    shape = jnp.broadcast_shapes(a.shape, h.shape, g.shape)
+    """G_t = g_t + a_{t+1} G_{t+1} from G_T = g_final on; gx = G, ga_t = G_t h_{t-1}, gh0 = a_0 G_0
+
+    where a sequence starts at t + 1 nothing of it comes back to t, and of packed ones each has an end of its own.
+    """
+    numbers, starts = of_starts.split((a, h, g, *rest))
+    h0, g_final = split_states(numbers[3:], has_h0)
+    wide = accumulator(functools.reduce(jnp.promote_types, [value.dtype for value in numbers]))
+    reset = starts if of_starts.resets(starts) else None
+    shape = of_starts.result_shape((a, h, g, *rest), 3, axis)
     T = shape[axis]
+
+    def over_time(value: Array) -> Array:
+        return jnp.broadcast_to(value, (*value.shape[:axis], T, *value.shape[axis + 1 :]))
+
     # Cast first: what is repeated is summed in the transpose of this.
-    a_wide, h_wide = (
-        jnp.broadcast_to(cast(v, wide), (*v.shape[:axis], T, *v.shape[axis + 1 :])) for v in (a, h)
-    )
-    one = jnp.ones((1,) * (len(shape) - 1), wide)  # the last step takes g_final as it is
-    after = previous(a_wide, one, axis, not reverse)
+    a_wide, h_wide = (over_time(cast(v, wide)) for v in (a, h))
+    back = starts if reset is None else _moved(over_time(reset), axis, not reverse)
+    ones = (1,) * len(of_starts.state_shape(shape, axis, starts))
+    # The last step takes g_final as it is.
+    after = previous(a_wide, jnp.ones(ones, wide), axis, not reverse, back)
     g_wide = jnp.broadcast_to(cast(g, wide), shape)
     full = scan(
         after,
         g_wide,
         g_final,
+        back,
         axis=axis,
         reverse=not reverse,
         final=True,
@@ -106,16 +148,29 @@ def backward_by_scan(
         native=native,
     )
     G, earliest = full
-    before = previous(h_wide, None if h0 is None else cast(h0, wide), axis, reverse)
-    ga = (G * before).sum(summed, keepdims=True)
+    state = None if h0 is None else cast(h0, wide)
+    ga = times_previous(G, h_wide, state, axis, reverse, starts).sum(summed, keepdims=True)
     out = [cast(ga, a.dtype), cast(G, x_dtype)]
     if h0 is not None:
         if T != 0:
-            earliest = (
-                lax.index_in_dim(a_wide, T - 1 if reverse else 0, axis, keepdims=False) * earliest
-            )
+            earliest = _into_states(earliest, a_wide, axis, reverse, starts)
         out.append(cast(earliest, h0.dtype))
     return out
+
+
+def _into_states(g: Array, a: Array, axis: int, reverse: bool, starts: Array | None) -> Array:
+    """What the states before the first steps count for, where `g` is what those after them do."""
+    T = a.shape[axis]
+    if of_starts.packed(starts):
+        begin, _ = of_starts.edges(starts, reverse)
+        empty = of_starts.empty(starts, axis, a.ndim)
+        return jnp.where(empty, g, of_starts.take(a, begin, axis) * g)
+    first = T - 1 if reverse else 0
+    g = lax.index_in_dim(a, first, axis, keepdims=False) * g
+    if starts is None:
+        return g
+    at = first if starts.shape[axis] != 1 else 0
+    return _cut(g, lax.index_in_dim(starts, at, axis, keepdims=False))
 
 
 def split_states(states: Sequence[Any], has_h0: bool) -> tuple[Any, Any]:
@@ -154,30 +209,30 @@ def _jvp_through(
 def _scan_jvp(
     primals: Sequence[Array], tangents: Sequence[Any], **params: Any
 ) -> tuple[list[Array], list[Array]]:
-    a, _, *h0 = primals
+    (a, _, *h0), starts = of_starts.split(primals)
     da, dx, *dh0 = tangents
     out = scan_p.bind(*primals, **params)
     states = (h0[0], dh0[0]) if h0 else (None, None)
-    return out, linear_map(a, out[0], states[0], da, dx, states[1], out[0].shape, **params)
+    return out, linear_map(a, out[0], states[0], da, dx, states[1], out[0].shape, starts, **params)
 
 
 def _tangent_jvp(
     primals: Sequence[Array], tangents: Sequence[Any], **params: Any
 ) -> tuple[list[Array], list[Array]]:
-    a, h, _, _, *states = primals
+    (a, h, _, _, *states), starts = of_starts.split(primals)
     ta, th, tda, tdx, *tstates = tangents
     out = tangent_p.bind(*primals, **params)
     if _known((ta, th, *tstates[:1])):
         h0, tdh0 = (states[0], tstates[1]) if states else (None, None)
-        return out, linear_map(a, h, h0, tda, tdx, tdh0, out[0].shape, **params)
+        return out, linear_map(a, h, h0, tda, tdx, tdh0, out[0].shape, starts, **params)
     return out, _jvp_through(functools.partial(tangent_by_scan, **params), primals, tangents)
 
 
 def _backward_jvp(
     primals: Sequence[Array], tangents: Sequence[Any], **params: Any
 ) -> tuple[list[Array], list[Array]]:
-    a, h, g, *states = primals
-    ta, th, tg, *tstates = tangents
+    (a, h, g, *states), starts = of_starts.split(primals)
+    ta, th, tg, *tstates = tangents[: 3 + len(states)]
     out = backward_p.bind(*primals, **params)
     th0, tg_final = split_states(tstates, params["has_h0"])
     if not _known((ta, th, *([] if th0 is None else [th0]))):
@@ -185,7 +240,7 @@ def _backward_jvp(
     h0, g_final = split_states(states, params["has_h0"])
     tg = filler(out[1].shape, (a, h), g.dtype) if isinstance(tg, ad.Zero) else tg
     moved = [] if g_final is None else [_instantiate(tg_final, g_final)]
-    return out, bind(backward_p, a, h, tg, *([] if h0 is None else [h0]), *moved, **params)
+    return out, bind(backward_p, a, h, tg, *present(h0), *moved, *present(starts), **params)
 
 
 # ---- transposes
@@ -197,7 +252,15 @@ def _shape(cotangent: Any) -> Any:
 
 
 def _transpose_linear_map(
-    cotangents: Sequence[Any], a: Array, h: Any, h0: Any, da: Any, dx: Any, dh0: Any, **params: Any
+    cotangents: Sequence[Any],
+    a: Array,
+    h: Any,
+    h0: Any,
+    da: Any,
+    dx: Any,
+    dh0: Any,
+    starts: Any,
+    **params: Any,
 ) -> tuple[Any, Any, Any]:
     """Cotangents of da, dx, dh0, each None where that was not asked for (only an undefined primal is)."""
     shape = _shape(cotangents[0])
@@ -209,8 +272,8 @@ def _transpose_linear_map(
     g_final = cotangents[1] if params["final"] and not isinstance(cotangents[1], ad.Zero) else None
     if dh0 is not None:
         of: Any = dh0.aval if wanted_h0 else dh0
-        h0 = state_filler(shape, of.dtype) if h0 is None else h0
-        if reduced_axes(of.shape, (*shape[:axis], *shape[axis + 1 :])):
+        h0 = state_filler(shape, of.dtype, starts) if h0 is None else h0
+        if reduced_axes(of.shape, of_starts.state_shape(shape, axis, starts)):
             h0 = cast(
                 h0, accumulator(h0.dtype)
             )  # the terms of the sum, which are of this dtype, are not rounded
@@ -220,6 +283,7 @@ def _transpose_linear_map(
         g,
         h0,
         g_final,
+        starts,
         axis=axis,
         reverse=params["reverse"],
         x_dtype=(dx.aval if wanted_x else dx).dtype,
@@ -235,30 +299,33 @@ def _transpose_linear_map(
 
 
 def _scan_transpose(
-    cotangents: Sequence[Any], a: Any, x: Any, *h0: Any, **params: Any
+    cotangents: Sequence[Any], a: Any, x: Any, *rest: Any, **params: Any
 ) -> list[Any]:
     if ad.is_undefined_primal(a):
         raise NotImplementedError(
             "The linear recurrence is linear in x and h0, not in a: it has no transpose there."
         )
+    (_, *h0), starts = of_starts.split((x, *rest))
     _, gx, gh0 = _transpose_linear_map(
-        cotangents, a, None, None, None, x, h0[0] if h0 else None, **params
+        cotangents, a, None, None, None, x, h0[0] if h0 else None, starts, **params
     )
-    return [None, gx, gh0] if h0 else [None, gx]
+    return [None, gx, *([gh0] if h0 else []), *_no_cotangent(starts)]
 
 
 def _tangent_transpose(
-    cotangents: Sequence[Any], a: Array, h: Array, da: Any, dx: Any, *states: Any, **params: Any
+    cotangents: Sequence[Any], a: Array, h: Array, da: Any, dx: Any, *rest: Any, **params: Any
 ) -> list[Any]:
+    (_, *states), starts = of_starts.split((dx, *rest))
     h0, dh0 = states or (None, None)
-    ga, gx, gh0 = _transpose_linear_map(cotangents, a, h, h0, da, dx, dh0, **params)
-    return [None, None, ga, gx, None, gh0] if states else [None, None, ga, gx]
+    ga, gx, gh0 = _transpose_linear_map(cotangents, a, h, h0, da, dx, dh0, starts, **params)
+    return [None, None, ga, gx, *([None, gh0] if states else []), *_no_cotangent(starts)]
 
 
 def _backward_transpose(
-    cotangents: Sequence[Any], a: Array, h: Array, g: Any, *states: Any, **params: Any
+    cotangents: Sequence[Any], a: Array, h: Array, g: Any, *rest: Any, **params: Any
 ) -> list[Any]:
     cga, cgx, *cgh0 = cotangents
+    (_, *states), starts = of_starts.split((g, *rest))
     h0, g_final = split_states(states, params["has_h0"])
     wanted, wanted_final = ad.is_undefined_primal(g), ad.is_undefined_primal(g_final)
     shape = _shape(cgx)
@@ -270,6 +337,7 @@ def _backward_transpose(
         cgx,
         cgh0[0] if cgh0 else None,
         shape,
+        starts,
         axis=params["axis"],
         reverse=params["reverse"],
         final=wanted_final,
@@ -280,7 +348,11 @@ def _backward_transpose(
     ct_final: list[Any] = [] if g_final is None else [None]
     if wanted_final:
         ct_final = [cast(sum_to(out[1], g_final.aval.shape), g_final.aval.dtype)]
-    return [None, None, ct_g, *([] if h0 is None else [None]), *ct_final]
+    return [None, None, ct_g, *([] if h0 is None else [None]), *ct_final, *_no_cotangent(starts)]
+
+
+def _no_cotangent(starts: Any) -> list[None]:
+    return [None for _ in present(starts)]
 
 
 ad.primitive_jvps[scan_p] = _scan_jvp

@@ -19,6 +19,7 @@ from jax.interpreters import mlir
 from scanlib import compiler, gpu, native
 from scanlib.backends.jax import internals as internals
 from scanlib.backends.jax import probe, pure, sharding, views
+from scanlib.backends.jax import starts as of_starts
 from scanlib.backends.jax.autodiff import backward_by_scan, tangent_by_scan
 from scanlib.backends.jax.primitives import (
     Array,
@@ -31,7 +32,7 @@ from scanlib.backends.jax.primitives import (
 from scanlib.call import call_of
 from scanlib.errors import MissingLibraryError
 from scanlib.plan import Layout, prepare
-from scanlib.roles import INITIAL, NUMBERS, READ, states_last
+from scanlib.roles import INITIAL, NUMBERS, READ, STARTS, states_last
 
 TARGET = "scanlib_recurrence"
 
@@ -81,7 +82,8 @@ def problem_of(
     Its programs are compiled for `target`: a program that runs should compile nothing.
     """
     layouts = {role: _layout(value) for role, value in operands.items()}
-    call = call_of(tuple(shape), axis)
+    offsets = operands.get("offsets")
+    call = call_of(tuple(shape), axis, None if offsets is None else offsets.shape[0] - 1)
     return prepare(call, layouts, reverse=reverse, target=target)
 
 
@@ -90,14 +92,15 @@ def _layout(value: Any) -> Layout:
     return Layout(tuple(value.shape), strides, value.dtype.name)
 
 
-def _without_time(shape: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
-    return shape[:axis] + shape[axis + 1 :]
-
-
-def _full_shape(full: Sequence[Array], states: Sequence[Array], axis: int) -> tuple[Any, ...]:
-    shape = jnp.broadcast_shapes(*(operand.shape for operand in full))
-    with_time = ((*state.shape[:axis], shape[axis], *state.shape[axis:]) for state in states)
-    return jnp.broadcast_shapes(shape, *with_time)
+def _by_role(
+    operands: Sequence[Array], *, backward: bool, without: Sequence[str] = ()
+) -> dict[str, Array]:
+    """A primitive's operands by role, when some of those it may do `without` are not given."""
+    numbers, starts = of_starts.split(operands)
+    absent = {*STARTS, *without}
+    roles = [role for role in states_last(READ, backward=backward) if role not in absent]
+    given = dict(zip(roles, numbers, strict=False))
+    return given if starts is None else {**given, of_starts.role(starts): starts}
 
 
 def _call_forward(
@@ -109,11 +112,12 @@ def _call_forward(
     platform: str,
     **_: Any,
 ) -> list[Array]:
-    shape = _full_shape(operands[:2], operands[2:], axis)
+    given = _by_role(operands, backward=False)
+    shape = of_starts.result_shape(operands, 2, axis)
     results = {"h": jax.ShapeDtypeStruct(shape, dtype)}
     if final:
-        results["final"] = jax.ShapeDtypeStruct(_without_time(shape, axis), dtype)
-    given = dict(zip(states_last(READ, backward=False), operands, strict=False))
+        state_shape = of_starts.state_shape(shape, axis, given.get("offsets"))
+        results["final"] = jax.ShapeDtypeStruct(state_shape, dtype)
     return _call(platform, given, results, axis, reverse)
 
 
@@ -128,9 +132,9 @@ def _call_backward(
     a_dtype: Any = None,
     **_: Any,
 ) -> list[Array]:
-    a, h, g, *states = operands
-    shape = _full_shape((a, h, g), states, axis)
-    a_dtype = a_dtype or a.dtype
+    given = _by_role(operands, backward=True, without=() if has_h0 else (INITIAL,))
+    shape = of_starts.result_shape(operands, 3, axis)
+    a_dtype = a_dtype or given["a"].dtype
     results = {
         "grad_a": jax.ShapeDtypeStruct(
             tuple(1 if d in summed else n for d, n in enumerate(shape)), a_dtype
@@ -138,9 +142,8 @@ def _call_backward(
         "grad_x": jax.ShapeDtypeStruct(shape, x_dtype),
     }
     if has_h0:
-        results["grad_h0"] = jax.ShapeDtypeStruct(_without_time(shape, axis), states[0].dtype)
-    roles = [r for r in states_last(READ, backward=True) if has_h0 or r != INITIAL]
-    given = dict(zip(roles, operands, strict=False))
+        state_shape = of_starts.state_shape(shape, axis, given.get("offsets"))
+        results["grad_h0"] = jax.ShapeDtypeStruct(state_shape, given[INITIAL].dtype)
     return _call(platform, given, results, axis, reverse)
 
 
@@ -182,11 +185,12 @@ def _architectures() -> tuple[int, ...]:
 def _scan_by_jax(
     *operands: Array, axis: int, reverse: bool, final: bool, dtype: Any, **_: Any
 ) -> list[Array]:
+    numbers, starts = of_starts.split(operands)
     wide = accumulator(
-        functools.reduce(jnp.promote_types, [operand.dtype for operand in operands], dtype)
+        functools.reduce(jnp.promote_types, [number.dtype for number in numbers], dtype)
     )
-    a, x, *initial = (cast(operand, wide) for operand in operands)
-    h, state = pure.scan(a, x, initial[0] if initial else None, axis, reverse)
+    a, x, *initial = (cast(number, wide) for number in numbers)
+    h, state = pure.scan(a, x, initial[0] if initial else None, axis, reverse, starts)
     return [cast(h, dtype), cast(state, dtype)] if final else [cast(h, dtype)]
 
 

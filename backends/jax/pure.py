@@ -5,6 +5,9 @@ maps are chained, and every chunk is run again from the state it really begins w
 T, a program that compiles in no time, and within a chunk the arithmetic of the serial loop. The product of a chunk's
 decays is kept in two parts, because what rounding each step loses can add up (cuda/linear.h says why, and how).
 
+Where a sequence starts a step is x alone, by choice, and the map of its chunk forgets what enters it; the states of
+packed sequences go into the x of their first steps. What is not finite in one sequence so never meets another.
+
 The maps multiply decays before any state is seen, which can overflow where the loop would not (Inf * 0), and can step
 over an overflow the loop runs into. Either way some chunk begins or ends in a state that is not finite. The loop itself
 is run then, so that NaN and Inf come out as it has them.
@@ -20,27 +23,62 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from scanlib.backends.jax import starts as of_starts
+
 Array = jax.Array
+Map = tuple[Array, Array, Array, Array | None]
 
 SHORT = 32  # not worth cutting
 
 
 def scan(
-    a: Array, x: Array, initial: Array | None, axis: int, reverse: bool
+    a: Array,
+    x: Array,
+    initial: Array | None,
+    axis: int,
+    reverse: bool,
+    starts: Array | None = None,
 ) -> tuple[Array, Array]:
-    """`(h, final)`; operands of one dtype, shaped as the primitive's."""
+    """`(h, final)`; operands of one dtype, but `starts`, shaped as the primitive's."""
+    if of_starts.packed(starts):
+        return _packed(a, x, initial, axis, reverse, starts)
     T = jnp.broadcast_shapes(a.shape, x.shape)[axis]
     a = jnp.broadcast_to(a, (*a.shape[:axis], T, *a.shape[axis + 1 :]))
     x = _alike(x, a)
-    start = jnp.zeros((), x.dtype) if initial is None else lax.expand_dims(initial, (axis,))
+    if starts is not None:
+        starts = jnp.broadcast_to(starts, (*starts.shape[:axis], T, *starts.shape[axis + 1 :]))
+        x = _alike(x, starts.astype(x.dtype))
+    start = jnp.zeros((), x.dtype)
+    if initial is not None:
+        start = lax.expand_dims(initial, (axis,))
+        x = _alike(x, start)  # which may have a batch that no other has
     if isinstance(T, int) and T == 0:
         one_step = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
         return x, lax.squeeze(jnp.broadcast_to(start, one_step), (axis,))
     state = _alike(start, _at(x, 0, axis))
     # An extent that is known only at run time cannot be cut up.
     run = _in_chunks if isinstance(T, int) and T > SHORT else _serial
-    h, state = run(a, x, state, axis, reverse)
+    h, state = run(a, x, starts, state, axis, reverse)
     return h, lax.squeeze(state, (axis,))
+
+
+def _packed(
+    a: Array, x: Array, initial: Array | None, axis: int, reverse: bool, offsets: Array
+) -> tuple[Array, Array]:
+    """A segment's state goes into the x of its first step, which is then one of a reset."""
+    T = jnp.broadcast_shapes(a.shape, x.shape)[axis]
+    segment, begins = of_starts.of_steps(offsets, T, axis, x.ndim, reverse)
+    before = jnp.zeros((), x.dtype) if initial is None else of_starts.take(initial, segment, axis)
+    x = jnp.where(begins, a * before + x, x)  # of nothing too: a may be infinite
+    h, _ = scan(a, x, None, axis, reverse, begins)
+    _, end = of_starts.edges(offsets, reverse)
+    none = jnp.zeros((), h.dtype) if initial is None else initial
+    shape = of_starts.state_shape(h.shape, axis, offsets)
+    if T == 0:
+        return h, jnp.broadcast_to(none, shape)
+    last = of_starts.take(h, end, axis)
+    final = jnp.where(of_starts.empty(offsets, axis, h.ndim), none, last)
+    return h, jnp.broadcast_to(final, shape)
 
 
 def _alike(value: Array, other: Array) -> Array:
@@ -48,7 +86,9 @@ def _alike(value: Array, other: Array) -> Array:
     return jnp.where(False, other, value)
 
 
-def _in_chunks(a: Array, x: Array, state: Array, axis: int, reverse: bool) -> tuple[Array, Array]:
+def _in_chunks(
+    a: Array, x: Array, starts: Array | None, state: Array, axis: int, reverse: bool
+) -> tuple[Array, Array]:
     T = x.shape[axis]
     steps = math.isqrt(T)
     count, rest = divmod(T, steps)
@@ -61,14 +101,16 @@ def _in_chunks(a: Array, x: Array, state: Array, axis: int, reverse: bool) -> tu
         return value.reshape(*value.shape[:axis], count, steps, *value.shape[axis + 1 :])
 
     a_chunks, x_chunks = chunks(a), chunks(x)
-    maps = _reduce(a_chunks, x_chunks, axis + 1, reverse)
-    decay, lost, gain = (lax.squeeze(part, (axis + 1,)) for part in maps)
-    after, last = _chain(decay, lost, gain, state, axis, reverse)
+    cuts = None if starts is None else chunks(starts)
+    maps = _reduce(a_chunks, x_chunks, cuts, axis + 1, reverse)
+    decay, lost, gain, forgets = jax.tree.map(lambda part: lax.squeeze(part, (axis + 1,)), maps)
+    after, last = _chain(decay, lost, gain, forgets, state, axis, reverse)
     if reverse:
         before = lax.concatenate([lax.slice_in_dim(after, 1, count, axis=axis), state], axis)
     else:
         before = lax.concatenate([state, lax.slice_in_dim(after, 0, count - 1, axis=axis)], axis)
-    h, ends = _serial(a_chunks, x_chunks, lax.expand_dims(before, (axis + 1,)), axis + 1, reverse)
+    entering = lax.expand_dims(before, (axis + 1,))
+    h, ends = _serial(a_chunks, x_chunks, cuts, entering, axis + 1, reverse)
 
     def finish() -> tuple[Array, Array]:
         main = h.reshape(*x.shape[:axis], count * steps, *x.shape[axis + 1 :])
@@ -76,31 +118,37 @@ def _in_chunks(a: Array, x: Array, state: Array, axis: int, reverse: bool) -> tu
             return main, last
         side = slice(0, rest) if reverse else slice(T - rest, T)
         left = (slice(None),) * axis + (side,)
-        tail, final = _serial(a[left], x[left], last, axis, reverse)
+        cut = None if starts is None else starts[left]
+        tail, final = _serial(a[left], x[left], cut, last, axis, reverse)
         return lax.concatenate([tail, main] if reverse else [main, tail], axis), final
 
     sound = jnp.isfinite(after).all() & jnp.isfinite(ends).all()
-    return lax.cond(sound, finish, lambda: _serial(a, x, state, axis, reverse))
+    return lax.cond(sound, finish, lambda: _serial(a, x, starts, state, axis, reverse))
 
 
-def _reduce(a: Array, x: Array, axis: int, reverse: bool) -> tuple[Array, Array, Array]:
-    """The map (decay, lost, gain) that all steps along `axis` make together: h -> (decay + lost) * h + gain.
+def _reduce(a: Array, x: Array, starts: Array | None, axis: int, reverse: bool) -> Map:
+    """The map (decay, lost, gain, forgets) that all steps along `axis` make together: h -> (decay + lost) * h + gain.
 
+    Or to gain alone where it forgets h, because a sequence starts: no decay says that of an h that is not finite.
     Shapes as `a`'s with 1 along `axis`.
     """
     T = x.shape[axis]
 
-    def step(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        decay, lost, gain = carry
+    def step(i: Array, carry: Map) -> Map:
+        decay, lost, gain, forgets = carry
         t = T - 1 - i if reverse else i
         now = _at(a, t, axis)
         product = now * decay
         lost = now * lost + _product_error(now, decay, product)
-        return product, lost, now * gain + _at(x, t, axis)
+        gain = _chosen(starts, x, now * gain + _at(x, t, axis), t, axis)
+        if starts is not None and forgets is not None:
+            forgets |= _at(starts, t, axis)
+        return product, lost, gain, forgets
 
     first = T - 1 if reverse else 0
     decay, gain = _at(a, first, axis), _at(x, first, axis)
-    return lax.fori_loop(1, T, step, (decay, _alike(jnp.zeros((), a.dtype), decay), gain))
+    forgets = None if starts is None else _at(starts, first, axis)
+    return lax.fori_loop(1, T, step, (decay, _alike(jnp.zeros((), a.dtype), decay), gain, forgets))
 
 
 def _product_error(a: Array, b: Array, product: Array) -> Array:
@@ -137,25 +185,40 @@ def _leading_digits(value: Array) -> Array:
 
 
 def _chain(
-    decay: Array, lost: Array, gain: Array, state: Array, axis: int, reverse: bool
+    decay: Array,
+    lost: Array,
+    gain: Array,
+    forgets: Array | None,
+    state: Array,
+    axis: int,
+    reverse: bool,
 ) -> tuple[Array, Array]:
     """The states after each map in turn, and after the last."""
-    return _loop(
-        lambda t, state: (
-            _at(decay, t, axis) * state + (_at(lost, t, axis) * state + _at(gain, t, axis))
-        ),
-        gain,
-        state,
-        axis,
-        reverse,
-    )
+
+    def advance(t: Array, state: Array) -> Array:
+        after = _at(decay, t, axis) * state + (_at(lost, t, axis) * state + _at(gain, t, axis))
+        return _chosen(forgets, gain, after, t, axis)
+
+    return _loop(advance, gain, state, axis, reverse)
 
 
-def _serial(a: Array, x: Array, state: Array, axis: int, reverse: bool) -> tuple[Array, Array]:
+def _serial(
+    a: Array, x: Array, starts: Array | None, state: Array, axis: int, reverse: bool
+) -> tuple[Array, Array]:
     """The states after each step, and after the last."""
-    return _loop(
-        lambda t, state: _at(a, t, axis) * state + _at(x, t, axis), x, state, axis, reverse
-    )
+
+    def advance(t: Array, state: Array) -> Array:
+        after = _at(a, t, axis) * state + _at(x, t, axis)
+        return _chosen(starts, x, after, t, axis)
+
+    return _loop(advance, x, state, axis, reverse)
+
+
+def _chosen(starts: Array | None, alone: Array, after: Array, t: Array, axis: int) -> Array:
+    """`after`, and where a sequence starts at `t` what is there `alone`, whatever came before."""
+    if starts is None:
+        return after
+    return jnp.where(_at(starts, t, axis), _at(alone, t, axis), after)
 
 
 def _loop(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, custom_partitioning
 from jax.interpreters import mlir
@@ -102,14 +103,20 @@ class _Layout:
         self.shape = shape
 
     def _axes(self, value: Any) -> list[int | None]:
-        """The recurrence's axis for each of a value's, None where the value is repeated along it."""
+        """The recurrence's axis for each of a value's.
+
+        None where the value is repeated along it, for that of offsets, and for that of sequences in packed states,
+        which is taken for time if it is as long: each device has all of them.
+        """
+        if jnp.issubdtype(value.dtype, jnp.integer):  # offsets
+            return [None]
         axes = list(range(len(self.shape)))
         if len(value.shape) < len(self.shape):  # a state
             axes.remove(self.axis)
         return [d if n == self.shape[d] else None for d, n in zip(axes, value.shape, strict=True)]
 
     def rule(self, operands: Sequence[Any], results: Sequence[Any]) -> SdyShardingRule:
-        """Equal names for equal axes, a name of its own for each repeated one, time replicated."""
+        """Equal names for equal axes, a name of its own for each other one, time replicated."""
         repeated = iter(range(64 * 64))
 
         def mapping(value: Any) -> ArrayMapping:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from scanlib import gpu, native
-from scanlib.backends.torch import functions
+from scanlib.backends.torch import functions, jagged
 from scanlib.backends.torch.autograd import derivatives_wanted, scan, scan_backward
 from scanlib.backends.torch.gates import gated_scan
 from scanlib.backends.torch.ops import is_plain_call
@@ -30,13 +31,24 @@ from scanlib.backends.torch.run import (
     sum_to,
 )
 from scanlib.backends.torch.sums import spread, spread_state
-from scanlib.call import Call, axis_index, check_one_device, dtype_code, resolve, resolve_vjp
+from scanlib.call import (
+    Call,
+    Shape,
+    axis_index,
+    check_one_device,
+    dtype_code,
+    resolve,
+    resolve_vjp,
+)
 from scanlib.errors import ArrayKindError, DeviceError, OutputError
 from scanlib.kinds import is_scalar, python_number
 from scanlib.overlap import Memory, check_out, check_out_type
 from scanlib.plan import Explanation, copy_notes
+from scanlib.roles import STARTS
 
 __all__ = ["explain", "functions", "gated_scan", "linear_recurrence", "linear_recurrence_vjp"]
+
+State = Tensor | None
 
 #: Devices with a kernel; on "meta" there is nothing to compute but shapes.
 DEVICES = ("cpu", "cuda", "meta")
@@ -45,30 +57,69 @@ _compiling = torch.compiler.is_dynamo_compiling
 
 
 def linear_recurrence(
-    a: Any, x: Any, h0: Any, axis: Any, reverse: bool, return_final: bool, out: Any
-) -> Tensor | tuple[Tensor, Tensor]:
+    a: Any,
+    x: Any,
+    h0: Any,
+    axis: Any,
+    reverse: bool,
+    return_final: bool,
+    out: Any,
+    reset: Any = None,
+    offsets: Any = None,
+) -> Any:
     if out is None and not _compiling():
         if type(a) is float and h0 is None and is_plain_call(x, x):
             a = _number_beside(a, x)
-        if is_plain_call(a, x, h0):
+        if reset is None and offsets is None:
+            plain = is_plain_call(a, x, h0)
+        else:
+            offsets = None if offsets is None else _offsets(offsets, a, x)
+            plain = is_plain_call(a, x, h0, reset, offsets)
+        if plain:
             axis = axis if type(axis) is int else axis_index(axis)
-            h, final = forward(a, x, h0, axis, reverse, return_final)
+            h, final = forward(a, x, h0, axis, reverse, return_final, None, None, reset, offsets)
             return h if final is None else (h, final)
+    if (packed := jagged.packed({"a": a, "x": x}, axis, reset, offsets)) is not None:
+        if out is not None:
+            raise OutputError("out cannot be used beside nested tensors. Call without it.")
+        a, x = packed.operands.values()
+        found = linear_recurrence(
+            a, x, h0, jagged.AXIS, reverse, return_final, None, None, packed.offsets
+        )
+        return (packed.nested(found[0]), found[1]) if return_final else packed.nested(found)
     operands = a, x, h0 = python_number(a), python_number(x), python_number(h0)
-    a, x, h0, dtype, call = _prepare(a, x, h0, axis)
+    a, x, h0, reset, offsets, dtype, call = _prepare(a, x, h0, axis, reset, offsets)
     if out is not None:
-        return _into(out, operands, a, x, h0, dtype, call, reverse, return_final)
+        return _into(out, operands, a, x, h0, dtype, call, reverse, return_final, reset, offsets)
     x, h0 = spread(x, call.shape), spread_state(h0, call.state_shape)
-    h, final = scan(a, x, h0, call.axis, reverse, return_final, dtype)
+    h, final = scan(a, x, h0, call.axis, reverse, return_final, dtype, reset, offsets)
     return (h, final) if return_final else h
 
 
 def linear_recurrence_vjp(
-    grad_h: Any, a: Any, h: Any, h0: Any, axis: Any, reverse: bool, grad_final: Any
+    grad_h: Any,
+    a: Any,
+    h: Any,
+    h0: Any,
+    axis: Any,
+    reverse: bool,
+    grad_final: Any,
+    reset: Any = None,
+    offsets: Any = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
+    long = {"grad_h": grad_h, "a": a, "h": h}
+    if (packed := jagged.packed(long, axis, reset, offsets)) is not None:
+        own, (grad_h, a, h) = a, packed.operands.values()
+        grad_a, grad_x, grad_h0 = linear_recurrence_vjp(
+            grad_h, a, h, h0, jagged.AXIS, reverse, grad_final, None, packed.offsets
+        )
+        if isinstance(own, Tensor):
+            grad_a = packed.nested(grad_a) if own.is_nested else grad_a.reshape(own.shape)
+        return grad_a, packed.nested(grad_x), grad_h0
     grad_h, a, h, h0, grad_final = map(python_number, (grad_h, a, h, h0, grad_final))
     given = {"grad_h": grad_h, "a": a, "h": h, "h0": h0, "grad_final": grad_final}
-    _check_operands(given)
+    starts = _starts(given, reset, offsets)
+    _check_operands(given | starts)
     dtype = _promoted(given)
     device = h.device if isinstance(h, Tensor) else None
     if device is None or is_scalar(grad_h):
@@ -76,9 +127,11 @@ def linear_recurrence_vjp(
             "grad_h and h must be tensors of the result's shape, not Python numbers."
         )
     a, h0, grad_final = (_tensor(value, dtype, device) for value in (a, h0, grad_final))
-    shapes = (None if t is None else tuple(t.shape) for t in (h0, grad_final))
     call = _resolved(
-        resolve_vjp, tuple(grad_h.shape), tuple(a.shape), tuple(h.shape), *shapes, axis_index(axis)
+        resolve_vjp,
+        *map(_shape, (grad_h, a, h, h0, grad_final)),
+        axis_index(axis),
+        *map(_shape, starts.values()),
     )
     grad_a, grad_x, grad_h0 = scan_backward(
         grad_h,
@@ -89,14 +142,28 @@ def linear_recurrence_vjp(
         call.axis,
         reverse,
         grad_h.dtype,
+        *starts.values(),
     )
     return grad_a, grad_x, None if h0 is None else sum_to(grad_h0, h0.shape).to(h0.dtype)
 
 
-def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool) -> Explanation:
-    direct = is_plain_call(a, x, h0)
+def explain(
+    a: Any,
+    x: Any,
+    h0: Any,
+    axis: Any,
+    reverse: bool,
+    backward: bool,
+    reset: Any = None,
+    offsets: Any = None,
+) -> Explanation:
+    if (packed := jagged.packed({"a": a, "x": x}, axis, reset, offsets)) is not None:
+        a, x = packed.operands.values()
+        return explain(a, x, h0, jagged.AXIS, reverse, backward, None, packed.offsets)
+    offsets = None if offsets is None else _offsets(offsets, a, x)
+    direct = is_plain_call(a, x, h0, reset, offsets)
     a, x, h0 = map(python_number, (a, x, h0))
-    a, x, h0, dtype, call = _prepare(a, x, h0, axis)
+    a, x, h0, reset, offsets, dtype, call = _prepare(a, x, h0, axis, reset, offsets)
     given = {role: t for role, t in (("a", a), ("x", x), ("h0", h0)) if t is not None}
     notes = []
     if derivatives_wanted(*given.values()):
@@ -109,15 +176,16 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool) -
     if x.device.type == "meta":
         return Explanation("torch", str(x.device), "shapes only", "none", tuple(notes))
     threads = torch.get_num_threads()
-    state = None if h0 is None else signature(h0)
+    state, *starts = (None if t is None else signature(t) for t in (h0, reset, offsets))
     options: dict[str, Any] = {"threads": threads, "target": gpu.target() if x.is_cuda else gpu.CPU}
+    options |= {"starts": tuple(starts)}
     made = forward_plan(
         *signature(a), *signature(x), state, call.axis, reverse, False, dtype=dtype, **options
     )
     problem = made.plan.native
     if backward:
         h = call.shape, made.strides, dtype
-        layouts = backward_layouts(signature(a), h, state, x.dtype)
+        layouts = backward_layouts(signature(a), h, state, x.dtype, options.pop("starts"))
         problem = backward_plan(layouts, call.axis, reverse, **options).native
     describe = gpu.describe if x.is_cuda else native.describe
     path = f"libscanlib ({x.device.type})"
@@ -128,17 +196,62 @@ def explain(a: Any, x: Any, h0: Any, axis: Any, reverse: bool, backward: bool) -
 
 
 def _prepare(
-    a: Any, x: Any, h0: Any, axis: Any
-) -> tuple[Tensor, Tensor, Tensor | None, torch.dtype, Call]:
+    a: Any, x: Any, h0: Any, axis: Any, reset: Any, offsets: Any
+) -> tuple[Tensor, Tensor, State, State, State, torch.dtype, Call]:
     """Tensors for all operands, the result's dtype, and the problem; raises where they do not fit together."""
     given = {"a": a, "x": x, "h0": h0}
-    _check_operands(given)
+    starts = _starts(given, reset, offsets)
+    _check_operands(given | starts)
     dtype = _promoted(given)
-    device = next(value.device for value in given.values() if isinstance(value, Tensor))
+    device = _device(*given.values())
     a, x, h0 = (_tensor(value, dtype, device) for value in given.values())
-    state_shape = None if h0 is None else tuple(h0.shape)
-    call = _resolved(resolve, tuple(a.shape), tuple(x.shape), state_shape, axis_index(axis))
-    return a, x, h0, dtype, call
+    shapes = *map(_shape, (a, x, h0)), axis_index(axis), *map(_shape, starts.values())
+    return a, x, h0, *starts.values(), dtype, _resolved(resolve, *shapes)
+
+
+def _shape(tensor: State) -> Shape | None:
+    return None if tensor is None else tuple(tensor.shape)
+
+
+def _device(*operands: Any) -> torch.device:
+    return next(value.device for value in operands if isinstance(value, Tensor))
+
+
+def _starts(given: dict[str, Any], reset: Any, offsets: Any) -> dict[str, State]:
+    """reset and offsets as tensors, by name; `given` are the other operands."""
+    if reset is not None and not isinstance(reset, Tensor):
+        dtype_code(type(reset).__name__, "reset")
+    return {
+        "reset": reset,
+        "offsets": None if offsets is None else _offsets(offsets, *given.values()),
+    }
+
+
+def _offsets(given: Any, *operands: Any) -> Tensor:
+    """Offsets as a tensor of a dtype that kernels read; a list or NumPy array where the operands are."""
+    if isinstance(given, Tensor):
+        return given if given.dtype in _COUNTS else _counted(given)
+    if not isinstance(given, (list, tuple, range, np.ndarray)):
+        raise ArrayKindError(
+            f"offsets is a {type(given).__name__}; it must be a list, a NumPy array or a tensor of integers."
+        )
+    if isinstance(given, np.ndarray) and not _compiling() and given.dtype.kind in "iu":
+        given = given.astype(np.int32 if given.dtype == np.int32 else np.int64, copy=False)
+    # A copy: an array that its owner writes to would change a gradient that is still to come.
+    counts = _counted(torch.as_tensor(given, device="cpu").clone())
+    return counts.to(_device(*operands), non_blocking=True)
+
+
+def _counted(offsets: Tensor) -> Tensor:
+    """Integers of any width, or no numbers at all, as int64."""
+    integers = not (
+        offsets.is_floating_point() or offsets.is_complex() or offsets.dtype is torch.bool
+    )
+    counted = integers and offsets.dtype not in _COUNTS
+    return offsets.to(torch.int64) if counted or offsets.shape == (0,) else offsets
+
+
+_COUNTS = (torch.int32, torch.int64)
 
 
 def _check_operands(given: dict[str, Any]) -> None:
@@ -224,11 +337,13 @@ def _into(
     operands: tuple[Any, Any, Any],
     a: Tensor,
     x: Tensor,
-    h0: Tensor | None,
+    h0: State,
     dtype: torch.dtype,
     call: Call,
     reverse: bool,
     return_final: bool,
+    reset: State,
+    offsets: State,
 ) -> Tensor | tuple[Tensor, Tensor]:
     _check_operands({"out": out, "x": x})
     if torch.is_grad_enabled() and any(
@@ -242,9 +357,10 @@ def _into(
         raise OutputError(
             "out cannot be used inside torch.func transforms or forward-mode AD. Call without it."
         )
-    watched = _compiling() or not is_plain_call(a, x, h0, out)
-    if not watched or (not _compiling() and all(type(t) in _PLAIN for t in (*operands, out))):
-        named = zip(("a", "x", "h0"), operands, strict=True)
+    given = *operands, reset, offsets
+    watched = _compiling() or not is_plain_call(a, x, h0, out, reset, offsets)
+    if not watched or (not _compiling() and all(type(t) in _PLAIN for t in (*given, out))):
+        named = zip(("a", "x", "h0", *STARTS), given, strict=True)
         memory = {role: _memory(t) for role, t in named if isinstance(t, Tensor)}
         check_out(_memory(out), call.shape, dtype_name(dtype), memory)
     else:  # a compiler's tensors have no memory; the result is made elsewhere and copied
@@ -252,10 +368,10 @@ def _into(
     final: Tensor | None
     if watched:
         x, h0 = spread(x, call.shape), spread_state(h0, call.state_shape)
-        h, final = scan(a, x, h0, call.axis, reverse, return_final, dtype)
+        h, final = scan(a, x, h0, call.axis, reverse, return_final, dtype, reset, offsets)
         out.copy_(h)
     else:
-        _, final = forward(a, x, h0, call.axis, reverse, return_final, dtype, out)
+        _, final = forward(a, x, h0, call.axis, reverse, return_final, dtype, out, reset, offsets)
         if not out.is_inference():
             torch.autograd.graph.increment_version(out)
     return (out, final) if return_final and final is not None else out

@@ -6,6 +6,7 @@ With h = S(a, x, h0), where h_t = a_t h_{t-1} + x_t, one backward B(grad_h, grad
 
 S and B are each other's derivatives: a tangent of S is S of another input, a tangent of B is B of another gradient,
 and the gradient of B is one S and products. So both functions below lean on each other only, for any order.
+What h_{t-1} is where sequences start inside the axis of time is in `neighbours.py`; `a_t` does not matter there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from scanlib.backends.torch.neighbours import Neighbours
 from scanlib.backends.torch.ops import (
     LIBRARY,
     run_scan,
@@ -37,16 +39,19 @@ def scan(
     reverse: bool,
     return_final: bool,
     dtype: torch.dtype,
+    reset: State = None,
+    offsets: State = None,
 ) -> tuple[Tensor, Tensor]:
     """`h` and the final state (of shape (0,) if not wanted), differentiably; `x` and `h0` at full size."""
+    arguments = (a, x, h0, axis, reverse, return_final, dtype, reset, offsets)
     if torch.compiler.is_dynamo_compiling():
         if _transformed():
             _open_to_dynamo()
-            return _scan_in_graph(a, x, h0, axis, reverse, return_final, dtype)
-        return scan_op(a, x, h0, axis, reverse, return_final, dtype)
+            return _scan_in_graph(*arguments)
+        return scan_op(*arguments)
     if derivatives_wanted(a, x, h0):
-        return Scan.apply(a, x, h0, axis, reverse, return_final, dtype)
-    return run_scan(a, x, h0, axis, reverse, return_final, dtype)
+        return Scan.apply(*arguments)
+    return run_scan(*arguments)
 
 
 def scan_backward(
@@ -58,13 +63,15 @@ def scan_backward(
     axis: int,
     reverse: bool,
     x_dtype: torch.dtype,
+    reset: State = None,
+    offsets: State = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The three gradients, differentiably; `grad_a` of a's shape, `grad_x` and `grad_h0` at full size."""
     if not derivatives_wanted(grad_h, grad_final, a, h, h0):
         run = scan_backward_op if torch.compiler.is_dynamo_compiling() else run_scan_backward
-        return run(grad_h, grad_final, a, h, h0, axis, reverse, x_dtype)
+        return run(grad_h, grad_final, a, h, h0, axis, reverse, x_dtype, reset, offsets)
     # Derivatives of these need grad_x as it is, neither rounded nor projected on the real numbers to x's dtype.
-    arguments = (grad_h, grad_final, a, h, h0, axis, reverse, h.dtype)
+    arguments = (grad_h, grad_final, a, h, h0, axis, reverse, h.dtype, reset, offsets)
     if not torch.compiler.is_dynamo_compiling():
         grad_a, grad_x, grad_h0 = ScanBackward.apply(*arguments)
     elif _transformed():
@@ -120,49 +127,66 @@ class Scan(torch.autograd.Function):
         reverse: bool,
         return_final: bool,
         dtype: torch.dtype,
+        reset: State,
+        offsets: State,
     ) -> tuple[Tensor, Tensor]:
-        return run_scan(a, x, h0, axis, reverse, return_final, dtype)
+        return run_scan(a, x, h0, axis, reverse, return_final, dtype, reset, offsets)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        a, x, h0, ctx.axis, ctx.reverse, ctx.return_final, _ = inputs
+        a, x, h0, ctx.axis, ctx.reverse, ctx.return_final, _, reset, offsets = inputs
         ctx.x_dtype = x.dtype
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(a, output[0], h0)
-        ctx.save_for_forward(a, output[0], h0)
+        ctx.save_for_backward(a, output[0], h0, reset, offsets)
+        ctx.save_for_forward(a, output[0], h0, reset, offsets)
 
     @staticmethod
     def backward(ctx: Any, grad_h: State, grad_final: State) -> Any:
         grad_final = grad_final if ctx.return_final else None
         if grad_h is None and grad_final is None:
-            return (None,) * 7
-        a, h, h0 = ctx.saved_tensors
+            return (None,) * 9
+        a, h, h0, *starts = ctx.saved_tensors
         grad_h = _zeros(h) if grad_h is None else grad_h
         grad_a, grad_x, grad_h0 = scan_backward(
-            grad_h, grad_final, a, h, h0, ctx.axis, ctx.reverse, ctx.x_dtype
+            grad_h, grad_final, a, h, h0, ctx.axis, ctx.reverse, ctx.x_dtype, *starts
         )
-        return grad_a, grad_x, None if h0 is None else grad_h0, None, None, None, None
+        return grad_a, grad_x, None if h0 is None else grad_h0, *(None,) * 6
 
     @staticmethod
     def jvp(ctx: Any, da: State, dx: State, dh0: State, *_: None) -> tuple[Tensor, Tensor]:
         with forward_ad._set_fwd_grad_enabled(True):
-            a, h, h0 = _primals(ctx)
+            a, h, h0, *starts = _primals(ctx)
             force = _zeros(h) if dx is None else dx
             if da is not None:
-                force = force + da * previous(h, h0, ctx.axis, ctx.reverse)
-            return scan(a, force, dh0, ctx.axis, ctx.reverse, ctx.return_final, h.dtype)
+                steps = Neighbours(ctx.axis, ctx.reverse, *starts)
+                force = force + steps.cut(da) * steps.previous(h, h0)
+            return scan(a, force, dh0, ctx.axis, ctx.reverse, ctx.return_final, h.dtype, *starts)
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: Any, a: Tensor, x: Tensor, h0: State, axis: int, *rest: Any
+        info: Any,
+        in_dims: Any,
+        a: Tensor,
+        x: Tensor,
+        h0: State,
+        axis: int,
+        reverse: bool,
+        return_final: bool,
+        dtype: torch.dtype,
+        reset: State,
+        offsets: State,
     ) -> Any:
-        if in_dims[0] is not None:
-            a = _lead(a, in_dims[0], x.ndim - (in_dims[1] is not None))
+        if in_dims[-1] is not None:
+            arguments = (a, x, h0, axis, reverse, return_final, dtype, reset, offsets)
+            return _one_by_one(scan, info.batch_size, in_dims, arguments)
+        ndim = x.ndim - (in_dims[1] is not None)
+        a, reset = _lead(a, in_dims[0], ndim), _lead(reset, in_dims[-2], ndim)
         x, h0 = (
             batched(t, dim, info.batch_size) for t, dim in zip((x, h0), in_dims[1:3], strict=True)
         )
-        outputs = scan(a, x, h0, axis + 1, *rest)
-        return outputs, (0, 0 if rest[1] else None)  # no batch of a final state that is not wanted
+        outputs = scan(a, x, h0, axis + 1, reverse, return_final, dtype, reset, offsets)
+        # No batch of a final state that is not wanted.
+        return outputs, (0, 0 if return_final else None)
 
 
 class ScanBackward(torch.autograd.Function):
@@ -178,12 +202,16 @@ class ScanBackward(torch.autograd.Function):
         axis: int,
         reverse: bool,
         x_dtype: torch.dtype,
+        reset: State,
+        offsets: State,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return run_scan_backward(grad_h, grad_final, a, h, h0, axis, reverse, x_dtype)
+        return run_scan_backward(
+            grad_h, grad_final, a, h, h0, axis, reverse, x_dtype, reset, offsets
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        grad_h, grad_final, a, h, h0, ctx.axis, ctx.reverse, x_dtype = inputs
+        grad_h, grad_final, a, h, h0, ctx.axis, ctx.reverse, x_dtype, reset, offsets = inputs
         if h.dtype.is_complex and not x_dtype.is_complex:
             raise DTypeError(
                 "The derivative of scanlib::scan_backward needs its complex grad_x, but x_dtype is "
@@ -191,48 +219,54 @@ class ScanBackward(torch.autograd.Function):
             )
         ctx.dtypes = grad_h.dtype, None if grad_final is None else grad_final.dtype
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(a, h, h0, output[1])
-        ctx.save_for_forward(a, h, h0, output[1])
+        ctx.save_for_backward(a, h, h0, output[1], reset, offsets)
+        ctx.save_for_forward(a, h, h0, output[1], reset, offsets)
 
     @staticmethod
     def backward(ctx: Any, u: State, v: State, w: State) -> Any:
         # u, v, w belong to grad_a, grad_x, grad_h0. The adjoint of g = S^H(grad_h) is p = S(v + u h_{t-1}, w).
-        a, h, h0, g = ctx.saved_tensors
+        a, h, h0, g, *starts = ctx.saved_tensors
         axis, reverse, (h_dtype, final_dtype) = ctx.axis, ctx.reverse, ctx.dtypes
+        steps = Neighbours(axis, reverse, *starts)
         force = _zeros(h) if v is None else v
         to_h = to_h0 = to_final = None
+        g = steps.cut(g)
         if u is not None:
-            force = force + u * previous(h, h0, axis, reverse)
+            u = steps.cut(u)
+            force = force + u * steps.previous(h, h0)
             product = u.conj() * g
-            to_h = cast(following(product, axis, reverse), h.dtype)
-            to_h0 = None if h0 is None else cast(first(product, axis, reverse), h0.dtype)
+            to_h = cast(steps.following(product), h.dtype)
+            to_h0 = None if h0 is None else cast(steps.first(product), h0.dtype)
         w = None if w is None or h0 is None else w.to(h.dtype)
-        p, final = scan(a, cast(force, h.dtype), w, axis, reverse, final_dtype is not None, h.dtype)
-        if final_dtype is not None:
+        wanted = final_dtype is not None
+        p, final = scan(a, cast(force, h.dtype), w, axis, reverse, wanted, h.dtype, *starts)
+        if wanted:
             to_final = cast(final, final_dtype)
-        to_a = cast(sum_to(previous(p, w, axis, reverse).conj() * g, a.shape), a.dtype)
-        return cast(p, h_dtype), to_final, to_a, to_h, to_h0, None, None, None
+        to_a = cast(sum_to(steps.previous(p, w).conj() * g, a.shape), a.dtype)
+        return cast(p, h_dtype), to_final, to_a, to_h, to_h0, *(None,) * 5
 
     @staticmethod
     def jvp(
         ctx: Any, dgrad_h: State, dgrad_final: State, da: State, dh: State, dh0: State, *_: None
     ) -> Any:
         with forward_ad._set_fwd_grad_enabled(True):
-            a, h, h0, g = _primals(ctx)
+            a, h, h0, g, *starts = _primals(ctx)
             axis, reverse = ctx.axis, ctx.reverse
+            steps = Neighbours(axis, reverse, *starts)
+            dtype, g = g.dtype, steps.cut(g)
             force = _zeros(h) if dgrad_h is None else dgrad_h
             if da is not None:
-                product = da.conj() * g
-                force = force + following(product, axis, reverse)
+                product = steps.cut(da).conj() * g
+                force = force + steps.following(product)
             grad_a, grad_x, grad_h0 = scan_backward(
-                force, dgrad_final, a, h, h0, axis, reverse, g.dtype
+                force, dgrad_final, a, h, h0, axis, reverse, dtype, *starts
             )
             if dh is not None or dh0 is not None:
                 dh = _zeros(h) if dh is None else dh
-                moved = g * previous(dh, dh0, axis, reverse).conj()
+                moved = g * steps.previous(dh, dh0).conj()
                 grad_a = grad_a + cast(sum_to(moved, a.shape), a.dtype)
             if h0 is not None and da is not None:
-                grad_h0 = grad_h0 + cast(first(product, axis, reverse), h0.dtype)
+                grad_h0 = grad_h0 + cast(steps.first(product), h0.dtype)
             return grad_a, grad_x, grad_h0
 
     @staticmethod
@@ -245,15 +279,26 @@ class ScanBackward(torch.autograd.Function):
         h: Tensor,
         h0: State,
         axis: int,
-        *rest: Any,
+        reverse: bool,
+        x_dtype: torch.dtype,
+        reset: State,
+        offsets: State,
     ) -> Any:
         size, ndim = info.batch_size, h.ndim - (in_dims[3] is not None)
+        if in_dims[-1] is not None:
+            # fmt: off
+            arguments = (grad_h, grad_final, a, h, h0, axis, reverse, x_dtype, reset, offsets)
+            # fmt: on
+            return _one_by_one(scan_backward, size, in_dims, arguments)
         # Where `a` is not batched its gradient is, so it is spread over the batch first.
         a = batched(a, in_dims[2], size)
         shape, a = a.shape, _lead(a, 0, ndim)
+        reset = _lead(reset, in_dims[-2], ndim)
         tensors = (grad_h, in_dims[0]), (grad_final, in_dims[1]), (h, in_dims[3]), (h0, in_dims[4])
         grad_h, grad_final, h, h0 = (batched(tensor, dim, size) for tensor, dim in tensors)
-        grad_a, grad_x, grad_h0 = scan_backward(grad_h, grad_final, a, h, h0, axis + 1, *rest)
+        grad_a, grad_x, grad_h0 = scan_backward(
+            grad_h, grad_final, a, h, h0, axis + 1, reverse, x_dtype, reset, offsets
+        )
         return (grad_a.reshape(shape), grad_x, grad_h0), (0, 0, None if h0 is None else 0)
 
 
@@ -276,31 +321,6 @@ def _primals(ctx: Any) -> list[Any]:
     ]
 
 
-# ---- neighbours in time; all take tensors at full size
-
-
-def previous(h: Tensor, h0: State, axis: int, reverse: bool) -> Tensor:
-    """h_{t-1}, with `h0` (or zeros) before the first step."""
-    steps = h.shape[axis]
-    before = h.new_zeros((*h.shape[:axis], *h.shape[axis + 1 :])) if h0 is None else h0
-    start = before.unsqueeze(axis)
-    # Cut after joining: no tensor of T - 1 steps, of which compilers would have to know whether there are any.
-    joined = torch.cat([h, start] if reverse else [start, h], axis)
-    return joined.narrow(axis, 1 if reverse else 0, steps)
-
-
-def following(g: Tensor, axis: int, reverse: bool) -> Tensor:
-    """g_{t+1}, with zeros after the last step."""
-    return previous(g, None, axis, not reverse)
-
-
-def first(g: Tensor, axis: int, reverse: bool) -> Tensor:
-    """g_0, or zeros where there are no steps."""
-    if g.shape[axis] == 0:
-        return g.sum(axis)
-    return g.select(axis, -1 if reverse else 0)
-
-
 def _zeros(like: Tensor) -> Tensor:
     """Zeros that take no memory."""
     return like.new_zeros(()).expand(like.shape)
@@ -316,7 +336,21 @@ def batched(tensor: Any, dim: int | None, size: int) -> Any:
     return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
 
 
-def _lead(a: Tensor, dim: int, ndim: int) -> Tensor:
-    """The batch axis first, then axes of length 1 up to `ndim` axes of its own."""
-    a = a.movedim(dim, 0)
-    return a.reshape(a.shape[0], *(1,) * (ndim - a.ndim + 1), *a.shape[1:])
+def _lead(tensor: Any, dim: int | None, ndim: int) -> Any:
+    """The batch axis, if there is one, first; then axes of length 1 up to `ndim` axes of its own. None stays None."""
+    if tensor is None or dim is None:
+        return tensor
+    tensor = tensor.movedim(dim, 0)
+    return tensor.reshape(tensor.shape[0], *(1,) * (ndim - tensor.ndim + 1), *tensor.shape[1:])
+
+
+def _one_by_one(function: Any, size: int, in_dims: Any, arguments: Any) -> Any:
+    """A batch of sequences cut up in different places, which no one call can have, as `vmap` returns it."""
+    rows = [
+        function(
+            *(v if d is None else v.select(d, i) for v, d in zip(arguments, in_dims, strict=True))
+        )
+        for i in range(size)
+    ]
+    outputs = tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
+    return outputs, (0,) * len(outputs)

@@ -24,14 +24,15 @@ _TAGS = (
 LIBRARY = torch.library.Library("scanlib", "DEF")
 # `h` and `final` have the dtype given; without return_final `final` has the shape (0,), so there are always two.
 LIBRARY.define(
-    "scan(Tensor a, Tensor x, Tensor? h0, int axis, bool reverse, bool return_final, ScalarType dtype) "
-    "-> (Tensor h, Tensor final)",
+    "scan(Tensor a, Tensor x, Tensor? h0, int axis, bool reverse, bool return_final, ScalarType dtype, "
+    "Tensor? reset=None, Tensor? offsets=None) -> (Tensor h, Tensor final)",
     tags=_TAGS,
 )
 # grad_a is summed to a's shape; grad_x has h's shape and the dtype given; grad_h0 is like h0, of shape (0,) without it.
 LIBRARY.define(
     "scan_backward(Tensor grad_h, Tensor? grad_final, Tensor a, Tensor h, Tensor? h0, int axis, bool reverse, "
-    "ScalarType x_dtype) -> (Tensor grad_a, Tensor grad_x, Tensor grad_h0)",
+    "ScalarType x_dtype, Tensor? reset=None, Tensor? offsets=None) "
+    "-> (Tensor grad_a, Tensor grad_x, Tensor grad_h0)",
     tags=_TAGS,
 )
 scan_op = torch.ops.scanlib.scan.default
@@ -47,8 +48,10 @@ def _scan_fake(
     reverse: bool,
     return_final: bool,
     dtype: torch.dtype,
+    reset: Tensor | None = None,
+    offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    return empty_result(a, x, dtype), empty_final(x, axis, return_final, dtype)
+    return empty_result(a, x, dtype), empty_final(x, axis, return_final, dtype, offsets)
 
 
 @torch.library.register_fake("scanlib::scan_backward", lib=LIBRARY)
@@ -61,6 +64,8 @@ def _scan_backward_fake(
     axis: int,
     reverse: bool,
     x_dtype: torch.dtype,
+    reset: Tensor | None = None,
+    offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return empty_grads(a, h, h0, x_dtype)
 
@@ -73,8 +78,10 @@ def _scan(
     reverse: bool,
     return_final: bool,
     dtype: torch.dtype,
+    reset: Tensor | None = None,
+    offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    h, final = forward(a, x, h0, axis, reverse, return_final, dtype)
+    h, final = forward(a, x, h0, axis, reverse, return_final, dtype, None, reset, offsets)
     return h, empty_final(x, axis, False, dtype) if final is None else final
 
 
@@ -143,15 +150,17 @@ def _plain_device(tensor: Tensor) -> Any:
 
 
 def run_scan(a: Tensor, x: Tensor, h0: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
-    """`scanlib::scan`, past the dispatcher where that changes nothing."""
-    return _scan(a, x, h0, *rest) if is_plain_call(a, x, h0) else scan_op(a, x, h0, *rest)
+    """`scanlib::scan`, past the dispatcher where that changes nothing; with all of its arguments."""
+    return (
+        _scan(a, x, h0, *rest) if is_plain_call(a, x, h0, *rest[-2:]) else scan_op(a, x, h0, *rest)
+    )
 
 
 def run_scan_backward(
     grad_h: Tensor, grad_final: Tensor | None, a: Tensor, h: Tensor, h0: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`scanlib::scan_backward`, past the dispatcher where that changes nothing."""
-    if is_plain_call(a, h, h0, grad_h, grad_final):
+    """`scanlib::scan_backward`, past the dispatcher where that changes nothing; with all of its arguments."""
+    if is_plain_call(a, h, h0, grad_h, grad_final, *rest[-2:]):
         return backward(grad_h, grad_final, a, h, h0, *rest)
     return scan_backward_op(grad_h, grad_final, a, h, h0, *rest)
 

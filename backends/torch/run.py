@@ -8,7 +8,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,15 @@ from torch import Tensor
 
 from scanlib import gpu, native
 from scanlib.backends.torch.cuda import aligned, bytes_of, is_aligned, launch, target_of
-from scanlib.call import DTYPES, Shape, call_of, dtype_code, reduced_axes, resolve
+from scanlib.call import DTYPES, Call, Shape, call_of, dtype_code, reduced_axes, resolve
 from scanlib.plan import Layout, Output, Plan, dense, make
-from scanlib.roles import BACKWARD, FORWARD
+from scanlib.roles import BACKWARD, FORWARD, NAMES, STARTS
 
 #: shape, strides in elements and dtype: all a plan depends on
 Signature = tuple[Shape, Shape, torch.dtype]
+#: Of reset and of offsets.
+Starts = tuple[Signature | None, Signature | None]
+_NONE: Starts = (None, None)
 
 
 # ---- outputs, for kernels and for shape inference
@@ -41,8 +45,20 @@ def empty_result(a: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty(x.shape, dtype=dtype, device=x.device)
 
 
-def empty_final(x: Tensor, axis: int, wanted: bool, dtype: torch.dtype) -> Tensor:
-    shape = (*x.shape[:axis], *x.shape[axis + 1 :]) if wanted else (0,)
+def call_on(shape: Shape, axis: int, offsets: Shape | None) -> Call:
+    """The call whose result has a shape, with offsets of a shape or without any."""
+    return call_of(tuple(shape), axis, None if offsets is None else offsets[0] - 1)
+
+
+def state_shape(shape: Shape, axis: int, offsets: Tensor | None) -> Shape:
+    """The shape of a state of a result of a shape."""
+    return call_on(shape, axis, None if offsets is None else offsets.shape).state_shape
+
+
+def empty_final(
+    x: Tensor, axis: int, wanted: bool, dtype: torch.dtype, offsets: Tensor | None = None
+) -> Tensor:
+    shape = state_shape(x.shape, axis, offsets) if wanted else (0,)
     return torch.empty(shape, dtype=dtype, device=x.device)
 
 
@@ -140,14 +156,19 @@ def forward_plan(
     dtype: torch.dtype | None = None,
     out_strides: Shape | None = None,
     target: gpu.Target = gpu.CPU,
+    starts: Starts | None = None,
 ) -> TorchPlan:
-    """The plan of a call on tensors with these signatures."""
+    """The plan of a call on tensors with these signatures; `starts` are those of reset and offsets, or None."""
     a, x = (a_shape, a_strides, a_dtype), (x_shape, x_strides, x_dtype)
-    call = resolve(tuple(a_shape), tuple(x_shape), None if h0 is None else tuple(h0[0]), axis)
     given = {"a": a, "x": x} | ({} if h0 is None else {"h0": h0})
     layouts = {role: _layout(value) for role, value in given.items()}
+    layouts |= {
+        r: _layout(v) for r, v in zip(STARTS, starts or _NONE, strict=True) if v is not None
+    }
     for role, layout in layouts.items():
         dtype_code(layout.dtype, role)
+    shapes = {role: layout.shape for role, layout in layouts.items()}
+    call = resolve(shapes["a"], shapes["x"], shapes.get("h0"), axis, *map(shapes.get, STARTS))
     if dtype is None:
         dtype = result_dtype([(value[2], len(value[0])) for value in given.values()])
     name = dtype_name(dtype)
@@ -175,7 +196,8 @@ def backward_plan(
 ) -> Plan:
     """The plan of a gradient from operands by role with these signatures."""
     layouts = {role: _layout(value) for role, value in given}
-    call = call_of(layouts["h"].shape, axis)
+    offsets = layouts.get("offsets")
+    call = call_on(layouts["h"].shape, axis, None if offsets is None else offsets.shape)
     options: dict[str, Any] = {"target": target, "threads": threads, "openmp": True}
     return make(call, layouts, {}, reverse=reverse, conjugate=True, **options)
 
@@ -203,6 +225,10 @@ native.library().scanlib_cpu_set_openmp(_find_openmp())
 
 _native_run = native.library().scanlib_cpu_run
 _pack = native.pack_forward
+assert NAMES[-len(STARTS) :] == STARTS
+#: What follows the pointers of a forward pass where sequences start inside the axis: none up to those of `STARTS`.
+_BETWEEN = struct.pack("P", 0) * (len(NAMES) - len(FORWARD) - len(STARTS))
+_pack_starts = struct.Struct(f"{len(STARTS)}P").pack
 
 
 def _empty_strided(shape: Shape, strides: Shape, dtype: torch.dtype) -> Tensor:
@@ -224,20 +250,31 @@ def forward(
     return_final: bool,
     dtype: torch.dtype | None = None,
     out: Tensor | None = None,
+    reset: Tensor | None = None,
+    offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Run the forward kernel on tensors of one device that hold plain values (no conjugate or negative bit)."""
     cuda = x.is_cuda
-    if cuda and not (is_aligned(a) and is_aligned(x) and is_aligned(h0) and is_aligned(out)):
-        a, x, h0 = map(aligned, (a, x, h0))
-        h, final = forward(a, x, h0, axis, reverse, return_final, dtype)
+    # fmt: off
+    if cuda and not (is_aligned(a) and is_aligned(x) and is_aligned(h0) and is_aligned(out)
+                     and is_aligned(offsets)):
+        # fmt: on
+        a, x, h0, offsets = map(aligned, (a, x, h0, offsets))
+        h, final = forward(a, x, h0, axis, reverse, return_final, dtype, None, reset, offsets)
         if out is not None:
             bytes_of(out).copy_(bytes_of(h))
         return h if out is None else out, final
+    starts = None
+    if reset is not None or offsets is not None:
+        starts = (
+            None if reset is None else signature(reset),
+            None if offsets is None else signature(offsets),
+        )
     # fmt: off
     plan = forward_plan(a.shape, a.stride(), a.dtype, x.shape, x.stride(), x.dtype,
                         None if h0 is None else signature(h0), axis, reverse, return_final,
                         torch.get_num_threads(), dtype, None if out is None else out.stride(),
-                        target_of(x) if cuda else gpu.CPU)
+                        target_of(x) if cuda else gpu.CPU, starts)
     # fmt: on
     made, shape, strides, result, empty = plan
     if out is not None:
@@ -249,11 +286,13 @@ def forward(
     final = None
     if return_final:
         final = torch.empty(made.call.state_shape, dtype=result, device=x.device)
-    if empty:
+    # What is empty still has offsets, which may lie: the CPU's kernels see to that.
+    if empty and (cuda or starts is None):
         if final is not None:
             final.zero_() if h0 is None else final.copy_(h0)
     elif cuda:
-        launch(made.native, dict(zip(FORWARD, (a, x, h, h0, final), strict=True)))
+        tensors = (a, x, h, h0, final, reset, offsets)
+        launch(made.native, dict(zip((*FORWARD, *STARTS), tensors, strict=True)))
     else:
         pointers = _pack(
             a.data_ptr(),
@@ -262,9 +301,25 @@ def forward(
             0 if h0 is None else h0.data_ptr(),
             0 if final is None else final.data_ptr(),
         )
+        if starts is not None:
+            pointers += _BETWEEN + _pack_starts(
+                0 if reset is None else reset.data_ptr(),
+                0 if offsets is None else offsets.data_ptr(),
+            )
         if status := _native_run(made.native, pointers):
             native.check(status)
     return h, final
+
+
+def run(problem: native.NativeProblem, tensors: Mapping[str, Tensor | None]) -> None:
+    """Run a problem on tensors by role, None for what is absent."""
+    first = tensors["a"]
+    assert first is not None
+    if first.is_cuda:
+        launch(problem, tensors)
+    else:
+        pointers = {role: t.data_ptr() for role, t in tensors.items() if t is not None}
+        native.run(problem, native.pack(pointers))
 
 
 def backward(
@@ -276,12 +331,15 @@ def backward(
     axis: int,
     reverse: bool,
     x_dtype: torch.dtype,
+    reset: Tensor | None = None,
+    offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the fused backward kernel on tensors of one device that hold plain values."""
     if h.is_cuda:
-        grad_h, grad_final, a, h, h0 = map(aligned, (grad_h, grad_final, a, h, h0))
+        given = grad_h, grad_final, a, h, h0, offsets
+        grad_h, grad_final, a, h, h0, offsets = map(aligned, given)
     grad_a, grad_x, grad_h0 = empty_grads(a, h, h0, x_dtype)
-    if h.numel() == 0:
+    if h.numel() == 0 and (h.is_cuda or offsets is None):
         grad_a.zero_()
         if h0 is not None:
             grad_h0.zero_() if grad_final is None else grad_h0.copy_(
@@ -289,23 +347,21 @@ def backward(
             )
         return grad_a, grad_x, grad_h0
     target = None if h0 is None else grad_h0
-    tensors = dict(
-        zip(BACKWARD, (a, h, h0, grad_h, grad_final, grad_a, grad_x, target), strict=True)
-    )
-    given = tuple((role, signature(t)) for role, t in tensors.items() if t is not None)
-    cuda = h.is_cuda
-    place = target_of(h) if cuda else gpu.CPU
-    problem = backward_plan(given, axis, reverse, torch.get_num_threads(), place).native
-    if cuda:
-        launch(problem, tensors)
-    else:
-        pointers = {role: t.data_ptr() for role, t in tensors.items() if t is not None}
-        native.run(problem, native.pack(pointers))
+    operands = (a, h, h0, grad_h, grad_final, grad_a, grad_x, target)
+    tensors = dict(zip((*BACKWARD, *STARTS), (*operands, reset, offsets), strict=True))
+    signatures = tuple((role, signature(t)) for role, t in tensors.items() if t is not None)
+    place = target_of(h) if h.is_cuda else gpu.CPU
+    problem = backward_plan(signatures, axis, reverse, torch.get_num_threads(), place).native
+    run(problem, tensors)
     return grad_a, grad_x, grad_h0
 
 
 def backward_layouts(
-    a: Signature, h: Signature, h0: Signature | None, x_dtype: torch.dtype
+    a: Signature,
+    h: Signature,
+    h0: Signature | None,
+    x_dtype: torch.dtype,
+    starts: Starts,
 ) -> tuple[tuple[str, Signature], ...]:
     """What `backward` is given and allocates for operands like these, where grad_h is laid out as `h`."""
     h_like = _meta(h)
@@ -314,7 +370,9 @@ def backward_layouts(
     named = {"a": a, "h": h, "h0": h0, "grad_h": h}
     named |= dict(zip(("grad_a", "grad_x"), map(signature, grads[:2]), strict=True))
     named["grad_h0"] = None if h0 is None else signature(grads[2])
-    return tuple((role, value) for role in BACKWARD if (value := named.get(role)) is not None)
+    named |= dict(zip(STARTS, starts, strict=True))
+    roles = (*BACKWARD, *STARTS)
+    return tuple((role, value) for role in roles if (value := named.get(role)) is not None)
 
 
 #: Parts of a sum to one number; where each has so few elements, torch makes the sum on one thread.

@@ -1,5 +1,6 @@
 #include "check.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "serial_run.h"
@@ -7,7 +8,7 @@
 namespace scanlib_tests {
 
 int dtype_bytes(int32_t dtype) {
-  static const int bytes[] = {0, 2, 2, 4, 8, 8, 16, 1};
+  static const int bytes[] = {0, 2, 2, 4, 8, 8, 16, 1, 4, 8};
   return bytes[dtype];
 }
 int64_t Operand::pitch() const { return dtype_bytes(dtype) + gap; }
@@ -20,33 +21,56 @@ const struct {
 } kRoles[] = {SCANLIB_ROLE_TABLE(SCANLIB_TEST_ROLE)};
 bool is_state(int role) { return kRoles[role].state; }
 bool is_used(int role, bool backward) { return kRoles[role].use[backward] != SCANLIB_UNUSED; }
+bool is_start(int role) { return role == SCANLIB_RESET || role == SCANLIB_OFFSETS; }
 bool is_output(int role, bool backward) { return kRoles[role].use[backward] & SCANLIB_WRITTEN; }
 const char *role_name(int role) { return kRoles[role].name; }
 
-std::vector<int64_t> contiguous(const std::vector<int64_t> &shape, int axis, bool state) {
-  std::vector<int64_t> strides(shape.size());
+std::vector<int64_t> Case::extents(int role) const {
+  std::vector<int64_t> own = shape;
+  int64_t &time = own[size_t(axis)];
+  if (role == SCANLIB_OFFSETS) {
+    std::fill(own.begin(), own.end(), 1);
+    time = segments + 1;
+  } else if (is_state(role)) {
+    time = given(SCANLIB_OFFSETS) ? segments : 1;
+  }
+  for (size_t d = 0; role == SCANLIB_GRAD_A && d < operand[role].strides.size(); ++d)
+    if (operand[role].strides[d] == 0) own[d] = 1;
+  return own;
+}
+
+std::vector<int64_t> contiguous(const std::vector<int64_t> &extents) {
+  std::vector<int64_t> strides(extents.size());
   int64_t step = 1;
-  for (size_t d = shape.size(); d-- > 0;) {
-    if (state && int(d) == axis) continue;
+  for (size_t d = extents.size(); d-- > 0;) {
     strides[d] = step;
-    step *= shape[d] > 0 ? shape[d] : 1;
+    step *= std::max<int64_t>(extents[d], 1);
   }
   return strides;
 }
 
-std::string check(const Case &c) {
+namespace {
+
+std::string init(const Case &c, scanlib_problem *problem) {
   scanlib_operand operands[SCANLIB_ROLES] = {};
   std::vector<int64_t> strides[SCANLIB_ROLES];
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
-    if (c.operand[role].dtype == SCANLIB_ABSENT) continue;
+    if (!c.given(role)) continue;
     for (int64_t stride : c.operand[role].strides)
       strides[role].push_back(stride == INT64_MIN ? stride : stride * c.operand[role].pitch());
     operands[role] = {c.operand[role].dtype, 0, strides[role].data()};
   }
-  scanlib_problem problem;
   const int32_t ndim = int32_t(c.shape.size());
-  int status = scanlib_problem_init(&problem, c.flags, ndim, c.shape.data(), c.axis, operands);
-  if (status != SCANLIB_OK) return std::string("scanlib_problem_init: ") + scanlib_status_string(status);
+  const int status = scanlib_problem_init(problem, c.flags, ndim, c.shape.data(), c.axis, c.segments, operands);
+  return status == SCANLIB_OK ? "" : std::string("scanlib_problem_init: ") + scanlib_status_string(status);
+}
+
+}  // namespace
+
+std::string check(const Case &c) {
+  scanlib_problem problem;
+  std::string refused = init(c, &problem);
+  if (!refused.empty()) return refused;
 
   char words[16];
   if (scanlib_cpu_describe(&problem, words, sizeof words) == 0) return "scanlib_cpu_describe has nothing to say";
@@ -76,7 +100,7 @@ std::string check(const Case &c) {
       if (is_output(role, c.backward) && memory[role].bytes())
         std::memset(memory[role].start(), poison, memory[role].bytes());
     problem.threads = pass ? c.threads : 1;
-    status = scanlib_cpu_run(&problem, passed);
+    const int status = scanlib_cpu_run(&problem, passed);
     if (status != SCANLIB_OK) return std::string("the call: ") + scanlib_status_string(status);
     if (c.in_place) {  // x takes its old elements back, as if h had gone to memory of its own
       for (size_t i = 0; i < run.expected[SCANLIB_H].entries.size(); ++i) {
@@ -121,16 +145,47 @@ std::string check(const Case &c) {
   return "";
 }
 
+std::string check_lie(const Case &c, int64_t number, int64_t value) {
+  scanlib_problem problem;
+  std::string refused = init(c, &problem);
+  if (!refused.empty()) return refused;
+  Run run(c);
+  run.fill_inputs();
+  run.set_offset(number, value);
+  bool honest = run.offset(0) == 0 && run.offset(c.segments) == c.shape[size_t(c.axis)];
+  for (int64_t i = 0; i < c.segments; ++i) honest = honest && run.offset(i) <= run.offset(i + 1);
+  if (honest) return "";
+
+  std::vector<unsigned char> before[SCANLIB_ROLES];
+  const void *pointers[SCANLIB_ROLES];
+  for (int role = 0; role < SCANLIB_ROLES; ++role) {
+    const Memory &m = run.memory[role];
+    if (is_output(role, c.backward) && m.bytes()) std::memset(m.start(), 0xff, m.bytes());
+    before[role].assign(m.start(), m.start() + m.bytes());
+    pointers[role] = m.pointer();
+  }
+  problem.threads = c.threads;
+  const int status = scanlib_cpu_run(&problem, pointers);
+  if (status != SCANLIB_E_OFFSETS) return std::string("offsets that lie: ") + scanlib_status_string(status);
+  for (int role = 0; role < SCANLIB_ROLES; ++role) {
+    const Memory &m = run.memory[role];
+    if (m.bytes() && std::memcmp(before[role].data(), m.start(), m.bytes()))
+      return std::string(role_name(role)) + " was written by a call that was refused";
+  }
+  return "";
+}
+
 std::string describe(const Case &c) {
   std::string text = std::string(c.backward ? "backward" : "forward") + " isa=" + scanlib_cpu_isa() + " shape=(";
   for (int64_t extent : c.shape) text += std::to_string(extent) + ",";
   text += ") axis=" + std::to_string(c.axis) + " flags=" + std::to_string(c.flags) +
           " threads=" + std::to_string(c.threads) + " values=" + std::to_string(int(c.values)) +
-          " seed=" + std::to_string(c.seed) + (c.in_place ? " in place" : "") + (c.holders ? " holders" : "");
-  static const char *dtypes[] = {"", "f16", "bf16", "f32", "f64", "c64", "c128"};
+          " seed=" + std::to_string(c.seed) + " segments=" + std::to_string(c.segments) +
+          " resets=" + std::to_string(c.resets) + (c.in_place ? " in place" : "") + (c.holders ? " holders" : "");
+  static const char *dtypes[] = {"", "f16", "bf16", "f32", "f64", "c64", "c128", "bool", "i32", "i64"};
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
     const Operand &operand = c.operand[role];
-    if (operand.dtype == SCANLIB_ABSENT) continue;
+    if (!c.given(role)) continue;
     text += std::string("\n  ") + role_name(role) + ": " + dtypes[operand.dtype] + " strides=(";
     for (int64_t stride : operand.strides) text += std::to_string(stride) + ",";
     text += ")";

@@ -36,7 +36,13 @@ struct Case {
   int32_t threads = 2;
   Values values = Values::kUnit;
   uint64_t seed = 1;
+  int64_t segments = 0;  // where there are OFFSETS: drawn in order, some of them often without steps
+  int32_t resets = 0;    // where there is RESET: about so many of 65536 bytes are true
   Operand operand[SCANLIB_ROLES];
+
+  bool given(int role) const { return operand[role].dtype != SCANLIB_ABSENT; }
+  // How many elements an operand has along each axis. A summed grad_a has one, over an empty axis too.
+  std::vector<int64_t> extents(int role) const;
 };
 
 // A small generator of pseudo-random numbers (SplitMix64).
@@ -60,14 +66,18 @@ int dtype_bytes(int32_t dtype);
 bool is_complex(int32_t dtype);
 bool is_state(int role);
 bool is_used(int role, bool backward);
+bool is_start(int role);  // RESET or OFFSETS
 bool is_output(int role, bool backward);
 const char *role_name(int role);
 
-// Strides of memory without holes and in C order for `shape`; without the axis for a state.
-std::vector<int64_t> contiguous(const std::vector<int64_t> &shape, int axis, bool state);
+// Strides of memory without holes and in C order.
+std::vector<int64_t> contiguous(const std::vector<int64_t> &extents);
 
 // Whether the library kept its word for this call: "" or what was wrong.
 std::string check(const Case &c);
+
+// Whether it refuses a call whose OFFSETS, of which one has another value, lie, and writes nothing: "" or what was wrong.
+std::string check_lie(const Case &c, int64_t number, int64_t value);
 
 // The case in words, to repeat a failure by hand.
 std::string describe(const Case &c);

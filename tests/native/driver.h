@@ -18,7 +18,7 @@ void require(bool holds, const char *what);
 
 int forward(const scanlib_problem *problem, const void *a, const void *x, const void *h0, void *h, void *final_state);
 
-// A case with every operand, all contiguous and of one dtype.
+// A case with every operand but those that say where sequences start, all contiguous and of one dtype.
 Case plain(std::vector<int64_t> shape, int32_t axis, int32_t dtype, bool backward);
 
 // Modes.

@@ -19,7 +19,7 @@ void shared_problem() {
   scanlib_operand operands[SCANLIB_ROLES] = {};
   for (int role : {SCANLIB_A, SCANLIB_X, SCANLIB_H}) operands[role] = {SCANLIB_F32, 0, strides};
   scanlib_problem problem;
-  require(scanlib_problem_init(&problem, 0, 2, shape, 1, operands) == SCANLIB_OK, "a plain problem is taken");
+  require(scanlib_problem_init(&problem, 0, 2, shape, 1, 0, operands) == SCANLIB_OK, "a plain problem is taken");
   problem.threads = 3;
   Random random(5);
   std::vector<float> a(size_t(2 * shape[1])), x(a.size());

@@ -76,6 +76,21 @@ void store(int32_t dtype, unsigned char *at, double re, double im) {
   }
 }
 
+int64_t load_integer(int32_t dtype, const unsigned char *at) {
+  int64_t wide;
+  int32_t narrow;
+  if (dtype == SCANLIB_I64) return std::memcpy(&wide, at, sizeof wide), wide;
+  return std::memcpy(&narrow, at, sizeof narrow), narrow;
+}
+
+void store_integer(int32_t dtype, unsigned char *at, int64_t value) {
+  const int32_t narrow = int32_t(value);
+  if (dtype == SCANLIB_I64)
+    std::memcpy(at, &value, sizeof value);
+  else
+    std::memcpy(at, &narrow, sizeof narrow);
+}
+
 bool is_double(int32_t dtype) { return dtype == SCANLIB_F64 || dtype == SCANLIB_C128; }
 
 Real rounding(int32_t dtype) {

@@ -20,6 +20,10 @@ Number load(int32_t dtype, const unsigned char *at);
 // Only for inputs, where truncation to 16 bits is as good as rounding.
 void store(int32_t dtype, unsigned char *at, double re, double im);
 
+// Of offsets; what is stored is cut to the dtype's bits.
+int64_t load_integer(int32_t dtype, const unsigned char *at);
+void store_integer(int32_t dtype, unsigned char *at, int64_t value);
+
 bool is_double(int32_t dtype);
 Real rounding(int32_t dtype);
 Real smallest(int32_t dtype);

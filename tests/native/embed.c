@@ -14,7 +14,7 @@ int main(void) {
   operands[SCANLIB_A] = operands[SCANLIB_X] = operands[SCANLIB_H] = full;
   operands[SCANLIB_H0] = operands[SCANLIB_FINAL] = state;
   scanlib_problem problem;
-  int status = scanlib_problem_init(&problem, 0, 2, shape, 1, operands);
+  int status = scanlib_problem_init(&problem, 0, 2, shape, 1, 0, operands);
   const void *pointers[SCANLIB_ROLES] = {0};
   pointers[SCANLIB_A] = a, pointers[SCANLIB_X] = x, pointers[SCANLIB_H0] = h0;
   pointers[SCANLIB_H] = h, pointers[SCANLIB_FINAL] = final;
@@ -24,7 +24,7 @@ int main(void) {
   memset(operands, 0, sizeof operands);
   operands[SCANLIB_A] = operands[SCANLIB_H] = full;
   operands[SCANLIB_GRAD_H] = operands[SCANLIB_GRAD_A] = operands[SCANLIB_GRAD_X] = full;
-  status = scanlib_problem_init(&problem, SCANLIB_CONJUGATE, 2, shape, 1, operands);
+  status = scanlib_problem_init(&problem, SCANLIB_CONJUGATE, 2, shape, 1, 0, operands);
   pointers[SCANLIB_GRAD_H] = grad, pointers[SCANLIB_GRAD_A] = grad_a, pointers[SCANLIB_GRAD_X] = grad_x;
   if (!status) status = scanlib_cpu_run(&problem, pointers);
   if (status) return fprintf(stderr, "backward: %s\n", scanlib_status_string(status)), 1;

@@ -1,6 +1,7 @@
 // Fuzz target over the C interface (libFuzzer's entry point). The bytes are read as one call: shape, axis, dtypes,
-// strides of every kind, flags, addresses off their alignment. check() then demands that the library keeps its word. A
-// part of the inputs goes unshaped to scanlib_problem_init() and scanlib_gated_problem_init(), which may refuse but not crash.
+// strides of every kind, flags, addresses off their alignment, where sequences start. check() then demands that the library
+// keeps its word, and check_lie() that it takes no offsets that cannot be. A part of the inputs goes unshaped to
+// scanlib_problem_init() and scanlib_gated_problem_init(), which may refuse but not crash.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -32,34 +33,51 @@ class Bytes {
 };
 
 // Strides that reach every element at an address of its own: a permuted order, gaps, signs.
-std::vector<int64_t> distinct(Bytes &in, const std::vector<int64_t> &shape, int axis, bool state) {
-  std::vector<size_t> order(shape.size());
+std::vector<int64_t> distinct(Bytes &in, const Case &c, int role) {
+  const std::vector<int64_t> extents = c.extents(role);
+  std::vector<size_t> order(extents.size());
   std::iota(order.begin(), order.end(), size_t(0));
   if (in.one_in(2))
     for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[size_t(in.below(int64_t(i)))]);
-  std::vector<int64_t> strides(shape.size());
+  std::vector<int64_t> strides(extents.size());
   int64_t step = 1 + in.below(3) / 2;
   for (size_t i = order.size(); i-- > 0;) {
     const size_t d = order[i];
     strides[d] = in.one_in(5) ? -step : step;
-    if (state && int(d) == axis) {
+    if (is_state(role) && int(d) == c.axis && !c.given(SCANLIB_OFFSETS)) {
       strides[d] = in.one_in(4) ? INT64_MIN : in.below(7) - 3;  // to be ignored
       continue;
     }
-    step *= std::max<int64_t>(shape[d], 1);
+    step *= std::max<int64_t>(extents[d], 1);
     step += in.one_in(6) ? in.below(4) : 0;
   }
   return strides;
 }
 
-std::vector<int64_t> anything(Bytes &in, const std::vector<int64_t> &shape, int axis, bool state) {
-  std::vector<int64_t> strides = distinct(in, shape, axis, state);
+std::vector<int64_t> anything(Bytes &in, const Case &c, int role) {
+  std::vector<int64_t> strides = distinct(in, c, role);
   const bool broadcast = in.one_in(3), overlap = in.one_in(4);
   for (int64_t &stride : strides) {
     if (broadcast && in.one_in(2)) stride = 0;
     if (overlap) stride = in.below(9) - 4;
   }
   return strides;
+}
+
+// Before the states are drawn, whose extents follow from it.
+void draw_starts(Bytes &in, Case &c) {
+  const int64_t steps = c.shape[size_t(c.axis)];
+  if (in.one_in(2)) {
+    c.operand[SCANLIB_RESET] = {SCANLIB_BOOL, anything(in, c, SCANLIB_RESET)};
+    c.resets = in.one_in(4) ? 65536 * int32_t(in.below(2)) : in.next() << in.below(9);
+    return;
+  }
+  Operand &offsets = c.operand[SCANLIB_OFFSETS];
+  offsets = {in.one_in(2) ? SCANLIB_I64 : SCANLIB_I32, std::vector<int64_t>(c.shape.size(), 0)};
+  offsets.strides[size_t(c.axis)] = (1 + in.below(3)) * (in.one_in(3) ? -1 : 1);
+  const int64_t some = in.one_in(3) ? (in.next() * 256 + in.next()) % (2 * steps + 2) : in.below(7);
+  c.segments = std::max<int64_t>(some, steps ? 1 : 0);
+  if (steps == 0 && in.one_in(3)) offsets.strides[size_t(c.axis)] = 0;
 }
 
 Case decode(Bytes &in) {
@@ -84,12 +102,14 @@ Case decode(Bytes &in) {
   const int32_t common = 1 + int32_t(in.below(6));
   const bool mixed = in.one_in(4);
   const int misaligned = in.one_in(4) ? int(in.below(SCANLIB_ROLES)) : -1;
+  if (in.one_in(2)) draw_starts(in, c);
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
     if (!is_used(role, c.backward) || (is_state(role) && in.one_in(2))) continue;
     Operand &operand = c.operand[role];
-    operand.dtype = mixed ? 1 + int32_t(in.below(6)) : common;
-    operand.strides = is_output(role, c.backward) ? distinct(in, c.shape, c.axis, is_state(role))
-                                                  : anything(in, c.shape, c.axis, is_state(role));
+    if (!is_start(role)) {
+      operand.dtype = mixed ? 1 + int32_t(in.below(6)) : common;
+      operand.strides = is_output(role, c.backward) ? distinct(in, c, role) : anything(in, c, role);
+    }
     if (role == misaligned) {
       operand.misaligned = int(in.below(16));
       operand.gap = int(in.below(9));
@@ -105,6 +125,14 @@ Case decode(Bytes &in) {
     c.operand[SCANLIB_X] = c.operand[SCANLIB_H];
   }
   return c;
+}
+
+// One of the offsets is another number, mostly one that it cannot be.
+std::string lie(Bytes &in, const Case &c) {
+  const int64_t steps = c.shape[size_t(c.axis)], anywhere = (in.next() * 256 + in.next()) % (c.segments + 1);
+  const int64_t number = in.one_in(2) ? anywhere : in.one_in(2) ? 0 : c.segments;
+  const int64_t values[] = {-1, 1, steps - 1, steps + 1, INT32_MIN, INT32_MAX, INT64_MIN, INT64_MAX, in.wide()};
+  return check_lie(c, number, values[in.below(9)]);
 }
 
 // What a GPU would be given is worked out without one.
@@ -142,19 +170,23 @@ void unshaped(Bytes &in) {
     strides[d] = wild && in.one_in(3) ? giants[in.below(5)] : in.below(9) - 4;
   }
   const bool backward = in.one_in(2), garbled = in.one_in(4);
+  const int64_t starts = in.below(4);
   scanlib_operand operands[SCANLIB_ROLES];
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
     const bool used = is_used(role, backward);
     const bool odd = garbled && in.one_in(5);
-    operands[role] = {odd    ? int32_t(in.below(9)) - 1
-                      : used ? 1 + int32_t(in.below(6))
-                             : SCANLIB_ABSENT,
-                      0, odd && in.one_in(2) ? nullptr : strides + in.below(3)};
+    int32_t dtype = used && !is_start(role) ? 1 + int32_t(in.below(6)) : SCANLIB_ABSENT;
+    if (role == SCANLIB_RESET && starts == 1) dtype = SCANLIB_BOOL;
+    if (role == SCANLIB_OFFSETS && starts == 2) dtype = SCANLIB_I32 + int32_t(in.below(2));
+    operands[role] = {odd ? int32_t(in.below(12)) - 1 : dtype, 0,
+                      odd && in.one_in(2) ? nullptr : strides + in.below(3)};
   }
+  const int64_t segments = wild && in.one_in(3) ? giants[in.below(5)] : in.below(9) - 1;
   const int32_t ndim = int32_t(garbled ? in.below(SCANLIB_MAX_DIMS + 4) - 1 : 1 + in.below(9));
   const int32_t axis = int32_t(garbled ? in.below(12) - 1 : in.below(ndim));
   scanlib_problem problem;
-  const int status = scanlib_problem_init(&problem, int32_t(in.below(garbled ? 6 : 4)), ndim, shape, axis, operands);
+  const int status =
+      scanlib_problem_init(&problem, int32_t(in.below(garbled ? 6 : 4)), ndim, shape, axis, segments, operands);
   if (status < SCANLIB_OK || status > SCANLIB_E_OVERFLOW) std::abort();
   if (status == SCANLIB_OK) look_at(in, problem);
 }
@@ -171,8 +203,8 @@ void unshaped_gates(Bytes &in) {
   g.candidate = int32_t(in.below(SCANLIB_CANDIDATES + (in.one_in(9) ? 3 : 0)));
   g.reading = int32_t(in.below(SCANLIB_READINGS + (in.one_in(9) ? 3 : 0)));
   g.complement = int32_t(in.below(3));
-  for (int64_t *each :
-       {&g.outer, &g.time, &g.inner, &g.width, &g.row, &g.at_decay, &g.at_input, &g.at_output, &g.at_candidate})
+  for (int64_t *each : {&g.outer, &g.time, &g.inner, &g.width, &g.segments, &g.row, &g.at_decay, &g.at_input,
+                        &g.at_output, &g.at_candidate})
     *each = number();
   if (!in.one_in(3)) {  // gates inside of a row
     g.width = in.below(9);
@@ -182,12 +214,15 @@ void unshaped_gates(Bytes &in) {
     if (in.one_in(2)) g.at_input = -1;
   }
   const bool backward = in.one_in(2), garbled = in.one_in(4);
+  const int64_t starts = in.below(4);
   int32_t given[SCANLIB_ROLES];
   for (int role = 0; role < SCANLIB_ROLES; ++role) {
     const int use = kGatedUses[role][backward];
     given[role] = use != SCANLIB_UNUSED && !(use & SCANLIB_OPTIONAL && in.one_in(2));
+    if (role == SCANLIB_RESET) given[role] = starts == 1;
+    if (role == SCANLIB_OFFSETS) given[role] = starts == 2 ? SCANLIB_I32 + int32_t(in.below(2)) : SCANLIB_ABSENT;
     if (role == SCANLIB_Y && !backward) given[role] = g.reading == SCANLIB_GATED;
-    if (garbled && in.one_in(5)) given[role] = int32_t(in.below(3));
+    if (garbled && in.one_in(5)) given[role] = int32_t(in.below(11));
   }
   scanlib_problem problem;
   const int32_t flags = in.one_in(9) ? int32_t(in.below(8)) : SCANLIB_OPENMP * int32_t(in.below(2));
@@ -207,7 +242,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static const char *const isas[] = {"baseline", "avx2", "avx512", "neon"};
   scanlib_cpu_select_isa(isas[in.below(4)]);  // where refused, the one before stays
   const Case c = decode(in);
-  const std::string wrong = check(c);
+  const std::string wrong = c.given(SCANLIB_OFFSETS) && in.one_in(3) ? lie(in, c) : check(c);
   if (!wrong.empty()) {
     std::fprintf(stderr, "%s\n  in %s\n", wrong.c_str(), describe(c).c_str());
     std::abort();

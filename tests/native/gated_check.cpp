@@ -35,6 +35,12 @@ class Numbers {
   void draw(Random &random, double scale) {
     for (T &value : values_) value = T(scale * random.unit());
   }
+  // NaN now and then, and where they may be infinite also that.
+  void spoil(Random &random, int64_t one_in, bool infinite) {
+    const double special[] = {NAN, INFINITY, -INFINITY};
+    for (T &value : values_)
+      if (random.below(one_in) == 0) value = T(special[random.below(infinite ? 3 : 1)]);
+  }
   T *get() { return values_.data(); }
   const T *get() const { return values_.data(); }
   T operator[](int64_t i) const { return values_[size_t(i)]; }
@@ -48,18 +54,35 @@ class Numbers {
   std::vector<T> values_;
 };
 
+// Where the right number is none, what was found must be none either.
 template <class T>
 bool near(const Numbers<T> &found, const std::vector<double> &right) {
   const double tolerance = sizeof(T) == 4 ? 2e-4 : 1e-11;
-  for (int64_t i = 0; i < found.count(); ++i)
-    if (!(std::fabs(double(found[i]) - right[size_t(i)]) <= tolerance * (1 + std::fabs(right[size_t(i)]))))
+  for (int64_t i = 0; i < found.count(); ++i) {
+    const double is = double(found[i]), should = right[size_t(i)];
+    if (std::isfinite(should) ? !(std::fabs(is - should) <= tolerance * (1 + std::fabs(should))) : std::isfinite(is))
       return false;
+  }
   return true;
 }
 
+constexpr bool kOffsets = true;  // whether gated recurrences take them yet
+
 template <class T>
-std::string check_as(const scanlib_gates &g, int32_t flags, int threads_, Random &random, bool with_states) {
-  const int64_t rows = g.outer * g.time * g.inner, states = g.outer * g.inner * g.width, all = rows * g.width;
+std::string check_as(scanlib_gates &g, int32_t flags, int threads_, Random &random, bool with_states) {
+  // Where segments start: sorted, now and then the same number again.
+  const bool packed = kOffsets && random.below(3) == 0, wide = packed && random.below(2);
+  if (packed) g.segments = std::max<int64_t>(random.below(random.below(3) ? 6 : 2 * g.time + 2), g.time ? 1 : 0);
+  const int64_t segments = packed ? g.segments : 1;
+  std::vector<int64_t> offsets(size_t(segments) + 1, 0);
+  for (int64_t i = 1; i < segments; ++i)
+    offsets[size_t(i)] = random.below(4) ? random.below(g.time + 1) : offsets[size_t(random.below(i))];
+  if (segments > 0) offsets.back() = g.time;
+  std::sort(offsets.begin(), offsets.end());
+  const std::vector<int32_t> narrow_offsets(offsets.begin(), offsets.end());
+
+  const int64_t rows = g.outer * g.time * g.inner, all = rows * g.width;
+  const int64_t states = g.outer * segments * g.inner * g.width;
   const bool gated = g.reading == SCANLIB_GATED, before = g.reading == SCANLIB_BEFORE;
   Numbers<T> columns(rows * g.row), h0(states), grad(all), grad_final(states);
   columns.draw(random, 4);
@@ -67,31 +90,40 @@ std::string check_as(const scanlib_gates &g, int32_t flags, int threads_, Random
   grad.draw(random, 1);
   grad_final.draw(random, 1);
   // The first step of a sequence too, and others now and then.
-  const bool with_resets = random.below(2) != 0;
+  const bool with_resets = !packed && random.below(2) != 0;
   std::vector<uint8_t> reset(size_t(with_resets ? rows : 0));
+  // What is NaN or infinite before a start may not cross it, in either direction.
+  if ((with_resets || packed) && random.below(3) == 0) {
+    columns.spoil(random, 20 * g.row, false);
+    h0.spoil(random, 4, true);
+    grad.spoil(random, 20 * g.width, true);
+    grad_final.spoil(random, 4, true);
+  }
   for (uint8_t &each : reset) each = random.below(4) ? 0 : uint8_t(1 + random.below(255));
 
   // The same step by step, in double, and its derivatives by hand.
   std::vector<double> h(size_t(all), 0), y(size_t(all), 0), final_state(size_t(states), 0);
   std::vector<double> grad_columns(size_t(rows * g.row), 0), grad_h0(size_t(states), 0);
   for (int64_t s = 0; s < states; ++s) {
-    const int64_t o = s / (g.inner * g.width), i = s / g.width % g.inner, j = s % g.width;
+    const int64_t j = s % g.width, i = s / g.width % g.inner, number = s / (g.width * g.inner);
+    const int64_t o = number / segments, segment = number % segments;
+    const int64_t begin = offsets[size_t(segment)], end = offsets[size_t(segment) + 1];
     auto place = [&](int64_t t) { return (o * g.time + t) * g.inner + i; };
     auto of = [&](int64_t t, int64_t at) { return double(columns[place(t) * g.row + at + j]); };
     const double sign = g.complement ? -1 : 1;
     auto cut = [&](int64_t t) { return with_resets && reset[size_t(place(t))]; };
     std::vector<double> state{with_states ? double(h0[s]) : 0};
-    for (int64_t t = 0; t < g.time; ++t) {
+    for (int64_t t = begin; t < end; ++t) {
       const double f = sigmoid(sign * of(t, g.at_decay)), z = candidate(g.candidate, of(t, g.at_candidate));
       const double in = g.at_input < 0 ? 1 - f : sigmoid(of(t, g.at_input));
       state.push_back((cut(t) ? 0 : f * state.back()) + in * z);
       const size_t at = size_t(place(t) * g.width + j);
-      h[at] = !before ? state[size_t(t + 1)] : cut(t) ? 0 : state[size_t(t)];
+      h[at] = !before ? state.back() : cut(t) ? 0 : state[size_t(t - begin)];
       if (gated) y[at] = sigmoid(of(t, g.at_output)) * h[at];
     }
     final_state[size_t(s)] = state.back();
     double carry = with_states ? double(grad_final[s]) : 0;
-    for (int64_t t = g.time - 1; t >= 0; --t) {
+    for (int64_t t = end - 1; t >= begin; --t) {
       const double f = sigmoid(sign * of(t, g.at_decay)), v = of(t, g.at_candidate), z = candidate(g.candidate, v);
       const double in = g.at_input < 0 ? 1 - f : sigmoid(of(t, g.at_input));
       auto to = [&](int64_t at) -> double & { return grad_columns[size_t(place(t) * g.row + at + j)]; };
@@ -99,16 +131,16 @@ std::string check_as(const scanlib_gates &g, int32_t flags, int threads_, Random
       double gh = carry;
       if (gated) {
         const double out = sigmoid(of(t, g.at_output));
-        to(g.at_output) = incoming(t) * state[size_t(t + 1)] * out * (1 - out);
+        to(g.at_output) = incoming(t) * state[size_t(t - begin) + 1] * out * (1 - out);
         gh += incoming(t) * out;
       } else if (!before) {
         gh += incoming(t);
-      } else if (t + 1 < g.time && !cut(t + 1)) {
+      } else if (t + 1 < end && !cut(t + 1)) {
         gh += incoming(t + 1);
       }
       const double step = 1e-6,
                    slope = (candidate(g.candidate, v + step) - candidate(g.candidate, v - step)) / (2 * step);
-      double gf = cut(t) ? 0 : gh * state[size_t(t)];
+      double gf = cut(t) ? 0 : gh * state[size_t(t - begin)];
       if (g.at_input < 0)
         gf -= gh * z;
       else
@@ -117,7 +149,7 @@ std::string check_as(const scanlib_gates &g, int32_t flags, int threads_, Random
       to(g.at_candidate) = gh * in * slope;
       carry = cut(t) ? 0 : f * gh;
     }
-    if (before && g.time > 0 && !cut(0)) carry += double(grad[place(0) * g.width + j]);
+    if (before && begin < end && !cut(begin)) carry += double(grad[place(begin) * g.width + j]);
     grad_h0[size_t(s)] = carry;
   }
 
@@ -130,15 +162,17 @@ std::string check_as(const scanlib_gates &g, int32_t flags, int threads_, Random
     one_columns.fill(0);  // gaps between the gates stay as they are
     const void *forward[SCANLIB_ROLES] = {}, *backward[SCANLIB_ROLES] = {};
     int32_t in_forward[SCANLIB_ROLES] = {}, in_backward[SCANLIB_ROLES] = {};
-    auto give = [&](bool given, int role, const void *at, bool to_forward, bool to_backward) {
-      if (given && to_forward) forward[role] = at, in_forward[role] = 1;
-      if (given && to_backward) backward[role] = at, in_backward[role] = 1;
+    auto give = [&](int32_t given, int role, const void *at, bool to_forward, bool to_backward) {
+      if (given && to_forward) forward[role] = at, in_forward[role] = given;
+      if (given && to_backward) backward[role] = at, in_backward[role] = given;
     };
     give(true, SCANLIB_A, address(columns), true, true);
     give(true, SCANLIB_H, address(one_h), true, true);
     give(with_states, SCANLIB_H0, address(h0), true, true);
     give(with_states, SCANLIB_FINAL, address(one_final), true, false);
     give(with_resets, SCANLIB_RESET, reset.data(), true, true);
+    const void *const where = wide ? static_cast<const void *>(offsets.data()) : narrow_offsets.data();
+    give(!packed ? SCANLIB_ABSENT : wide ? SCANLIB_I64 : SCANLIB_I32, SCANLIB_OFFSETS, where, true, true);
     give(gated, SCANLIB_Y, address(one_y), true, false);
     give(true, SCANLIB_GRAD_H, address(grad), false, true);
     give(with_states, SCANLIB_GRAD_FINAL, address(grad_final), false, true);
@@ -167,7 +201,7 @@ std::string check_as(const scanlib_gates &g, int32_t flags, int threads_, Random
   // The slopes by hand are differences.
   for (int64_t i = 0; i < found_columns.count(); ++i) {
     const double right = grad_columns[size_t(i)], tolerance = sizeof(T) == 4 ? 5e-4 : 1e-6;
-    if (!(std::fabs(double(found_columns[i]) - right) <= tolerance * (1 + std::fabs(right))))
+    if (std::isfinite(right) && !(std::fabs(double(found_columns[i]) - right) <= tolerance * (1 + std::fabs(right))))
       return "wrong gradient of the columns";
   }
   return "";
@@ -207,8 +241,8 @@ std::string check_gates(Random &random) {
                              : check_as<double>(g, flags, threads, random, with_states);
   if (wrong.empty()) return "";
   for (int64_t number : {int64_t(single), int64_t(flags), int64_t(g.complement), int64_t(g.candidate),
-                         int64_t(g.reading), int64_t(threads), g.outer, g.time, g.inner, g.width, g.row, g.at_decay,
-                         g.at_input, g.at_output, g.at_candidate})
+                         int64_t(g.reading), int64_t(threads), g.outer, g.time, g.inner, g.width, g.segments, g.row,
+                         g.at_decay, g.at_input, g.at_output, g.at_candidate})
     wrong += " " + std::to_string(number);
   return wrong;
 }

@@ -22,6 +22,7 @@ struct MaxPlus : WithoutGradient<L> {
 
   static SCANLIB_BOTH Factor factor(Coefficient a) { return {{a}}; }
   static SCANLIB_BOTH Factor unit() { return {{idle()}}; }
+  static SCANLIB_BOTH Factor forget() { return {{nothing()}}; }
   static SCANLIB_BOTH Factor compose(Coefficient later, const Factor &earlier) { return {{later + earlier.part[0]}}; }
   static SCANLIB_BOTH Factor compose(const Factor &later, const Factor &earlier) {
     return compose(later.part[0], earlier);
@@ -29,6 +30,8 @@ struct MaxPlus : WithoutGradient<L> {
   static SCANLIB_BOTH State apply(const Factor &factor, State before, State local) {
     return step(factor.part[0], before, local);
   }
+
+  static constexpr bool kForgets = false;
 
   static SCANLIB_BOTH State nothing() { return L::number(-infinity()); }
   static SCANLIB_BOTH Coefficient idle() { return L::number(0); }

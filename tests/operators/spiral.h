@@ -29,6 +29,7 @@ struct Spiral {
     const Coefficient one = L::number(1);
     return {{one, {one.im, one.re}}};
   }
+  static SCANLIB_BOTH Factor forget() { return {{L::number(0), L::number(0)}}; }
   static SCANLIB_BOTH Factor compose(Coefficient later, const Factor &earlier) {
     const Coefficient top = earlier.part[0], bottom = earlier.part[1];
     return {{{later.re * top.re + later.im * bottom.re, later.re * top.im + later.im * bottom.im},
@@ -42,6 +43,8 @@ struct Spiral {
     return {top.re * before.re + top.im * before.im + local.re,
             bottom.re * before.re + bottom.im * before.im + local.im};
   }
+
+  static constexpr bool kForgets = false;
 
   static SCANLIB_BOTH State nothing() { return L::number(0); }
   static SCANLIB_BOTH Coefficient idle() { return L::number(1); }
