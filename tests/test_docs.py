@@ -19,7 +19,7 @@ def test_readme_code_runs():
     for module in ("torch", "jax"):
         pytest.importorskip(module)
     first, *rest = BLOCKS
-    assert len(rest) == 3
+    assert len(rest) == 4
     namespace: dict[str, object] = {}
     for block in rest:
         exec(compile(block, "README.md", "exec"), namespace)

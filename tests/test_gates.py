@@ -14,6 +14,7 @@ from native_calls import instruction_set, instruction_sets
 from scanlib import native
 from scanlib.cells import CELLS, Gated, Gates
 from scanlib.cells.gates import outputs, states
+from scanlib.cells.starts import Starts
 from scanlib.gates import AFTER, CANDIDATES, GATED, GateForm, form_of
 
 torch = pytest.importorskip("torch")
@@ -124,7 +125,9 @@ def test_every_form(reading: str, kernel_calls: list[str]) -> None:
             kernel_calls.clear()
             with instruction_set(isa):
                 found = results_and_grads(
-                    lambda c, h, g=gates, t=axis, r=reset: READINGS[reading](Gated(c, g), h, t, r),
+                    lambda c, h, g=gates, t=axis, r=reset: READINGS[reading](
+                        Gated(c, g), h, Starts(t, r)
+                    ),
                     given,
                 )
             assert kernel_calls == ["gated_forward", "gated_backward"]
@@ -144,7 +147,7 @@ def test_threads_do_not_change_bits(isa: str) -> None:
             for count in (1, 2, 3, 5):
                 torch.set_num_threads(count)
                 found.append(
-                    results_and_grads(lambda c, h: outputs(Gated(c, gates), h, 0, None), given)
+                    results_and_grads(lambda c, h: outputs(Gated(c, gates), h, Starts(0)), given)
                 )
     finally:
         torch.set_num_threads(threads)
@@ -159,7 +162,7 @@ def test_shut_and_open_gates() -> None:
     inf = float("inf")
     columns = torch.tensor([[0.0, inf, inf, 3.0], [inf, -inf, inf, 7.0], [-inf, inf, -inf, 5.0]])
     found = results_and_grads(
-        lambda c, h: outputs(Gated(c, gates), h, 0, None), [columns, torch.ones(1)]
+        lambda c, h: outputs(Gated(c, gates), h, Starts(0)), [columns, torch.ones(1)]
     )
     assert found[0].tolist() == [[3.5], [3.5], [0.0]]
     assert found[1].tolist() == [5.0]
@@ -176,7 +179,7 @@ def test_higher_orders(kernel_calls: list[str]) -> None:
     reset = torch.tensor([[False, False], [True, False], [False, False], [False, True]])
 
     def run(columns: Tensor, first: Tensor) -> Any:
-        return outputs(Gated(columns, gates), first, 0, reset)
+        return outputs(Gated(columns, gates), first, Starts(0, reset))
 
     assert torch.autograd.gradcheck(run, (columns, first), check_batched_grad=True)
     assert torch.autograd.gradgradcheck(run, (columns, first))
@@ -208,19 +211,19 @@ def test_where_there_is_no_kernel(kernel_calls: list[str]) -> None:
         (columns, first.float()),
     ):
         kernel_calls.clear()
-        found = outputs(Gated(c, gates), h, 1, None)
+        found = outputs(Gated(c, gates), h, Starts(1))
         assert not kernel_calls
         torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6, check_dtype=False)
-    outputs(Gated(columns, Gates(gates.order, "silu")), first, 1, None)
-    outputs(Gated(columns.half(), gates), first.half(), 1, None)
-    outputs(Gated(np.asfortranarray(columns.numpy()), gates), first.numpy(), 1, None)
+    outputs(Gated(columns, Gates(gates.order, "silu")), first, Starts(1))
+    outputs(Gated(columns.half(), gates), first.half(), Starts(1))
+    outputs(Gated(np.asfortranarray(columns.numpy()), gates), first.numpy(), Starts(1))
     assert not kernel_calls
     # A state that is not contiguous, and arrays that may not be written to, have one.
     turned = first.transpose(0, 1).contiguous().transpose(0, 1)
-    torch.testing.assert_close(outputs(Gated(columns, gates), turned, 1, None), wanted)
+    torch.testing.assert_close(outputs(Gated(columns, gates), turned, Starts(1)), wanted)
     locked = columns.numpy().copy()
     locked.flags.writeable = False
-    y, final = outputs(Gated(locked, gates), turned.numpy(), 1, None)
+    y, final = outputs(Gated(locked, gates), turned.numpy(), Starts(1))
     np.testing.assert_allclose(y, wanted[0], rtol=1e-11, atol=1e-14)
     np.testing.assert_allclose(final, wanted[1], rtol=1e-11, atol=1e-14)
     assert kernel_calls == ["gated_forward"] * 2
@@ -233,8 +236,8 @@ def test_a_state_at_any_address(kernel_calls: list[str]) -> None:
     unaligned = np.zeros(first.nbytes + 1, np.uint8)[1:].view(first.dtype).reshape(first.shape)
     unaligned[...] = first
     for actual, right in zip(
-        outputs(Gated(columns, gates), unaligned, 0, None),
-        outputs(Gated(columns, gates), first, 0, None),
+        outputs(Gated(columns, gates), unaligned, Starts(0)),
+        outputs(Gated(columns, gates), first, Starts(0)),
         strict=True,
     ):
         np.testing.assert_array_equal(actual, right)

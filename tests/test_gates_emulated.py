@@ -14,6 +14,7 @@ from helpers import rng_for
 from scanlib import gpu, native
 from scanlib.call import DTYPES
 from scanlib.cells.gates import Gated, Gates, outputs, states
+from scanlib.cells.starts import Starts
 from scanlib.gates import AFTER, BEFORE, CANDIDATES, GATED, GateForm
 from scanlib.plan import prepare_gates
 
@@ -61,11 +62,15 @@ def run(
     columns = given["a"]
     dtype, shape = columns.dtype, columns.shape
     full = (*shape[:-1], form.width)
-    state = (*shape[:axis], *shape[axis + 1 : -1], form.width)
+    segments = len(given["offsets"]) - 1 if "offsets" in given else 0
+    along = (segments,) if segments else ()
+    state = (*shape[:axis], *along, *shape[axis + 1 : -1], form.width)
 
     def launch(roles: tuple[str, ...], results: dict[str, Any]) -> str:
         arrays = {role: given[role] for role in roles if role in given} | results
-        problem = prepare_gates(form, dtype.name, shape, axis, frozenset(arrays), gpu.target())
+        problem = prepare_gates(
+            form, dtype.name, shape, axis, frozenset(arrays), gpu.target(), segments=segments
+        )
         if on_gpu:
             kinds = {role: v.view(emulated.EmulatedArray) for role, v in arrays.items()}
             emulated.adapter().run(problem, kinds)
@@ -76,11 +81,11 @@ def run(
 
     forward = {"h": full, "final": state} | ({"y": full} if form.reading == GATED else {})
     found = {role: np.full(extents, np.nan, dtype) for role, extents in forward.items()}
-    said = [launch(("a", "h0", "reset"), found)]
+    said = [launch(("a", "h0", "reset", "offsets"), found)]
     grads = {"grad_a": np.zeros_like(columns)}
-    if "h0" in given:
+    if "h0" in given or segments:
         grads["grad_h0"] = np.full(state, np.nan, dtype)
-    read = ("a", "h0", "reset", "grad_h", "grad_final")
+    read = ("a", "h0", "reset", "offsets", "grad_h", "grad_final")
     said.append(launch(read, {"h": found["h"], **grads}))
     return found | grads, "; ".join(said)
 
@@ -147,6 +152,63 @@ def test_a_reset_shuts_out_what_was_before() -> None:
         np.testing.assert_allclose(whole["final"], rest["final"], 1e-12, 1e-12)
 
 
+@pytest.mark.parametrize("reading", [AFTER, BEFORE, GATED], ids=["after", "before", "gated"])
+def test_each_segment_is_as_alone(reading: int) -> None:
+    """Sequences one after the other, some without steps: each as the CPU has it in a call of its own."""
+    offsets = np.array([0, 0, 7, 8, 8, 24, 25, 90, 90])
+    ways = set()
+    for number, (shape, axis) in enumerate((((90, 2), 0), ((2, 90), 1), ((90, 150), 0))):
+        width = 1 if shape[-1] == 150 else 5
+        form = form_for(reading, number % 2 > 0, 1, width, number % 2 > 0)
+        size = (shape, axis, width)
+        given = draw(form, size, "float64", with_states=False, with_reset=False)
+        state = (*shape[:axis], len(offsets) - 1, *shape[axis + 1 :], width)
+        rng = rng_for("segments of gates", number)
+        states = {role: rng.standard_normal(state) for role in ("h0", "grad_final")}
+        for each in (given, given | states):
+            tuning = {"many_lanes": 100} if shape[-1] == 150 else {}
+            with emulated.tuned(**emulated.SMALL, **tuning):
+                found, said = run(form, axis, each | {"offsets": offsets}, on_gpu=True)
+            assert said.count(f"{len(offsets) - 1} segments") == 2
+            ways |= {word for word in ("walk", "look-back") if word in said}
+            for place, (start, end) in enumerate(itertools.pairwise(offsets)):
+                steps = [slice(None)] * len(shape)
+                steps[axis] = slice(start, end)
+                alone = {
+                    role: v.take(place, axis) if role in states else v[tuple(steps)].copy()
+                    for role, v in each.items()
+                }
+                alone.setdefault("h0", np.zeros((*shape[:axis], *shape[axis + 1 :], width)))
+                right, _ = run(form, axis, alone, on_gpu=False)
+                for role, array in found.items():
+                    of_states = role in ("final", "grad_h0")
+                    one = array.take(place, axis) if of_states else array[tuple(steps)]
+                    np.testing.assert_allclose(
+                        one, right[role], 1e-12, 1e-12, err_msg=f"{role} of {place} {size}"
+                    )
+    assert ways == {"walk", "look-back"}
+
+
+@pytest.mark.parametrize("starts", ["reset", "offsets"])
+def test_nothing_passes_a_start(starts: str) -> None:
+    """A candidate that overflows before a start, and a gradient that does after it."""
+    for reading in (AFTER, GATED):
+        form = form_for(reading, True, 0, 4, False)
+        given = draw(form, ((90,), 0, 4), "float32", False, False)
+        at = {"reset": np.arange(90) == 40, "offsets": np.array([0, 40, 90])}[starts]
+        clean, _ = run(form, 0, given | {starts: at}, on_gpu=True)
+        for bad in (np.nan, np.inf):
+            dirty = given | {"a": given["a"].copy()}
+            dirty["a"][39, form.at_candidate :][:4] = bad
+            found, _ = run(form, 0, dirty | {starts: at}, on_gpu=True)
+            for role in {"h", "y"} & clean.keys():
+                np.testing.assert_allclose(found[role][40:], clean[role][40:], 1e-5, 1e-6)
+            dirty = given | {"grad_h": given["grad_h"].copy()}
+            dirty["grad_h"][40] = bad
+            found, _ = run(form, 0, dirty | {starts: at}, on_gpu=True)
+            np.testing.assert_allclose(found["grad_a"][:40], clean["grad_a"][:40], 1e-5, 1e-6)
+
+
 @pytest.mark.parametrize("time", [0, 1])
 def test_no_step_and_one(time: int) -> None:
     for reading in (AFTER, BEFORE, GATED):
@@ -174,18 +236,18 @@ def test_arrays_on_a_gpu_take_the_kernel(monkeypatch: pytest.MonkeyPatch) -> Non
     columns = rng.standard_normal((30, 2, 4 * 6))
     first, reset = rng.standard_normal((2, 6)), rng.random((30, 2)) < 0.3
     on_gpu = [v.view(emulated.EmulatedArray) for v in (columns, first, reset)]
-    wanted = outputs(Gated(columns, gates), first, 0, reset)
-    found = outputs(Gated(on_gpu[0], gates), on_gpu[1], 0, on_gpu[2])
+    wanted = outputs(Gated(columns, gates), first, Starts(0, reset))
+    found = outputs(Gated(on_gpu[0], gates), on_gpu[1], Starts(0, on_gpu[2]))
     assert calls == [True]
     for actual, right in zip(found, wanted, strict=True):
         assert type(actual) is emulated.EmulatedArray
         np.testing.assert_allclose(actual, right, 1e-12, 1e-12)
     turned = np.asfortranarray(first).view(emulated.EmulatedArray)
     np.testing.assert_allclose(
-        outputs(Gated(on_gpu[0], gates), turned, 0, on_gpu[2])[0], wanted[0], 1e-12
+        outputs(Gated(on_gpu[0], gates), turned, Starts(0, on_gpu[2]))[0], wanted[0], 1e-12
     )
     assert calls == [True, True]
-    before, _ = states(Gated(on_gpu[0], gates), on_gpu[1], 0, None, True)
+    before, _ = states(Gated(on_gpu[0], gates), on_gpu[1], Starts(0), True)
     np.testing.assert_allclose(before[0], first)
     assert calls == [True] * 3
 

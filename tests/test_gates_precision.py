@@ -11,6 +11,7 @@ from native_calls import instruction_set, instruction_sets
 
 from scanlib.cells import Gated, Gates
 from scanlib.cells.gates import states
+from scanlib.cells.starts import Starts
 
 
 def ulps(actual: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> float:
@@ -44,11 +45,13 @@ def test_activations(dtype: str, isa: str) -> None:
     with instruction_set(isa):
         for name, right in candidates.items():
             columns = np.concatenate([shut, v])[None, :]
-            h, _ = states(Gated(columns, Gates(("decay", "candidate"), name)), None, 0, None, False)
+            h, _ = states(
+                Gated(columns, Gates(("decay", "candidate"), name)), None, Starts(0), False
+            )
             assert ulps(h[0], right) <= 3, name
         gate = np.concatenate([shut, v, np.ones_like(v)])[None, :]
         identity = Gates(("decay", "input", "candidate"), "identity")
-        h, _ = states(Gated(gate, identity), None, 0, None, False)
+        h, _ = states(Gated(gate, identity), None, Starts(0), False)
         assert ulps(h[0], logistic) <= 3
         extremes = np.array([np.inf, -np.inf, np.nan], dtype)
         for name, right in {
@@ -58,7 +61,9 @@ def test_activations(dtype: str, isa: str) -> None:
             "identity": extremes,
         }.items():
             columns = np.concatenate([shut[:3], extremes])[None, :]
-            h, _ = states(Gated(columns, Gates(("decay", "candidate"), name)), None, 0, None, False)
+            h, _ = states(
+                Gated(columns, Gates(("decay", "candidate"), name)), None, Starts(0), False
+            )
             np.testing.assert_array_equal(h[0], np.array(right, dtype))
 
 
@@ -66,6 +71,6 @@ def test_complement_is_precise() -> None:
     """Where a gate renews next to nothing, what is kept is 1 minus that, to the last bit of a small gate."""
     columns = np.array([[1.0, 40.0]] * 3)  # candidate, gate: keep = sigmoid(-40)
     gates = Gates(("candidate", "decay"), "identity", complement=True)
-    h, _ = states(Gated(columns, gates), np.array([1e17]), 0, None, False)
+    h, _ = states(Gated(columns, gates), np.array([1e17]), Starts(0), False)
     keep = np.exp(-40.0) / (1 + np.exp(-40.0))
     np.testing.assert_allclose(h[0], keep * 1e17 + (1 - keep), rtol=1e-14)

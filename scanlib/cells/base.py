@@ -20,6 +20,7 @@ import numpy as np
 from scanlib.call import Shape, time_axis
 from scanlib.cells.functions import forget, namespace, narrow, wide, zeros
 from scanlib.cells.gates import Gated, Update, outputs, written_out
+from scanlib.cells.starts import Starts, offsets_of, starts_of
 from scanlib.errors import ArrayKindError, DTypeError, ScanlibError, ShapeError
 from scanlib.kinds import kind_of
 
@@ -65,9 +66,9 @@ class Surrogate(ABC):
 
     @abstractmethod
     def over(
-        self, params: Params, x: Array, state: State | None, axis: int, reset: Array | None
+        self, params: Params, x: Array, state: State | None, starts: Starts
     ) -> tuple[Array, State]:
-        """The surrogate before every step of x, and the state after the last one."""
+        """The surrogate before every step of x, and the state after the last one, or of each sequence of offsets."""
 
     @abstractmethod
     def step(
@@ -140,7 +141,8 @@ class Cell(ABC):
             The surrogate of the state before each step.
         x : array, shape (..., m)
         reset : boolean array, shape (...) or None
-            Where a segment starts. The recurrence forgets there by itself; a cell needs this only to do more.
+            Where a sequence starts inside the steps. The recurrence forgets there by itself; a cell needs this only to
+            do more.
 
         Returns
         -------
@@ -159,6 +161,7 @@ class Cell(ABC):
         *,
         axis: int = -2,
         reset: Array | None = None,
+        offsets: Any = None,
     ) -> tuple[Array, State]:
         """Run over a whole sequence at once.
 
@@ -173,14 +176,17 @@ class Cell(ABC):
         axis : int
             The axis of time.
         reset : boolean array, broadcastable to x without its last axis, optional
-            True where a segment starts: nothing from before that step is seen from there on. (The decay is 0 there; a
-            NaN or infinity before it passes, since 0 times that is NaN.)
+            True where a sequence starts: nothing from before that step is seen from there on, not even a NaN.
+        offsets : integers, shape (N + 1,), optional
+            Sequences of different lengths one after the other along `axis`, as `scanlib.linear_recurrence` has them: of
+            x's library, a NumPy array or a list. Arrays of the state then have N in the place of T.
 
         Returns
         -------
         output : array, shape (..., T, ..., output_size)
         state : tuple of arrays
-            Without an axis of time; sums in float32 or wider, inputs as they came.
+            Without an axis of time, or with one of sequences in its place; sums in float32 or wider, inputs as they
+            came.
 
         Raises
         ------
@@ -189,14 +195,15 @@ class Cell(ABC):
         """
         reset = self._check(params, x, state, reset)
         axis = time_axis(axis, tuple(x.shape), "x")
+        starts = starts_of(x, axis, reset, offsets_of(x, axis, reset, offsets))
         own, memory = self._split(state)
         surrogate, s, left = self.stand_in(), None, ()
         if surrogate is not None:
-            s, left = surrogate.over(params, x, own, axis, reset)
-        update = self.update(params, s, x, reset)
+            s, left = surrogate.over(params, x, own, starts)
+        update = self.update(params, s, x, starts.reset)
         if not self.memory:
             return narrow(update, x), left
-        output, final = self.scan(update, memory, axis, reset)
+        output, final = self.scan(update, memory, starts)
         return narrow(output, x), (*left, *final)
 
     def step(
@@ -223,11 +230,9 @@ class Cell(ABC):
 
     # ---- the recurrence itself; a cell with another kind of memory has its own three
 
-    def scan(
-        self, update: Any, memory: State | None, axis: int, reset: Array | None
-    ) -> tuple[Array, State]:
+    def scan(self, update: Any, memory: State | None, starts: Starts) -> tuple[Array, State]:
         """Output and memory after all steps."""
-        output, final = outputs(update, None if memory is None else memory[0], axis, reset)
+        output, final = outputs(update, None if memory is None else memory[0], starts)
         return output, (final,)
 
     def scan_step(
@@ -282,7 +287,9 @@ class Cell(ABC):
                 raise ShapeError(
                     f"reset has shape {given}; it must be x's without the features, {shape[:-1]}, or broadcast to it."
                 )
-            reset = xp.broadcast_to(xp.astype(reset, xp.bool, copy=False), shape[:-1])
+            reset = xp.astype(reset, xp.bool, copy=False)
+            if given != shape[:-1]:
+                reset = xp.broadcast_to(reset, shape[:-1])
         return reset
 
 

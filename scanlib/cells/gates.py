@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from scanlib.cells.functions import delay, forget, identity
+from scanlib.cells.functions import identity
+from scanlib.cells.starts import Starts
 from scanlib.dispatch import adapter_of, functions_for
 from scanlib.gates import AFTER, BEFORE, GATED, form_of, opened
 from scanlib.recurrence import linear_recurrence
@@ -93,45 +94,45 @@ def written_out(transition: Update | Gated) -> Update:
     return transition.update() if isinstance(transition, Gated) else transition
 
 
-def outputs(
-    transition: Update | Gated, first: Array | None, axis: int, reset: Array | None
-) -> tuple[Array, Array]:
+def outputs(transition: Update | Gated, first: Array | None, starts: Starts) -> tuple[Array, Array]:
     """The output after every step, and the state after the last, from the state `first` (None: zeros)."""
-    return _run(transition, first, axis, reset, GATED)
+    return _run(transition, first, starts, GATED)
 
 
 def states(
-    transition: Update | Gated, first: Array | None, axis: int, reset: Array | None, before: bool
+    transition: Update | Gated, first: Array | None, starts: Starts, before: bool
 ) -> tuple[Array, Array]:
     """The state after, or `before`, every step, whatever is read from it; and the state after the last."""
-    return _run(transition, first, axis, reset, BEFORE if before else AFTER)
+    return _run(transition, first, starts, BEFORE if before else AFTER)
 
 
 def _run(
-    transition: Update | Gated, first: Array | None, axis: int, reset: Array | None, reading: int
+    transition: Update | Gated, first: Array | None, starts: Starts, reading: int
 ) -> tuple[Array, Array]:
     if isinstance(transition, Gated):
-        fused = _run_fused(transition, first, axis, reset, reading)
+        fused = _run_fused(transition, first, starts, reading)
         if fused is not None:
             return fused
     decay, entering, read = written_out(transition)
     h, final = linear_recurrence(
-        forget(decay, reset), entering, first, axis=axis, return_final=True
+        decay, entering, first, axis=starts.axis, return_final=True, **starts.arguments()
     )
     if reading == BEFORE:
-        return forget(delay(h, first, axis), reset), final
+        return starts.delay(h, first), final
     return read(h) if reading == GATED else h, final
 
 
 def _run_fused(
-    transition: Gated, first: Array | None, axis: int, reset: Array | None, reading: int
+    transition: Gated, first: Array | None, starts: Starts, reading: int
 ) -> tuple[Array, Array] | None:
     """The same in one pass, where there is a kernel for it."""
     columns, gates, read = transition
     scan = getattr(adapter_of(columns), "gated_scan", None)
     size = columns.shape[-1]
     form = form_of(size, gates.order, gates.activation, gates.complement, reading)
-    found = None if scan is None or form is None else scan(columns, first, reset, axis, form)
+    if scan is None or form is None:
+        return None
+    found = scan(columns, first, starts.reset, starts.axis, form, starts.offsets)
     if found is None:
         return None
     y, final = found

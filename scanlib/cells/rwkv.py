@@ -17,11 +17,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from scanlib.call import Shape, time_axis
+from scanlib.call import Shape, call_of, time_axis
 from scanlib.cells.base import Cell, Params, State, Surrogate, check_library
 from scanlib.cells.functions import (
-    at,
-    delay,
     device_of,
     identity,
     namespace,
@@ -35,6 +33,7 @@ from scanlib.cells.functions import (
 )
 from scanlib.cells.gates import Update, states
 from scanlib.cells.initial import orthogonal
+from scanlib.cells.starts import Starts, starts_of
 from scanlib.cells.surrogate import Window
 from scanlib.kinds import kind_of
 
@@ -52,6 +51,7 @@ def wkv(
     *,
     axis: int = -2,
     reset: Array | None = None,
+    offsets: Array | None = None,
 ) -> tuple[Array, State]:
     """The WKV operator over all steps.
 
@@ -65,7 +65,9 @@ def wkv(
     axis : int
         The axis of time.
     reset : boolean array, shape of k without its last axis, optional
-        True where a segment starts.
+        True where a sequence starts.
+    offsets : integers, shape (N + 1,), optional
+        Sequences one after the other with states of their own, as in `scanlib.linear_recurrence`.
 
     Returns
     -------
@@ -78,30 +80,51 @@ def wkv(
     """
     _check(w, u, k, v, state, reset)
     axis = time_axis(axis, tuple(k.shape), "k")
-    xp, steps = namespace(k), k.shape[axis]
-    num, den, largest = _nothing(k, axis) if state is None else state
+    return _wkv(w, u, k, v, state, starts_of(k, axis, reset, offsets))
+
+
+def _wkv(
+    w: Array, u: Array, k: Array, v: Array, state: State | None, starts: Starts
+) -> tuple[Array, State]:
+    xp, axis = namespace(k), starts.axis
+    steps = k.shape[axis]
+    num, den, largest = _nothing(k, starts) if state is None else state
     if steps == 0:
         return v, (num, den, largest)
     count = xp.astype(xp.arange(1, steps + 1, device=device_of(w)), w.dtype)
     drift = w * xp.reshape(count, (steps,) + (1,) * (k.ndim - axis - 1))
     relative = stop_gradient(k - drift)
+    if starts.offsets is not None:
+        # What a sequence begins with has drifted with all steps before it.
+        first = starts.spread(stop_gradient(largest)) - stop_gradient(drift - w)
+        here = xp.broadcast_to(starts.first_steps(k.ndim), k.shape)
+        relative = xp.where(here, xp.maximum(relative, first), relative)
+        top = running_maximum(relative, axis, here)
+        return _sums(w, u, k, v, stop_gradient(drift) + top, (num, den, largest), starts)
     first = xp.expand_dims(stop_gradient(largest), axis=axis)
-    if reset is None:
+    if starts.reset is None:
         top = xp.maximum(running_maximum(relative, axis), first)
     else:
         relative = xp.concat([first, relative], axis=axis)
-        starts = xp.broadcast_to(xp.expand_dims(reset, axis=-1), k.shape)
-        starts = xp.concat([xp.zeros_like(part(starts, axis, 0, 1)), starts], axis=axis)
-        top = part(running_maximum(relative, axis, starts), axis, 1, steps + 1)
-    m = stop_gradient(drift) + top
-    before = _before(delay(m, largest, axis), reset)
+        here = xp.broadcast_to(starts.first_steps(k.ndim), k.shape)
+        here = xp.concat([xp.zeros_like(part(here, axis, 0, 1)), here], axis=axis)
+        top = part(running_maximum(relative, axis, here), axis, 1, steps + 1)
+    return _sums(w, u, k, v, stop_gradient(drift) + top, (num, den, largest), starts)
+
+
+def _sums(
+    w: Array, u: Array, k: Array, v: Array, m: Array, state: State, starts: Starts
+) -> tuple[Array, State]:
+    """The operator from the largest exponents m so far."""
+    num, den, largest = state
+    before = starts.delay(m, largest, NOTHING)
     decay, entering = _weights(w, k, before, m)
     sums, finals = [], []
     for b, initial in ((entering * v, num), (entering, den)):
-        sum_before, final = states(Update(decay, b, identity), initial, axis, None, before=True)
+        sum_before, final = states(Update(decay, b, identity), initial, starts, before=True)
         sums.append(sum_before)
         finals.append(final)
-    return _average(u, k, v, before, *sums), (*finals, at(m, axis, -1))
+    return _average(u, k, v, before, *sums), (*finals, starts.last(m, largest))
 
 
 def wkv_step(
@@ -152,8 +175,10 @@ def _average(u: Array, k: Array, v: Array, before: Array, num: Array, den: Array
     return (past * num + present * v) / (past * den + present)
 
 
-def _nothing(k: Array, axis: int | None = None) -> State:
-    shape = tuple(k.shape) if axis is None else tuple(k.shape[:axis] + k.shape[axis + 1 :])
+def _nothing(k: Array, starts: Starts | None = None) -> State:
+    shape = tuple(k.shape)
+    if starts is not None:
+        shape = call_of(shape, starts.axis, starts.states()).state_shape
     nothing = zeros(shape, k)
     return nothing, nothing, NOTHING + nothing
 
@@ -238,10 +263,8 @@ class WKV(Cell):
         w = -namespace(x).exp(wide(params["decay"]))
         return _Update(w, wide(params["first"]), k, v, sigmoid(r), wide(params["output"]))
 
-    def scan(
-        self, update: Any, memory: State | None, axis: int, reset: Array | None
-    ) -> tuple[Array, State]:
-        y, final = wkv(update.w, update.u, update.k, update.v, memory, axis=axis, reset=reset)
+    def scan(self, update: Any, memory: State | None, starts: Starts) -> tuple[Array, State]:
+        y, final = _wkv(update.w, update.u, update.k, update.v, memory, starts)
         return update.read(y), final
 
     def scan_step(

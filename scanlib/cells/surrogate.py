@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from scanlib.call import Shape
+from scanlib.call import Shape, call_of
 from scanlib.cells.base import Cell, Params, State, Surrogate
 from scanlib.cells.functions import at, delay, forget, namespace, narrow, part, zeros
 from scanlib.cells.gates import Gated, Update, states, written_out
 from scanlib.cells.initial import linear
+from scanlib.cells.starts import Starts
 
 Array = Any
 PREFIX = "surrogate_"
@@ -53,10 +54,11 @@ class Recurrent(Surrogate):
         return {PREFIX + name: value for name, value in inner.items()}
 
     def over(
-        self, params: Params, x: Array, state: State | None, axis: int, reset: Array | None
+        self, params: Params, x: Array, state: State | None, starts: Starts
     ) -> tuple[Array, State]:
         first = None if state is None else state[0]
-        h, final = states(self._transition(params, x, reset), first, axis, reset, self.delayed)
+        update = self._transition(params, x, starts.reset)
+        h, final = states(update, first, starts, self.delayed)
         return narrow(h, x), (final,)
 
     def step(
@@ -93,19 +95,44 @@ class Window(Surrogate):
         return self.length * input_size
 
     def over(
-        self, params: Params, x: Array, state: State | None, axis: int, reset: Array | None
+        self, params: Params, x: Array, state: State | None, starts: Starts
     ) -> tuple[Array, State]:
-        xp, steps, m = namespace(x), x.shape[axis], x.shape[-1]
-        first = self._zeros(x, axis) if state is None else state[0]
+        xp, axis = namespace(x), starts.axis
+        steps, m = x.shape[axis], x.shape[-1]
+        first = self._zeros(x, starts) if state is None else state[0]
         if steps == 0:
             return xp.concat([x] * self.length, axis=-1), (first,)
         before = [first[..., i * m : (i + 1) * m] for i in range(self.length)]
+        if starts.offsets is not None:
+            return self._over_packed(x, before, starts)
         padded = xp.concat([*(xp.expand_dims(v, axis=axis) for v in before), x], axis=axis)
         taps = [part(padded, axis, i, i + steps) for i in range(self.length)]
-        if reset is not None:
-            taps = _cut(taps, reset, axis)
+        if starts.reset is not None:
+            taps = _cut(taps, starts.reset, axis)
         s = taps[0] if self.length == 1 else xp.concat(taps, axis=-1)
         return s, (self._next(at(s, axis, -1), at(x, axis, -1)),)
+
+    def _over_packed(self, x: Array, before: list[Array], starts: Starts) -> tuple[Array, State]:
+        """The same of sequences one after the other; `before` are the inputs before each, (..., N, ..., m)."""
+        xp, axis, ends = namespace(x), starts.axis, starts.ends()
+        lengths, steps = ends - starts.begins(), x.shape[axis]
+        taps, lagged = [], x
+        for i in reversed(range(self.length)):  # the input length - i steps ago
+            lagged = delay(lagged, None, axis)
+            tap = lagged
+            for step in range(self.length - i):
+                here = starts.along(starts.step == step, x.ndim)
+                tap = xp.where(here, starts.spread(before[i + step]), tap)
+            taps.append(tap)
+        left = []
+        for i in range(self.length):
+            place = ends - (self.length - i)
+            last = xp.take(x, xp.clip(place, 0, steps - 1), axis=axis)
+            for count in range(self.length - i):  # steps of a sequence shorter than the window
+                short = starts.along(lengths == count, x.ndim)
+                last = xp.where(short, before[i + count], last)
+            left.append(last)
+        return xp.concat(taps[::-1], axis=-1), (xp.concat(left, axis=-1),)
 
     def step(
         self, params: Params, x: Array, state: State | None, reset: Array | None
@@ -116,9 +143,10 @@ class Window(Surrogate):
     def initial(self, x: Array, input_size: int, hidden_size: int) -> State:
         return (self._zeros(x),)
 
-    def _zeros(self, x: Array, axis: int | None = None) -> Array:
+    def _zeros(self, x: Array, starts: Starts | None = None) -> Array:
         shape = tuple(x.shape[:-1])
-        shape = shape if axis is None else shape[:axis] + shape[axis + 1 :]
+        if starts is not None:
+            shape = call_of(shape, starts.axis, starts.states()).state_shape
         return zeros((*shape, self.length * x.shape[-1]), x)
 
     def _next(self, s: Array, x: Array) -> Array:

@@ -69,13 +69,16 @@ class Layer(nnx.Module):
         state: States | None = None,
         *,
         reset: jax.Array | None = None,
+        offsets: Any = None,
+        lengths: Any = None,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[jax.Array, States]:
         """`(output, state)`; see `scanlib.layers.jax.Layer.apply`."""
         key = None
         if self.rngs is not None and not self.deterministic:
             key = self.rngs() if rngs is None else rngs.dropout()
-        return self.layer.apply(self._weights(), x, state, reset=reset, key=key)
+        starts = {"reset": reset, "offsets": offsets, "lengths": lengths}
+        return self.layer.apply(self._weights(), x, state, key=key, **starts)
 
     def step(
         self, x: jax.Array, state: States | None = None, *, reset: jax.Array | None = None

@@ -84,6 +84,8 @@ class Layer:
         state: States | None = None,
         *,
         reset: Array | None = None,
+        offsets: Any = None,
+        lengths: Any = None,
         key: Array | None = None,
     ) -> tuple[Array, States]:
         """The layers over a whole sequence.
@@ -96,7 +98,14 @@ class Layer:
         state
             What an earlier call returned, to go on from there.
         reset : boolean array, the shape of x without its last axis, optional
-            True where a new sequence starts.
+            True where a new sequence starts from nothing.
+        offsets : integers, shape (N + 1,), optional
+            Where sequences start that lie one after the other along the axis of time; arrays of the state have N in
+            the place of T.
+        lengths : integers, shape (batch,), optional
+            How long the sequences of a padded batch are. Nothing is computed for the padding (under `jit`, where
+            lengths are not known, as much as for one more sequence); the output is zero there, and states are those
+            after each sequence's last step.
         key
             For dropout between layers; without one nothing is dropped.
 
@@ -111,7 +120,7 @@ class Layer:
         keys = iter(() if key is None else jax.random.split(key, self.stack.num_layers))
         axis = x.ndim - 2 if self.batch_first else 0
         drop = lambda x: self._drop(x, next(keys, None))  # noqa: E731
-        return self.stack.run(params, x, state, reset, axis, drop)
+        return self.stack.run(params, x, state, reset, axis, drop, offsets, lengths)
 
     def step(
         self,

@@ -10,7 +10,9 @@ import numpy as np
 
 from scanlib.cells import Cell, forget_bias
 from scanlib.cells.functions import delay, namespace
+from scanlib.cells.starts import offsets_of
 from scanlib.errors import ShapeError
+from scanlib.layers.packing import packing_of
 
 Params = Mapping[str, Any]
 States = tuple[Any, ...]
@@ -165,12 +167,18 @@ class Stack:
         reset: Any,
         axis: int,
         between: Callable[[Any], Any],
+        offsets: Any = None,
+        lengths: Any = None,
     ) -> tuple[Any, States]:
         """The stack over a whole sequence: its output, and what each cell carries on.
 
-        `axis` counts from the front. `between` is applied to the output of every layer but the last: dropout.
+        `axis` counts from the front. `between` is applied to the output of every layer but the last: dropout. `offsets`
+        are those of sequences one after the other, `lengths` those of a padded batch.
         """
         states = self._check(x, states)
+        if lengths is not None:
+            return self._run_padded(params, x, states, reset, axis, between, offsets, lengths)
+        offsets = offsets_of(x, axis, reset, offsets)
         xp = namespace(x)
         outputs: list[Any] = []
         final = []
@@ -179,14 +187,40 @@ class Stack:
                 x, outputs = between(self._joined(outputs)), []
             own = self._own(params, place)
             if place.reverse:
-                back = None if reset is None else _reset_from_the_end(reset, x.shape[:-1], axis)
-                output, state = place.cell(own, xp.flip(x, axis=axis), state, axis=axis, reset=back)
+                starts = _starts_from_the_end(x, axis, reset, offsets)
+                if offsets is not None and state is not None:
+                    state = tuple(xp.flip(array, axis=axis) for array in state)
+                output, state = place.cell(own, xp.flip(x, axis=axis), state, axis=axis, **starts)
                 output = xp.flip(output, axis=axis)
+                if offsets is not None:
+                    state = tuple(xp.flip(array, axis=axis) for array in state)
             else:
-                output, state = place.cell(own, x, state, axis=axis, reset=reset)
+                output, state = place.cell(own, x, state, axis=axis, reset=reset, offsets=offsets)
             outputs.append(output)
             final.append(state)
         return self._joined(outputs), tuple(final)
+
+    def _run_padded(
+        self,
+        params: Params,
+        x: Any,
+        states: States,
+        reset: Any,
+        axis: int,
+        between: Callable[[Any], Any],
+        offsets: Any,
+        lengths: Any,
+    ) -> tuple[Any, States]:
+        """The same for a padded batch, of which nothing but the sequences is run."""
+        if reset is not None or offsets is not None:
+            raise ShapeError(
+                "lengths say where sequences end, each in a row of its own: leave out reset and offsets."
+            )
+        packing = packing_of(lengths, x, axis)
+        states = tuple(None if state is None else packing.states(state) for state in states)
+        y, final = self.run(params, packing.pack(x), states, None, 0, between, packing.offsets)
+        batch = x.shape[1 - axis]
+        return packing.unpack(y), tuple(tuple(v[:batch, ...] for v in state) for state in final)
 
     def step(
         self, params: Params, x_t: Any, states: States | None, reset: Any
@@ -227,13 +261,18 @@ class Stack:
         return tuple(states)
 
 
-def _reset_from_the_end(reset: Any, steps: tuple[int, ...], axis: int) -> Any:
-    """Where segments start when time is reversed: where they ended. The first step needs none.
+def _starts_from_the_end(x: Any, axis: int, reset: Any, offsets: Any) -> dict[str, Any]:
+    """Where sequences of x (..., T, ..., m) start when time is reversed: where they ended.
 
-    `steps` is the shape of the steps, which a reset may be broadcast to.
+    The first step needs no reset.
     """
-    xp = namespace(reset)
-    return delay(xp.flip(xp.broadcast_to(reset, steps), axis=axis), None, axis)
+    xp = namespace(x)
+    if offsets is not None:
+        return {"offsets": x.shape[axis] - xp.flip(offsets, axis=0)}
+    if reset is None:
+        return {}
+    whole = xp.broadcast_to(reset, x.shape[:-1])
+    return {"reset": delay(xp.flip(whole, axis=axis), None, axis)}
 
 
 def classes_for(base: type[Base], attribute: str, kinds: Iterable[type]) -> dict[str, type[Base]]:

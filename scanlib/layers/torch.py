@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence
 
 from scanlib import cells
 from scanlib.errors import ShapeError
@@ -45,10 +46,20 @@ class Layer(torch.nn.Module):
     Arguments up to `dtype` are torch.nn.LSTM's in its order.
 
     Call with `input` of shape (T, batch, input_size), or (batch, T, input_size) with `batch_first`, or unbatched
-    (T, input_size), and optionally with a state returned by an earlier call, to go on from there, and with `reset`, a
-    boolean tensor without the axis of features that is true where a new sequence starts. Returns `(output, state)`. The
-    state is a tuple with one entry for each layer and direction in torch.nn.LSTM's order, each what the cell carries;
-    tensors in it are differentiable.
+    (T, input_size), and optionally with a state returned by an earlier call, to go on from there. Returns
+    `(output, state)`. The state is a tuple with one entry for each layer and direction in torch.nn.LSTM's order, each
+    what the cell carries; tensors in it are differentiable.
+
+    Sequences of different lengths are run without their padding:
+
+    - a `torch.nn.utils.rnn.PackedSequence`, as torch.nn.LSTM takes it, gives one back; states are in the order of the
+      batch before it was sorted
+    - a nested tensor of layout jagged, (batch, ragged T, input_size), gives one back
+    - `lengths`, integers (batch,) that are best on the CPU, says how long the sequences of a padded batch are; the
+      output is zero behind them, and states are those after each sequence's last step
+    - `offsets`, integers (N + 1,), says where sequences start that lie one after the other along the axis of time;
+      tensors of the state have N in the place of T
+    - `reset`, a boolean tensor without the axis of features, is true where a new sequence starts from nothing
 
     Parameters are named after the cell's own as in torch.nn.LSTM: `NAME_l0`, `NAME_l0_reverse`, `NAME_l1`. Initial
     values are those the cell's authors published, drawn from torch's default generator, so `torch.manual_seed` fixes
@@ -93,17 +104,68 @@ class Layer(torch.nn.Module):
 
     def forward(
         self,
-        input: Tensor,  # noqa: A002
+        input: Any,  # noqa: A002
         state: States | None = None,
         *,
         reset: Tensor | None = None,
-    ) -> tuple[Tensor, States]:
+        offsets: Any = None,
+        lengths: Any = None,
+    ) -> tuple[Any, States]:
+        starts = {"reset": reset, "offsets": offsets, "lengths": lengths}
+        if isinstance(input, PackedSequence):
+            _refuse("a PackedSequence", starts)
+            return self._run_packed(input, state)
+        if input.is_nested:
+            _refuse("a nested tensor", starts)
+            return self._run_jagged(input, state)
         if input.ndim < 2:
             raise ShapeError(
                 f"The input has shape {tuple(input.shape)}; at least (T, input_size) is expected."
             )
         axis = input.ndim - 2 if self.batch_first else 0
-        return self.stack.run(self._weights(), input, state, reset, axis, self._drop)
+        return self._run(input, state, axis, **starts)
+
+    def _run(
+        self,
+        x: Tensor,
+        state: States | None,
+        axis: int,
+        *,
+        reset: Tensor | None = None,
+        offsets: Any = None,
+        lengths: Any = None,
+    ) -> tuple[Tensor, States]:
+        weights = self._weights()
+        return self.stack.run(weights, x, state, reset, axis, self._drop, offsets, lengths)
+
+    def _run_packed(
+        self, packed: PackedSequence, state: States | None
+    ) -> tuple[PackedSequence, States]:
+        """A PackedSequence has the first steps of all sequences, longest first, then the second ones, and so on."""
+        sizes = packed.batch_sizes
+        number = torch.arange(int(sizes[0]))
+        there = number < sizes[:, None]  # (T, batch)
+        place = torch.cumsum(sizes, 0) - sizes
+        by_sequence = (place[:, None] + number).T[there.T]
+        offsets = torch.cat([sizes.new_zeros(1), torch.cumsum(there.sum(0), 0)])
+        device = packed.data.device
+        taken, offsets = by_sequence.to(device), offsets.to(device)
+        order, back = packed.sorted_indices, packed.unsorted_indices
+        y, final = self._run(packed.data[taken], _reordered(state, order), 0, offsets=offsets)
+        y = y[torch.argsort(taken)]
+        # Not _replace(), which torch.compile loses the fields of.
+        return PackedSequence(y, sizes, order, back), _reordered(final, back)
+
+    def _run_jagged(self, nested: Any, state: States | None) -> tuple[Tensor, States]:
+        if nested.layout is not torch.jagged or nested.ndim != 3 or nested._ragged_idx != 1:
+            raise ShapeError(
+                "A nested input must be jagged, (batch, ragged T, input_size): make it with "
+                "torch.nested.nested_tensor(tensors, layout=torch.jagged)."
+            )
+        nested = nested.contiguous()
+        offsets = nested.offsets()
+        y, final = self._run(nested.values(), state, 0, offsets=offsets)
+        return torch.nested.nested_tensor_from_jagged(y, offsets), final
 
     def step(
         self,
@@ -130,6 +192,21 @@ class Layer(torch.nn.Module):
 
     def _drop(self, x: Tensor) -> Tensor:
         return functional.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+def _refuse(what: str, starts: dict[str, Any]) -> None:
+    if given := [name for name, value in starts.items() if value is not None]:
+        raise ShapeError(
+            f"{what} says itself where sequences are: leave out {' and '.join(given)}."
+        )
+
+
+def _reordered(states: States | None, order: Tensor | None) -> Any:
+    if states is None or order is None:
+        return states
+    return tuple(
+        None if state is None else tuple(array[order] for array in state) for state in states
+    )
 
 
 #: A layer for each cell of `scanlib.cells.CELLS`, under the cell's name; each an attribute of this module.
