@@ -1,10 +1,11 @@
-"""Draws docs/images/gradients.png: which coefficient multiplies what, forward and backward, in both directions.
+"""Draws docs/images/gradients.png, which coefficient multiplies what, and segments.png, where sequences start.
 
 Run with `python docs/make_pictures.py`. The pictures of the benchmarks come from `python bench/cpu/run.py --draw`.
 """
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,15 @@ def main() -> None:
     figure, panels = pyplot.subplots(1, 2, figsize=(12, 4.4), layout="constrained")
     for panel, reverse in zip(panels, (False, True), strict=True):
         draw(panel, reverse)
-    target = IMAGES / "gradients.png"
+    save(figure, "gradients.png")
+    figure, panels = pyplot.subplots(2, 1, figsize=(11, 4.6), layout="constrained")
+    draw_reset(panels[0])
+    draw_offsets(panels[1])
+    save(figure, "segments.png")
+
+
+def save(figure: Any, name: str) -> None:
+    target = IMAGES / name
     IMAGES.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=130, metadata={"Software": None})
     print(f"Wrote {target}")
@@ -66,6 +75,60 @@ def draw(panel: Any, reverse: bool) -> None:
     panel.set_title(title, loc="left", fontsize=12)
     panel.set_xlim(-1.6, STEPS + 0.6)
     panel.set_ylim(-1.0, 3.6)
+    panel.axis("off")
+
+
+SHADES = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee")
+CELLS = 16
+
+
+def row_of_steps(panel: Any, y: float, starts: list[int], text: str, cells: int = CELLS) -> None:
+    """Steps of one row of a batch, in a shade for each sequence, with a bar where one starts."""
+    from matplotlib.patches import Rectangle
+
+    for step in range(cells):
+        shade = SHADES[sum(start <= step for start in starts) % len(SHADES)]
+        panel.add_patch(
+            Rectangle((step, y), 0.94, 0.7, facecolor=shade, alpha=0.35, edgecolor="none")
+        )
+    for start in starts:
+        panel.plot([start - 0.03] * 2, [y - 0.08, y + 0.78], color="black", linewidth=2.2)
+    panel.text(-0.2, y + 0.35, text, ha="right", va="center", fontsize=11)
+
+
+def draw_reset(panel: Any) -> None:
+    """A batch whose rows have starts of their own."""
+    for row, starts in enumerate(([5, 11], [3], [8, 9, 14])):
+        row_of_steps(panel, 2 - row, starts, f"row {row}")
+    panel.set_title(
+        "reset (batch, T, 1), True at the bars: $h_t = x_t$ there, whatever came before",
+        loc="left",
+        fontsize=12,
+    )
+    frame(panel, 3.0)
+
+
+def draw_offsets(panel: Any) -> None:
+    """Sequences one after the other, each with its own states."""
+    offsets = [0, 4, 4, 11, 16]
+    row_of_steps(panel, 1.0, sorted(set(offsets[:-1])), "time")
+    for i, (start, stop) in enumerate(itertools.pairwise(offsets)):
+        if start == stop:
+            panel.text(start, 2.25, f"h0[{i}] = final[{i}]", ha="center", fontsize=10)
+            continue
+        arrow(panel, (start + 0.45, 2.5), (start + 0.45, 1.5), f"h0[{i}]", STATE, side=True)
+        arrow(panel, (stop - 0.5, 1.2), (stop - 0.5, 0.2), f"final[{i}]", GRADIENT, side=True)
+    panel.set_title(
+        f"offsets = {offsets}: sequences one after the other, the second of no steps",
+        loc="left",
+        fontsize=12,
+    )
+    frame(panel, 2.8)
+
+
+def frame(panel: Any, top: float) -> None:
+    panel.set_xlim(-1.6, CELLS + 0.8)
+    panel.set_ylim(-0.2, top)
     panel.axis("off")
 
 
