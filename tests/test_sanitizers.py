@@ -16,7 +16,7 @@ def test_address_and_undefined_behaviour(tmp_path: Path) -> None:
     sanitize = "address,undefined"
     prefix = sanitizer_prefix(sanitize, tmp_path)
     programs = build("address", sanitize=sanitize) / "tests" / "native"
-    for mode in (["refusals"], ["cases"], ["large", "11"], ["concurrent"], ["gated"]):
+    for mode in (["refusals"], ["cases"], ["large", "23"], ["concurrent"], ["gated"]):
         assert f"{mode[0]}: 0 failures" in run(*prefix, programs / "driver", *mode, **OPTIONS)
     run(*prefix, programs / "fuzz_abi", "1000", "1", **OPTIONS)
 
@@ -25,7 +25,7 @@ def test_data_races(tmp_path: Path) -> None:
     """No two threads touch the same memory unordered: inside one call, and with many callers at once."""
     prefix = sanitizer_prefix("thread", tmp_path)
     programs = build("thread", sanitize="thread") / "tests" / "native"
-    for mode in (["concurrent"], ["large", "13"], ["gated", "80"]):
+    for mode in (["concurrent"], ["large", "29"], ["gated", "80"]):
         assert f"{mode[0]}: 0 failures" in run(*prefix, programs / "driver", *mode, **OPTIONS)
     run(*prefix, programs / "fuzz_abi", "200", "2", **OPTIONS)
 
@@ -33,7 +33,7 @@ def test_data_races(tmp_path: Path) -> None:
 def test_without_sanitizers() -> None:
     """The library as users get it: larger problems, calls in children of a busy process, another fuzzing seed."""
     programs = build("plain") / "tests" / "native"
-    for mode in (["cases"], ["large", "5"], ["fork"], ["gated", "300"], ["openmp"]):
+    for mode in (["cases"], ["large", "11"], ["fork"], ["gated", "300"], ["openmp"]):
         assert f"{mode[0]}: 0 failures" in run(programs / "driver", *mode)
     run(programs / "fuzz_abi", "4000", "3")
 
