@@ -43,8 +43,7 @@ class Run {
         pages_(schedule, operands_) {
     for (int role : {SCANLIB_A, SCANLIB_X, SCANLIB_H, SCANLIB_GRAD_H, SCANLIB_GRAD_A, SCANLIB_GRAD_X})
       if (operands_.has(role) && !stream(role, place_of(p_, s_, 0, 0)).direct) panels_ = true;
-    // A mask may lie in any way.
-    if (s_.reduce != Reduce::None || starts_.by_mask()) panels_ = true;
+    if (s_.reduce != Reduce::None || !stretches_.mask_stream(place_of(p_, s_, 0, 0)).direct) panels_ = true;
   }
 
   int run() {

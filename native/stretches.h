@@ -25,6 +25,16 @@ class Stretches {
     if (s_.backward) way_ = p_.flags & SCANLIB_CONJUGATE ? Way::BackConjugated : Way::Back;
   }
 
+  // That of RESET: direct where the inner loops can read it as it lies, or where there is none.
+  Stream mask_stream(const Place &place) const {
+    Stream s{};
+    s.direct = true;
+    if (!starts_.by_mask()) return s;
+    s = stream(SCANLIB_RESET, place);
+    s.direct = s_.rows ? s.step == (s_.down ? -1 : 1) : s.lane == 0 || s.lane == 1;
+    return s;
+  }
+
   bool conjugates() const { return way_ == Way::BackConjugated; }
 
   // Walks the steps of a group, states in and out in w.state.
@@ -73,15 +83,6 @@ class Stretches {
 
  private:
   Stream stream(int role, const Place &place) const { return operands_.stream(role, place); }
-  // That of RESET: direct where the inner loops can read it as it lies, or where there is none.
-  Stream mask_stream(const Place &place) const {
-    Stream s{};
-    s.direct = true;
-    if (!starts_.by_mask()) return s;
-    s = stream(SCANLIB_RESET, place);
-    s.direct = s_.rows ? s.step == (s_.down ? -1 : 1) : s.lane == 0 || s.lane == 1;
-    return s;
-  }
   static Mask columns_mask(const Stream &s, int64_t k, int64_t n, int64_t lanes, char *panel) {
     if (!s.size) return {};
     if (s.direct) return {s.at(k, 0), s.step, s.lane};
