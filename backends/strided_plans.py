@@ -70,7 +70,7 @@ def forward_plan(
         given["h0"] = h0
     both = zip(STARTS, (reset, offsets), strict=True)
     starts = {role: signature for role, signature in both if signature is not None}
-    shapes = (starts[role][0] if role in starts else None for role in STARTS)
+    shapes = (None if signature is None else signature[0] for signature in (reset, offsets))
     call = resolve(a_shape, x_shape, None if h0 is None else h0[0], axis, *shapes)
     dtype = result_dtype({role: signature[2] for role, signature in given.items()})
     like = given["x" if x_shape == call.shape else "a"]

@@ -157,6 +157,15 @@ def check_offsets(offsets: Any, steps: int) -> None:
         )
 
 
+def check_sequences(count: int, steps: int) -> None:
+    """Raise `OffsetsError` where offsets are those of no sequence, but there are steps: what shapes tell of values."""
+    if count == 0 and steps != 0:
+        raise OffsetsError(
+            f"offsets are those of no sequence, but the axis of time has {steps} steps; the last offset is their "
+            "number."
+        )
+
+
 def _check_reset(reset: Shape, call: Call) -> None:
     if not _fits(reset, call.shape):
         raise ShapeError(

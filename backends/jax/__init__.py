@@ -24,12 +24,13 @@ from scanlib.call import (
     Call,
     axis_index,
     check_offsets,
+    check_sequences,
     dtype_code,
     reduced_axes,
     resolve,
     resolve_vjp,
 )
-from scanlib.errors import ArrayKindError, DeviceError, DTypeError, OffsetsError, OutputError
+from scanlib.errors import ArrayKindError, DeviceError, DTypeError, OutputError
 from scanlib.kinds import is_number
 from scanlib.plan import Explanation
 
@@ -349,8 +350,8 @@ def _checked(offsets: Any, axis: int | None, *others: Any) -> Any:
         return offsets
     if values is not None:
         check_offsets(values, T)
-    elif call.segments == 0 and T != 0:
-        raise OffsetsError(f"offsets are those of no sequence, but the axis of time has {T} steps.")
+    else:
+        check_sequences(offsets.shape[0] - 1, T)
     return offsets
 
 

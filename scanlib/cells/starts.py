@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scanlib.call import check_offsets, dtype_code, resolve
+from scanlib.call import check_offsets, check_sequences, dtype_code, resolve
 from scanlib.cells.functions import at, delay, device_of, namespace, zeros
-from scanlib.errors import OffsetsError
 from scanlib.kinds import kind_of
 
 Array = Any
@@ -142,9 +141,5 @@ def offsets_of(x: Array, axis: int, reset: Array | None, offsets: Any) -> Array 
     steps = tuple(x.shape)[:-1]
     given = None if reset is None else steps
     resolve.__wrapped__(steps, steps, None, axis, given, tuple(offsets.shape))
-    if offsets.shape[0] == 1 and steps[axis] != 0:
-        raise OffsetsError(
-            f"offsets are those of no sequence, but the axis of time has {steps[axis]} steps; the last offset is their "
-            "number."
-        )
+    check_sequences(offsets.shape[0] - 1, steps[axis])
     return offsets
