@@ -171,8 +171,8 @@ def nvrtc(version: str, work: Path, log: IO[str]) -> Path:
 def cub(prepared: Path, architecture: int, environment: dict[str, str]) -> str:
     """Compile CUB's program; says what became of it."""
     code = (
-        "import sys; from pathlib import Path; from bench import gpu_peers\n"
-        "print(gpu_peers.compile_cub(Path(sys.argv[1]), sys.argv[2]))"
+        "import sys; from pathlib import Path; from bench.gpu import peers\n"
+        "print(peers.compile_cub(Path(sys.argv[1]), sys.argv[2]))"
     )
     # fmt: off
     command = [sys.executable, "-P", "-c", code, str(prepared / "cub_scan"), f"sm_{architecture}"]
