@@ -1,276 +1,60 @@
-// Few and long sequences: time is cut into tiles that any block may work on, in one pass over memory (decoupled look-back,
-// Merrill and Garland 2016).
+// Few and long sequences: time is cut into tiles that any block may work on, in one pass over memory.
 //
-// A block draws a ticket, loads the tile of that number, and publishes what the tile does to any carry, its partial. It finds
-// its own carry in what earlier tiles have published, while its elements stay in registers and those of a later tile are on
-// their way. Before it looks for the carry of a tile, it publishes the partial of the next one: otherwise tiles would wait for
-// partials of blocks that wait themselves. Blocks wait only for lower tickets than that of the tile they are at, and whoever
-// holds the lowest of those that are not done is at it, so they cannot wait in a circle, however few of them fit the device.
+// A block draws a ticket, loads the tile of that number, and publishes what the tile does to any carry, its partial. While its
+// elements stay in shared memory and registers, and those of a later tile are on their way, the state before it is found: by what is in
+// joints.cuh or carriers.cuh. Before a block waits for that, it publishes the partial of the next tile: otherwise tiles would wait for
+// partials of blocks that wait themselves. Blocks wait only for carriers and for lower tickets than that of the tile they are at, and whoever
+// holds the lowest of those that are not done is at it, so they cannot wait in a circle, however few of them fit the device
+// beside its carriers.
 //
-// The carry is always the same expression, whoever was first, so results never depend on timing: kBundle tiles form a bundle,
-// kBundle bundles a stack, kBundle stacks a pile, and a tile joins
-//
-//   the last state of the pile before | the stacks before it in its pile | the bundles before it in its stack | the tiles before it
-//
-// each of which somebody published: every tile its partial, whoever publishes the last partial of a bundle the aggregate of
-// that bundle, likewise of a stack, and every tile, when its walk is done, its last state. Where such a combination cannot be
-// relied on (summary.cuh), the carry is the last state of the tile before, and tiles follow one another as in a serial loop.
+// The state before a tile is always the same expression, whoever was first, so results never depend on timing.
 #pragma once
-#include "mail.cuh"
+#if SCANLIB_CARRIERS
+#include "carriers.cuh"
+#else
+#include "joints.cuh"
+#endif
 
 namespace scanlib {
 
-constexpr unsigned kBundle = SCANLIB_BUNDLE;
-static_assert(kBundle > 1, "what is looked back on");
-
-// A summary without its bounds, which are in the tag.
-struct Record {
-  Op::Factor factor;
-  State local;
-};
-using RecordMail = Mail<Record>;
-static_assert(RecordMail::kWords * sizeof(RecordMail::Word) <= 4 * sizeof(Value), "room for it (native/cuda_cut.h)");
-using StateMail = Mail<State>;
-
-__device__ __forceinline__ void send_summary(char *records, unsigned number, const Summary<Op> &summary) {
-  RecordMail mail;
-  mail.content = {summary.factor, summary.local};
-  mail.tag[0] = packed(summary.most);
-  mail.send(records, number);
-}
-__device__ __forceinline__ Summary<Op> opened(const RecordMail &mail) {
-  return {mail.content.factor, mail.content.local, unpacked<Op>(mail.tag[0])};
-}
-__device__ __forceinline__ void send_end(const ScanParams &p, unsigned number, State state) {
-  StateMail mail;
-  mail.content = state;
-  mail.tag[0] = 1;
-  mail.send(p.ends, number);
-}
-// Waits for a state that was looked at before.
-__device__ __forceinline__ State end_of(const ScanParams &p, unsigned number, StateMail &mail) {
-  while (!mail.there()) {
-    wait_a_little();
-    mail.receive(p.ends, number);
-  }
-  return mail.content;
-}
-
-// The ticket of a tile; the plan sees to it that there are fewer than 2^31.
-__device__ __forceinline__ unsigned number_of(const ScanParams &p, const Place &place) {
-  return unsigned(place.tile) * unsigned(p.groups) + unsigned(place.group);
-}
-
 struct LookBackMemory : BlockMemory {
-  WarpInputs inputs[2][kWarps];  // of this tile and the next
-  Place place[4];                // of these two and the two after them
-  unsigned ticket, count;
-  State from[kWarpLanes], carry[kWarpLanes];
+  WarpInputs inputs[2][kWarps];  // of this tile and the next, then of this one's successor
+  Place place[3];
+  CarryMemory carry;
+  unsigned ticket;
 };
 static_assert(sizeof(LookBackMemory) <= kMostShared, "a block's shared memory");
 
-// What is joined: the records of `stacks` stacks before number `stack`, then of `bundles` bundles before number `bundle`, and then of
-// `tiles` tiles before number `tile`; at most kMost, by kTakers threads of a lane, of which those have records that come first.
-template <unsigned kMost, unsigned kTakers>
-struct Joint {
-  unsigned stack, stacks, bundle, bundles, tile, tiles;
-
-  static constexpr unsigned kEach = (kMost + kTakers - 1) / kTakers;
-  // Looked at together: what fits 16 registers.
-  static constexpr unsigned kAtOnce = RecordMail::kWords > 1 ? 1 : kEach < 4 ? kEach : kEach % 3 ? 4 : 3;
-
-  struct Mails {
-    RecordMail of[kAtOnce];
-  };
-
-  __device__ __forceinline__ unsigned count() const { return stacks + bundles + tiles; }
-  // How many of them have any.
-  __device__ __forceinline__ unsigned takers() const { return (count() + kEach - 1) / kEach; }
-  // Whether a taker has record i of those that it looks at together, from its record `begin` on.
-  __device__ __forceinline__ bool has(unsigned taker, unsigned begin, unsigned i) const {
-    return begin + i < kEach && taker * kEach + begin + i < count();
-  }
-  __device__ __forceinline__ void look(const ScanParams &p, unsigned group, unsigned taker, unsigned begin,
-                                       Mails &mails) const {
-#pragma unroll
-    for (unsigned i = 0; i < kAtOnce; ++i) {
-      mails.of[i] = {};  // nothing of an earlier look is kept
-      mails.of[i].tag_all(1);
-      if (!has(taker, begin, i)) continue;
-      const unsigned record = taker * kEach + begin + i;
-      char *records = p.partials;
-      unsigned number = tile - count() + record;
-      if (record < stacks)
-        records = p.stacks, number = stack - stacks + record;
-      else if (record < stacks + bundles)
-        records = p.bundles, number = bundle - stacks - bundles + record;
-      mails.of[i].receive(records, number * unsigned(p.groups) + group);
-    }
-  }
-  // All of one taker. kLooked: which has looked at the first of them already.
-  template <bool kLooked>
-  __device__ __forceinline__ Summary<Op> of(const ScanParams &p, unsigned group, unsigned taker, Mails &mails) const {
-    Summary<Op> mine = nothing<Op>();
-#pragma unroll 1
-    for (unsigned begin = 0; begin < kEach; begin += kAtOnce) {
-      for (bool looked = kLooked && begin == 0;; looked = false) {
-        if (!kLooked || !looked) look(p, group, taker, begin, mails);
-        bool whole = true;
-#pragma unroll
-        for (unsigned i = 0; i < kAtOnce; ++i) whole = whole && mails.of[i].there();
-        if (whole) break;
-        wait_a_little();
-      }
-#pragma unroll
-      for (unsigned i = 0; i < kAtOnce; ++i)
-        if (has(taker, begin, i)) mine = joined(mine, opened(mails.of[i]));
-    }
-    return mine;
-  }
-};
-
-using OfBundle = Joint<kBundle, kWarpSlices>;
-using OfTile = Joint<3 * kBundle - 3, kSlices>;
-
-// By the last warp, when it has published the partial of a tile: counts those of its bundle, in its first thread ...
-__device__ __forceinline__ unsigned counted(const ScanParams &p, const Place &place) {
-  const unsigned bundle = unsigned(place.tile) / kBundle * unsigned(p.groups) + unsigned(place.group);
-  return own_thread() == 0 ? atomicAdd(p.counts + bundle, 1u) : 0;
-}
-__device__ __forceinline__ bool was_last(unsigned count, LookBackMemory &memory) {
-  __syncwarp();
-  if (own_thread() == 0) memory.count = count;
-  __syncwarp();
-  return memory.count == kBundle - 1;
-}
-// ... and where that was the last one publishes the aggregate, and likewise that of the stack. The other records are there or on
-// their way.
-__device__ __forceinline__ void complete(const ScanParams &p, const Place &place, unsigned count,
-                                         LookBackMemory &memory) {
-  if (!was_last(count, memory)) return;
-  const unsigned groups = unsigned(p.groups), group = unsigned(place.group);
-  unsigned number = unsigned(place.tile) / kBundle;  // of a bundle, then of a stack
-#pragma unroll 1
-  for (bool of_stack = false;; of_stack = true) {
-    const unsigned end = (number + 1) * kBundle;
-    const OfBundle joint{0, 0, end, of_stack ? kBundle : 0, end, of_stack ? 0 : kBundle};
-    OfBundle::Mails mails;
-    Summary<Op> mine = joint.of<false>(p, group, own_slice(), mails);
-    __syncwarp();
-    mine = scanned_in_warp(mine);
-    if (own_slice() == kWarpSlices - 1) send_summary(of_stack ? p.stacks : p.bundles, number * groups + group, mine);
-    if (of_stack) return;
-    number /= kBundle;
-    if (own_thread() == 0) count = atomicAdd(p.stack_counts + number * groups + group, 1u);
-    if (!was_last(count, memory)) return;
-  }
-}
-
-// What a look has found of what a tile looks back on.
-struct Looked {
-  OfTile::Mails mails;
-  StateMail state;  // before the pile
-};
-// Long before it is needed: elsewhere that costs more registers, and time, than it saves (docs/gpu-log.md).
-constexpr bool kLooksEarly = OfTile::kEach == 1 && kRun < 32;
-__device__ __forceinline__ OfTile joint_of(unsigned tile) {
-  const unsigned bundle = tile / kBundle, stack = bundle / kBundle;
-  return {stack, stack % kBundle, bundle, bundle % kBundle, tile, tile % kBundle};
-}
-__device__ __forceinline__ int warps_of(const OfTile &joint) {
-  return int((joint.takers() + kWarpSlices - 1) / kWarpSlices);
-}
-// Whether a thread takes the state before the pile; of a warp that has no records of most tiles.
-__device__ __forceinline__ bool takes_state() {
-  return warp() == (kWarps > 2 ? kWarps - 2 : 0) && own_thread() < kWarpLanes;
-}
-// Of the last tile of the pile before; none in the first one.
-__device__ __forceinline__ bool has_pile_before(unsigned tile) { return tile >= kBundle * kBundle * kBundle; }
-__device__ __forceinline__ unsigned end_of_pile_before(const ScanParams &p, const Place &place) {
-  const unsigned in_pile = unsigned(place.tile) % (kBundle * kBundle * kBundle);
-  return number_of(p, place) - (in_pile + 1) * unsigned(p.groups);
-}
-__device__ __forceinline__ void take_look(const ScanParams &p, const Place &place, Looked &looked) {
-  const unsigned tile = unsigned(place.tile);
-  if (takes_state() && has_pile_before(tile)) looked.state.receive(p.ends, end_of_pile_before(p, place));
-  const OfTile joint = joint_of(tile);
-  if (kLooksEarly && warp() < warps_of(joint)) joint.look(p, unsigned(place.group), slice(), 0, looked.mails);
-}
-
-// The state before a tile, which has published its partial.
-__device__ __forceinline__ State look_back(const ScanParams &p, const Place &place, Looked &looked,
-                                           LookBackMemory &memory) {
-  const unsigned tile = unsigned(place.tile);
-  if (takes_state()) {
-    memory.from[own_lane()] =
-        has_pile_before(tile) ? end_of(p, end_of_pile_before(p, place), looked.state) : load_state(p, kEnters, place);
-  }
-  const OfTile joint = joint_of(tile);
-  const int warps = warps_of(joint);
-  Summary<Op> mine;
-  if (warp() < warps) {
-    mine = joint.of<kLooksEarly>(p, unsigned(place.group), slice(), looked.mails);
-    __syncwarp();
-    mine = scanned_in_warp(mine);
-  }
-  __syncthreads();
-  if (warp() < warps && own_slice() == kWarpSlices - 1) memory.scan.of_warp.put(warp(), own_lane(), mine);
-  __syncthreads();
-  if (thread() < kWarpLanes) {
-    Summary<Op> since = nothing<Op>();
-#pragma unroll 1
-    for (int w = 0; w < warps; ++w) {
-      const Summary<Op> next = memory.scan.of_warp.of(w, own_lane());
-      since = w > 0 ? joined(since, next) : next;
-    }
-    State carry = memory.from[own_lane()];
-    if (tile > 0 && !(safe(since) && safe_carry<Op>(carry))) {
-      StateMail before = {};
-      carry = end_of(p, number_of(p, place) - unsigned(p.groups), before);
-    } else if (joint.count() > 0) {
-      carry = applied(since, carry);
-    }
-    memory.carry[own_lane()] = carry;
-  }
-  __syncthreads();
-  return memory.carry[own_lane()];
-}
-
-// By the last warp: draws a ticket, which only its first thread has ...
-__device__ __forceinline__ unsigned drawn(const ScanParams &p) {
-  return thread() == kThreads - 32 ? atomicAdd(p.tickets, 1u) : 0;
-}
+// By the first warp: draws a ticket, which only its first thread has ...
+__device__ __forceinline__ unsigned drawn(const ScanParams &p) { return thread() == 0 ? atomicAdd(p.tickets, 1u) : 0; }
 // ... and finds the place of the tile of that number.
 __device__ __forceinline__ void settle(const ScanParams &p, unsigned ticket, Place &place, LookBackMemory &memory) {
-  __syncwarp();
-  if (thread() == kThreads - 32) memory.ticket = ticket;
+  if (thread() == 0) memory.ticket = ticket;
   __syncwarp();
   const unsigned tile = memory.ticket / unsigned(p.groups), group = memory.ticket % unsigned(p.groups);
   if (tile < p.tiles) {
     find_place<kSumSteps>(p, place, group, tile, tile);
     find_starts(p, place, tile, 0);
-  } else if (thread() == kThreads - 32) {
+  } else if (thread() == 0) {
     place.tile = tile;  // none
   }
 }
 
-__device__ __forceinline__ void walk_tiles(const ScanParams &p) {
-  SCANLIB_SHARED(LookBackMemory, memory);
+__device__ __forceinline__ void work_on_tiles(const ScanParams &p, LookBackMemory &memory) {
   const unsigned end_of_tiles = unsigned(p.tiles);
   auto exists = [&](const Place &place) { return unsigned(place.tile) < end_of_tiles; };
-  // A turn finishes a tile, publishes the partial of the next, begins to load the one after that, and draws another. The first three
-  // only lead up to it.
-  int ahead = 3;
+  // A turn finishes a tile, publishes the partial of the next, and draws and begins to load the one after that. The first two only lead
+  // up to it. A ticket is drawn no earlier: all tiles that follow wait for its partial.
+  int ahead = 2;
   Summary<Op> prefix = nothing<Op>();
   bool doubt = false;
 #pragma unroll 1
   for (unsigned turn = 0;; ++turn) {
-    const Place &place = memory.place[turn % 4], &next = memory.place[(turn + 1) % 4];
-    const Place &after = memory.place[(turn + 2) % 4];
+    Place &place = memory.place[turn % 3], &next = memory.place[(turn + 1) % 3], &after = memory.place[(turn + 2) % 3];
     WarpInputs &inputs = memory.inputs[turn % 2][warp()], &next_inputs = memory.inputs[(turn + 1) % 2][warp()];
     if (ahead == 0 && !exists(place)) return;
     const unsigned ticket = drawn(p);
-    Looked looked = {};
+    Looked looked;
     if (kLooksEarly && ahead == 0) take_look(p, place, looked);
     const bool has_next = ahead < 2 && exists(next);
     Run run;
@@ -283,38 +67,41 @@ __device__ __forceinline__ void walk_tiles(const ScanParams &p) {
       read_tile(p, next, next_inputs, run);
       next_prefix = scanned(summarized<Op, kRun>(run), &memory.scan, [&](const Summary<Op> &whole) {
         next_doubt = !safe(whole);
-        if (own_slice() == 0) send_summary(p.partials, number_of(p, next), whole);
-        count = counted(p, next);
+        count = publish(p, next, whole);
       });
       next_doubt = next_doubt || !safe(next_prefix);
     } else {
       __syncthreads();  // nobody is at the tile any more whose place is to be that of another
     }
-    if (ahead == 0) {
-      read_tile(p, place, inputs, run);
-      __syncwarp();
-    }
-    if (ahead < 3 && exists(after)) start_tile(p, after, inputs);
-    if (warp() == kWarps - 1) {
-      settle(p, ticket, memory.place[(turn + 3) % 4], memory);
-      if (has_next) complete(p, next, count, memory);
-    }
+    if (warp() == 0) settle(p, ticket, after, memory);
+    if (ahead == 0) read_tile(p, place, inputs, run);
+    __syncthreads();
+    if (exists(after)) start_tile(p, after, inputs);
+    if (has_next && warp() == kWarps - 1) complete(p, next, count, memory.carry);
     if (ahead == 0) {
       run.forget();
       if (!kLooksEarly) take_look(p, place, looked);
-      const State carry = look_back(p, place, looked, memory);
+      const State carry = look_back(p, place, looked, memory.scan, memory.carry);
       const State before = carried_in(prefix, doubt, carry, run, &memory.scan, [] {});
       Sum sum{};
       const State end = finish_tile(p, place, run, before, sum, memory.results[warp()]);
-      if (!place.last && slice() == kSlices - 1) send_end(p, number_of(p, place), end);
+      if (!place.last && slice() == kSlices - 1) tell_end(p, place, end, memory.carry);
       if constexpr (kSumSteps) store_sum(p, place, sum, memory);
     } else {
       --ahead;
-      __syncthreads();
     }
     prefix = next_prefix;
     doubt = next_doubt;
   }
+}
+
+__device__ __forceinline__ void walk_tiles(const ScanParams &p) {
+  union Memory {
+    RoleMemory role;
+    LookBackMemory tiles;
+  };
+  SCANLIB_SHARED(Memory, memory);
+  if (!was_carrier(p, memory.role)) work_on_tiles(p, memory.tiles);
 }
 
 }  // namespace scanlib

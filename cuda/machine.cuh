@@ -65,6 +65,9 @@ __device__ __forceinline__ V shuffle_xor(V value, int bits) {
   return word_by_word(value, [=](unsigned word) { return __shfl_xor_sync(0xffffffffu, word, bits); });
 }
 
+// Which threads of the warp say yes, a bit for each; all 32 take part.
+__device__ __forceinline__ unsigned ballot(bool yes) { return __ballot_sync(0xffffffffu, yes); }
+
 // ---- copies from global to shared memory behind a thread's back: several are under way while it goes on
 
 // kBytes of 2, 4, 8 or 16, to which both addresses are aligned. A thread sees its own copies when wait_for_copies() returns, and
@@ -93,34 +96,35 @@ __device__ __forceinline__ void wait_for_copies() {
 
 // ---- mail between blocks: words that are written and read whole, so that whoever sees a part sees all of it
 
-// Past this multiprocessor's own cache, which would keep what was read too early. 16-byte accesses are single ones for the
+// In global memory, past this multiprocessor's own cache, which would keep what was read too early; or in shared memory. 16-byte accesses are single ones for the
 // memory model as .b128, which PTX has since CUDA 12.3.
 __device__ __forceinline__ void post(Bytes<8> *to, Bytes<8> mail) {
   const unsigned long long bits = mail.word[0] | (unsigned long long)mail.word[1] << 32;
-  asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(to), "l"(bits) : "memory");
+  asm volatile("st.relaxed.gpu.b64 [%0], %1;" ::"l"(to), "l"(bits) : "memory");
 }
 __device__ __forceinline__ void post(Bytes<16> *to, Bytes<16> mail) {
   const unsigned long long low = mail.word[0] | (unsigned long long)mail.word[1] << 32;
   const unsigned long long high = mail.word[2] | (unsigned long long)mail.word[3] << 32;
-  asm volatile("{.reg .b128 mail; mov.b128 mail, {%1, %2}; st.relaxed.gpu.global.b128 [%0], mail;}" ::"l"(to), "l"(low),
+  asm volatile("{.reg .b128 mail; mov.b128 mail, {%1, %2}; st.relaxed.gpu.b128 [%0], mail;}" ::"l"(to), "l"(low),
                "l"(high)
                : "memory");
 }
 __device__ __forceinline__ Bytes<8> look(const Bytes<8> *at) {
   unsigned long long bits;
-  asm volatile("ld.relaxed.gpu.global.b64 %0, [%1];" : "=l"(bits) : "l"(at) : "memory");
+  asm volatile("ld.relaxed.gpu.b64 %0, [%1];" : "=l"(bits) : "l"(at) : "memory");
   return {{unsigned(bits), unsigned(bits >> 32)}};
 }
 __device__ __forceinline__ Bytes<16> look(const Bytes<16> *at) {
   unsigned long long low, high;
-  asm volatile("{.reg .b128 mail; ld.relaxed.gpu.global.b128 mail, [%2]; mov.b128 {%0, %1}, mail;}"
+  asm volatile("{.reg .b128 mail; ld.relaxed.gpu.b128 mail, [%2]; mov.b128 {%0, %1}, mail;}"
                : "=l"(low), "=l"(high)
                : "l"(at)
                : "memory");
   return {{unsigned(low), unsigned(low >> 32), unsigned(high), unsigned(high >> 32)}};
 }
-// Between two looks.
+// Between two looks at what other blocks, and what other warps of this one send.
 __device__ __forceinline__ void wait_a_little() { __nanosleep(40); }
+__device__ __forceinline__ void wait_for_a_warp() {}
 
 }  // namespace scanlib
 #endif

@@ -5,7 +5,8 @@
 
 namespace scanlib {
 
-// A `Content` and a tag of 32 bits. In memory lie the first words of all lanes of a tile, then the second ones.
+// A `Content` and a tag of 32 bits, which also stands where a word has parts to spare: all that is read of a word has to be made use of,
+// or the compiler reads only the parts that are, one by one, and a tag may be there before its content.
 template <class Content>
 struct Mail {
   static_assert(sizeof(Content) % 4 == 0, "whole parts");
@@ -17,33 +18,32 @@ struct Mail {
     Content content;
     unsigned part[kWords * kEach];
   };
-  unsigned tag[kWords];  // that of the content, and again for the other words
+  unsigned tag[kWords];  // of each word
 
-  static __device__ __forceinline__ Word *place(char *mails, unsigned number) {
-    return reinterpret_cast<Word *>(mails) + (long long)number * (kWords * kWidth) + lane();
-  }
-  __device__ __forceinline__ void send(char *mails, unsigned number) const {
-    Word *to = place(mails, number);
+  // A mail's words lie side by side, the first of them at `to`; each has the tag.
+  __device__ __forceinline__ void send(Word *to, unsigned with) const {
 #pragma unroll
     for (int w = 0; w < kWords; ++w) {
       Word word;
 #pragma unroll
-      for (int i = 0; i < kEach; ++i) word.word[i] = w * kEach + i < kContent ? part[w * kEach + i] : 0;
-      word.word[kEach] = tag[0];
-      post(to + w * kWidth, word);
+      for (int i = 0; i < kEach; ++i) word.word[i] = w * kEach + i < kContent ? part[w * kEach + i] : with;
+      word.word[kEach] = with;
+      post(to + w, word);
     }
   }
   // Takes a look, of which nothing is used before there() is asked.
-  __device__ __forceinline__ void receive(char *mails, unsigned number) {
-    const Word *from = place(mails, number);
+  __device__ __forceinline__ void receive(const Word *from) {
     Word word[kWords];
 #pragma unroll
-    for (int w = 0; w < kWords; ++w) word[w] = look(from + w * kWidth);
+    for (int w = 0; w < kWords; ++w) word[w] = look(from + w);
 #pragma unroll
     for (int w = 0; w < kWords; ++w) {
-#pragma unroll
-      for (int i = 0; i < kEach; ++i) part[w * kEach + i] = word[w].word[i];
       tag[w] = word[w].word[kEach];
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+        part[w * kEach + i] = word[w].word[i];
+        if (w * kEach + i >= kContent && word[w].word[i] != word[w].word[kEach]) tag[w] = 0;
+      }
     }
   }
   __device__ __forceinline__ void tag_all(unsigned as) {
@@ -55,6 +55,13 @@ struct Mail {
     bool whole = true;
 #pragma unroll
     for (int w = 0; w < kWords; ++w) whole = whole && tag[w] != 0;
+    return whole;
+  }
+  // Whether all of it was, with this tag.
+  __device__ __forceinline__ bool is(unsigned wanted) const {
+    bool whole = true;
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) whole = whole && tag[w] == wanted;
     return whole;
   }
 };

@@ -147,17 +147,21 @@ __device__ __forceinline__ void start_edge(const ScanParams &p, const Place &pla
   }
 }
 
+// Whether `a` is the same at all steps, so that a thread takes it from a cache rather than copy it again for each.
+__device__ __forceinline__ bool repeats(const ScanParams &p) { return p.operand[kA].step == 0; }
+
 // Starts copies of the warp's part of a tile. kWhole: of Place::words; kWholeA: with `a`.
 template <bool kWhole, bool kWholeA>
 __device__ __forceinline__ void start_tile(const ScanParams &p, const Place &place, WarpInputs &memory) {
   const Mover mover;
-  start_part<ElementA, kWholeA>(p, place, kA, mover, memory.a.of);
+  const bool has_steps = !repeats(p);
+  if (has_steps) start_part<ElementA, kWholeA>(p, place, kA, mover, memory.a.of);
   start_part<ElementX, kWhole>(p, place, kBackward ? kGradH : kX, mover, memory.x.of);
   if constexpr (kBackward) start_part<ElementH, kWhole>(p, place, kH, mover, memory.h.of);
   if constexpr (kEdges) {
     const int before = mover.step - 1, behind = mover.step + kWarpSteps;
     if (mover.thread < kWarpLanes && (kWhole || mover.lane + int(mover.thread) < place.lanes)) {
-      if (kWhole || ((before >= 0 || place.tile > 0) && before < place.steps))
+      if (has_steps && (kWhole || ((before >= 0 || place.tile > 0) && before < place.steps)))
         start_edge<ElementA, true, kWholeA>(p, place, kA, before, mover, memory.a_before.of);
       if (kWhole || behind < place.steps || !place.last)
         start_edge<ElementH, false, kWhole>(p, place, kH, behind, mover, memory.h_behind.of);
@@ -170,7 +174,14 @@ __device__ __forceinline__ void read_tile(const ScanParams &p, const Place &plac
   run.n = left < 0 ? 0 : left < kRun ? left : kRun;
   const Owner owner;
   read_held<ElementX>(run.element_x, memory.x.of, owner);
-  Fetched<ElementA>::read(run.element_a, memory.a.of, owner);
+  if (repeats(p)) {
+    ElementA repeated{};
+    if (lane() < place.lanes) repeated = load_element<ElementA>(global(place.first[kA]) + lane() * p.operand[kA].lane);
+#pragma unroll
+    for (int i = 0; i < kRun; ++i) run.element_a.set(i, repeated);
+  } else {
+    Fetched<ElementA>::read(run.element_a, memory.a.of, owner);
+  }
   if constexpr (kBackward) read_held<ElementH>(run.element_h, memory.h.of, owner);
   const bool first = kBackward && slice() == 0 && place.tile == 0;  // before which there is no step
   if constexpr (kEdges) {
@@ -178,7 +189,8 @@ __device__ __forceinline__ void read_tile(const ScanParams &p, const Place &plac
                                          : edge_of<ElementA, true>(memory.a_before.of, owner.lane);
     const char *behind = owner.slice < kWarpSlices - 1 ? memory.h.of + Fetched<ElementH>::at(owner.later(), 0)
                                                        : edge_of<ElementH, false>(memory.h_behind.of, owner.lane);
-    run.a_before = conjugated_if(p.conjugate, widened<Coefficient>(load_element<ElementA>(before)));
+    const Coefficient a_before = widened<Coefficient>(repeats(p) ? run.element_a[0] : load_element<ElementA>(before));
+    run.a_before = conjugated_if(p.conjugate, a_before);
     run.h_behind = conjugated_if(p.conjugate, widened<State>(load_element<ElementH>(behind)));
   }
   if (kBackward && kComplex && p.conjugate) {

@@ -37,9 +37,11 @@ struct ScanParams {
   long long extent[kOuterAxes];
   int rank, conjugate;
   long long steps, lanes, chunks, groups, tiles;  // lanes: of the whole inner axis; tiles: of one group
-  // Look-back only (lookback.cuh).
+  // Look-back only (lookback.cuh). With carriers `ends` has the states before tiles.
   char *partials, *bundles, *stacks, *ends;
-  unsigned *tickets, *counts, *stack_counts;  // partials that are there of a bundle, bundles of a stack
+  unsigned *tickets, *carrier_tickets, *counts,
+      *stack_counts;   // partials that are there of a bundle, bundles of a stack
+  int carriers, team;  // blocks of carriers, if there are any; how many take turns
   GateParams gates;
   SegmentParams segments;
 };

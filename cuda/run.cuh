@@ -50,13 +50,17 @@ constexpr long long kOfAll = kPacked ? -1 : 0;
 __device__ __forceinline__ bool is_segment(const ScanParams &p, long long number) {
   return number >= 0 && number < p.segments.count;
 }
+__device__ __forceinline__ State load_state(const ScanParams &p, int role, const Place &place, long long number,
+                                            int lane_) {
+  const Operand &operand = p.operand[role];
+  if (operand.dtype == 0 || lane_ >= place.lanes) return Op::nothing();
+  if (kPacked && !is_segment(p, number)) return Op::nothing();
+  const char *of_all = global(place.first[role]) + lane_ * operand.lane;
+  return load_value<State>(operand.dtype, kPacked ? of_all + number * operand.step : of_all);
+}
 __device__ __forceinline__ State load_state(const ScanParams &p, int role, const Place &place,
                                             long long number = kOfAll) {
-  const Operand &operand = p.operand[role];
-  if (operand.dtype == 0 || lane() >= place.lanes) return Op::nothing();
-  if (kPacked && !is_segment(p, number)) return Op::nothing();
-  const char *of_all = global(place.first[role]) + lane() * operand.lane;
-  return load_value<State>(operand.dtype, kPacked ? of_all + number * operand.step : of_all);
+  return load_state(p, role, place, number, lane());
 }
 __device__ __forceinline__ void store_state(const ScanParams &p, int role, const Place &place, State value,
                                             long long number = kOfAll) {

@@ -8,7 +8,8 @@
 //   SCANLIB_LAYOUT    0 columns, 1 rows (tile.cuh)
 //   SCANLIB_DOWN      1: rows whose later steps lie at lower addresses
 //   SCANLIB_THREADS, SCANLIB_WIDTH, SCANLIB_RUN   the tile: threads of a block, lanes, steps a thread
-//   SCANLIB_BUNDLE    tiles of a bundle, bundles of a stack (lookback.cuh)
+//   SCANLIB_BUNDLE    tiles of a bundle, bundles of a stack (joints.cuh)
+//   SCANLIB_CARRIERS  tiles that a carrier's thread has at a time (carriers.cuh); 0 where there are none
 //   SCANLIB_SUM       what is summed of grad_a inside a tile: 0 nothing, 1 steps, 2 lanes, 3 both
 //   SCANLIB_RESIDENT  threads a multiprocessor is to hold at least, which bounds the registers of each
 //   SCANLIB_OPERATOR, SCANLIB_OPERATOR_FILE   the operator and its header; the linear recurrence's unless given

@@ -14,7 +14,8 @@ namespace {
 //   enough_groups or more                             walk       a block takes its lanes from the first to the last step
 //   few and long                                      look-back  tiles of all lanes and stretches of time, in one pass
 
-constexpr int kWide = 128;                          // lanes of a tile that has one slice only
+constexpr int kFewLanes = 4;  // of each of which tiles come so fast that carriers take two at a time
+constexpr int kWide = 128;    // lanes of a tile that has one slice only
 constexpr int64_t kMostTickets = int64_t(1) << 30;  // of 2^31, since blocks draw some more
 constexpr int64_t kMostBytes = int64_t(1) << 60;
 
@@ -91,6 +92,18 @@ int bundle_for(const scanlib_problem &p, const Cut &cut) {
   return bundle;
 }
 
+// Where lanes are few, carriers tell blocks the states before their tiles; where they are many, blocks look for themselves.
+void choose_carry(const scanlib_problem &p, Cut *cut) {
+  const int64_t lanes = cut->groups * cut->width;
+  if (cut->layout != kRows || lanes > kMostCarriers) {
+    cut->bundle = cut->tuning.bundle ? int(cut->tuning.bundle) : bundle_for(p, *cut);
+    return;
+  }
+  cut->carrier_tiles = lanes < kFewLanes ? 2 : 1;
+  cut->team = cut->threads / kWarp;
+  while (cut->team > 1 && cut->team * lanes > kMostCarriers) cut->team /= 2;
+}
+
 Cut cut_problem(const scanlib_problem &p) {
   Cut cut{};
   cut.tuning = CudaTuning(p.tuning);
@@ -108,7 +121,7 @@ Cut cut_problem(const scanlib_problem &p) {
     Cut tiles = cut;
     tiles.kernel = kLookBack;
     choose_tile(p, &tiles);
-    tiles.bundle = cut.tuning.bundle ? int(cut.tuning.bundle) : bundle_for(p, tiles);
+    choose_carry(p, &tiles);
     if (tiles.slices() > 1) cut = tiles;  // what is not scanned has nothing to publish
   }
   if (cut.width == 1) cut.sum &= ~kSumLanes;  // nothing to add up inside a tile
@@ -183,9 +196,10 @@ Room room_for(const Cut &cut, const Parts &parts) {
     return at;
   };
   if (cut.kernel == kLookBack) {
-    const int64_t bundles = ceil_div(cut.tiles, cut.bundle) * cut.groups;
-    const int64_t stacks = ceil_div(ceil_div(cut.tiles, cut.bundle), cut.bundle) * cut.groups;
+    const int64_t bundles = cut.bundle ? ceil_div(cut.tiles, cut.bundle) * cut.groups : 0;
+    const int64_t stacks = cut.bundle ? ceil_div(ceil_div(cut.tiles, cut.bundle), cut.bundle) * cut.groups : 0;
     room.tickets = take(1, sizeof(unsigned));
+    room.carrier_tickets = take(1, sizeof(unsigned));
     room.counts = take(bundles, sizeof(unsigned));
     room.stack_counts = take(stacks, sizeof(unsigned));
     room.partials = take(cut.numbers(), cut.record_bytes());

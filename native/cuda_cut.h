@@ -16,6 +16,7 @@ enum : int { kSumSteps = 1, kSumLanes = 2 };  // of grad_a, inside a tile
 
 constexpr int kWarp = 32;
 constexpr int kMostRun = 32, kMostBundle = kWarp;
+constexpr int kMostCarriers = 64;                         // warps: next to none of a device
 constexpr int kMostThreads = 1024, kMostResident = 2048;  // of a block, of a multiprocessor
 constexpr int kReduceThreads = 256, kReduceTerms = 8;
 constexpr int64_t kMostBlocks = (int64_t(1) << 31) - 1;
@@ -39,7 +40,10 @@ struct Cut {
   Layout layout;
   bool down;  // rows whose later steps, as they are walked, lie at lower addresses
   int sum;
-  int threads, width, run, bundle;
+  int threads, width, run;
+  int bundle;         // of look-back: tiles, and bundles, that are joined at a time; 0 where there are carriers
+  int carrier_tiles;  // that a carrier's thread has at a time; 0 where there are none
+  int team;           // carriers that take turns
   int64_t chunks, groups, tiles;
 
   // Whether blocks draw tiles of a group one after the other, and tell one another what they made of them.
@@ -48,6 +52,8 @@ struct Cut {
   int64_t numbers() const { return tiles * groups; }
   // Of one tile, as Mail in cuda/mail.cuh lays them out: a factor of two parts at most, a state, and a tag.
   int64_t record_bytes() const { return width * 4 * dtype_size(value); }
+  // Blocks of carriers.
+  int64_t carriers() const { return carrier_tiles ? ceil_div(groups * width * team, threads / kWarp) : 0; }
   int64_t end_bytes() const { return width * (value == SCANLIB_F32 ? 8 : value == SCANLIB_C128 ? 32 : 16); }
 };
 
@@ -62,7 +68,7 @@ struct Parts {
 
 // The pieces of scratch memory, as offsets.
 struct Room {
-  int64_t tickets, counts, stack_counts, partials, bundles, stacks, ends, zeroed, parts, bytes;
+  int64_t tickets, carrier_tickets, counts, stack_counts, partials, bundles, stacks, ends, zeroed, parts, bytes;
 };
 
 // A problem cut, and what memory that takes; none where nothing is launched.

@@ -35,10 +35,10 @@ void write_options(char *to, size_t size, Kernel kernel, const Cut &cut, int32_t
   std::snprintf(to, size,
                 "-DSCANLIB_KERNEL=%d -DSCANLIB_BACKWARD=%d -DSCANLIB_VALUE=%d -DSCANLIB_A=%d -DSCANLIB_X=%d "
                 "-DSCANLIB_H=%d -DSCANLIB_GRAD_A=%d -DSCANLIB_GRAD_X=%d -DSCANLIB_LAYOUT=%d -DSCANLIB_THREADS=%d "
-                "-DSCANLIB_WIDTH=%d -DSCANLIB_RUN=%d -DSCANLIB_DOWN=%d -DSCANLIB_BUNDLE=%d -DSCANLIB_SUM=%d "
-                "-DSCANLIB_RESIDENT=%d",
+                "-DSCANLIB_WIDTH=%d -DSCANLIB_RUN=%d -DSCANLIB_DOWN=%d -DSCANLIB_BUNDLE=%d "
+                "-DSCANLIB_CARRIERS=%d -DSCANLIB_SUM=%d -DSCANLIB_RESIDENT=%d",
                 kernel, cut.backward, cut.value, a, x, h, grad_a, grad_x, cut.layout, cut.threads, cut.width, cut.run,
-                cut.down, cut.bundle, cut.sum, resident_threads(cut));
+                cut.down, cut.bundle, cut.carrier_tiles, cut.sum, resident_threads(cut));
 }
 
 // What a program is told of its gates and of where sequences start in it, after all else, and only where it has them.
@@ -131,8 +131,11 @@ void fill_offsets(const scanlib_problem &p, const Cut &cut, const Parts &parts, 
   scan.stacks = moved<char>(nullptr, room.stacks);
   scan.ends = moved<char>(nullptr, room.ends);
   scan.tickets = moved<unsigned>(nullptr, room.tickets);
+  scan.carrier_tickets = moved<unsigned>(nullptr, room.carrier_tickets);
   scan.counts = moved<unsigned>(nullptr, room.counts);
   scan.stack_counts = moved<unsigned>(nullptr, room.stack_counts);
+  scan.carriers = int(cut.carriers());
+  scan.team = cut.team;
   scan.segments = {p.segments, cut.against};
   if (parts.needed) {
     Operand &grad_a = scan.operand[SCANLIB_GRAD_A];
@@ -209,7 +212,8 @@ int plan_cuda(const scanlib_problem &given_problem, CudaPlan *plan) {
     write_more_options(launch.options, sizeof launch.options, p);
     launch.threads = uint32_t(cut.threads);
     launch.persistent = cut.by_tickets();
-    launch.blocks = uint32_t(std::min(launch.persistent ? cut.numbers() : cut.groups, kMostBlocks));
+    launch.blocks = uint32_t(std::min(launch.persistent ? cut.numbers() + cut.carriers() : cut.groups, kMostBlocks));
+    launch.least_blocks = uint32_t(cut.carriers() + 1);
   }
   if (sums) {
     CudaLaunch &launch = plan->launch[plan->launches++];
@@ -254,7 +258,8 @@ void fill_cuda_params(const CudaPlan &plan, const CudaPointers &pointers, int64_
   }
   for (char **piece : {&scan.partials, &scan.bundles, &scan.stacks, &scan.ends, &params.reduce.from})
     into(*piece, scratch);
-  for (unsigned **piece : {&scan.tickets, &scan.counts, &scan.stack_counts}) into(*piece, scratch);
+  for (unsigned **piece : {&scan.tickets, &scan.carrier_tickets, &scan.counts, &scan.stack_counts})
+    into(*piece, scratch);
   into(params.reduce.to, pointers.of[SCANLIB_GRAD_A]);
   std::memcpy(out->bytes, &params, sizeof params);
 }

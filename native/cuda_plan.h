@@ -17,7 +17,8 @@ constexpr size_t kCudaScratchAlignment = 16;
 struct CudaLaunch {
   char options[480];
   uint32_t blocks, threads;
-  bool persistent;  // as many blocks as the device holds at once are enough
+  bool persistent;        // as many blocks as the device holds at once are enough
+  uint32_t least_blocks;  // that it has to hold at once
 };
 
 // The pointers of a call by scanlib_role; null where absent.

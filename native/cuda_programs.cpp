@@ -160,7 +160,11 @@ int prepare(const CudaDriver &driver, const scanlib_problem &problem, int device
     if (!launch.persistent) continue;
     int each = 0;
     SCANLIB_CALL(driver, cuOccupancyMaxActiveBlocksPerMultiprocessor, &each, function, int(launch.threads), 0);
-    made->blocks[i] = std::min(launch.blocks, unsigned(std::max(1, multiprocessors * each)));
+    const unsigned most = unsigned(std::max(1, multiprocessors * each));
+    if (most < launch.least_blocks)
+      return cuda_failure(SCANLIB_E_CUDA, "the GPU holds %u blocks at once of a kernel that wants %u", most,
+                          launch.least_blocks);
+    made->blocks[i] = std::min(launch.blocks, most);
   }
   return SCANLIB_OK;
 }

@@ -70,9 +70,10 @@ class Emulation:
     def emulator(self) -> Path:
         """What libscanlib loads in place of the driver."""
         files = [str(self.emulation / name) for name in ("emulator.cpp", "driver.cpp")]
-        flags = [flag for flag in self.flags if flag != "-fsanitize=thread"]
+        flags = [flag for flag in self.flags if flag != "-fsanitize=thread"] + [f"-I{self.cuda}"]
         command = ["g++", "-O2", *WARNINGS, *SHARED, *flags, *files, "-ldl"]
-        return built("emulator", command, _sources(self.emulation), self.kept)
+        used = [*_sources(self.emulation), self.cuda / "params.h"]
+        return built("emulator", command, used, self.kept)
 
     def kernel(self, definitions: str) -> Path:
         """One specialisation of the device code, as a shared library."""

@@ -154,7 +154,7 @@ def predicted(
         spacing = program.groups * tile / rate / machine.multiprocessors  # of a sequence's tiles
         bounds["latency"] = blocks * tile / period / rate
         pile = program.bundle**3
-        if program.tiles > pile:
+        if 0 < pile < program.tiles:
             bounds["chain"] = pile * spacing / (chain + L2)
     else:
         bounds["latency"] = _walked(program, machine, blocks, tile / period / rate)
@@ -179,6 +179,8 @@ def _records(program: Program) -> float:
     if program.kernel != "look-back":
         return 0.0
     own = program.scratch / (program.tiles * program.groups)
+    if not program.bundle:  # carriers read a partial once, and nobody joins any
+        return 2 * own + RECORD_READ * own
     joined, units = 0.0, program.tiles
     for _ in range(3):  # tiles, bundles, stacks
         joined += (min(units, program.bundle) - 1) / 2

@@ -61,7 +61,8 @@ class Program:
 
     @property
     def bundle(self) -> int:
-        return self.given.get("BUNDLE", 1)
+        """Tiles that are joined at a time; 0 where carriers do so."""
+        return self.given["BUNDLE"]
 
     @property
     def steps(self) -> int:

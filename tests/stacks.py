@@ -1,4 +1,4 @@
-"""Sequences of more than four stacks of bundles of tiles, as look-back joins them, at the sizes of a GPU."""
+"""Sequences of more than four stacks of bundles of tiles, or batches of carriers, at the sizes of a GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from scanlib import gpu
 TUNING = {"bundle": 2}
 #: Shape and axis for each layout, cut so.
 SHAPES = {
-    "rows": ((3, 1 << 16), 1),
+    "rows": ((66, 1 << 16), 1),
+    "one of rows": ((1 << 20,), 0),
+    "few rows": ((5, 1 << 18), 1),
     "columns": ((1 << 14, 40), 0),
     "few columns": ((1 << 16, 3), 0),
 }

@@ -81,11 +81,24 @@ def test_a_second_call_asks_the_driver_for_nothing_twice(driver: Fake) -> None:
 
 def test_blocks_that_follow_one_another_are_as_many_as_fit(driver: Fake) -> None:
     """The driver says how many of a kernel's blocks a multiprocessor holds: 3 on each of 4."""
+    driver.library.fake_multiprocessors(4)
     forward(time=1 << 22)
     (asked,) = (line for line in driver.lines() if line.startswith("cuOccupancy"))
     threads = int(gpu.programs(problem())[0].split("THREADS=")[1].split()[0])
     assert asked.endswith(f"threads {threads} shared 0")
     assert " x 12 y 1 " in next(line for line in driver.lines() if line.startswith("cuLaunch"))
+
+
+def test_a_device_has_room_for_the_carriers(driver: Fake) -> None:
+    """Those of 16 sequences are 16 blocks; without a block beside them nothing would ever be there to be carried."""
+    many = dense_problem((16, 1 << 16), 1, FORWARD)
+    driver.library.fake_multiprocessors(5)
+    with pytest.raises(
+        native.NativeError, match="holds 15 blocks at once of a kernel that wants 17"
+    ):
+        gpu.run(many, STREAM, SCRATCH, pointers())
+    driver.library.fake_multiprocessors(6)
+    gpu.run(many, STREAM, SCRATCH, pointers())
 
 
 def test_another_context_needs_no_other_program(driver: Fake) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -10,9 +12,10 @@ import cuda_sass
 import gpu_model
 import pytest
 import sass
+from native_calls import dense_problem
 from sass_cases import toy
 
-from scanlib import compiler
+from scanlib import compiler, gpu
 
 MISSING = compiler.unavailable() or sass.unavailable()
 needs_code = pytest.mark.skipif(
@@ -34,6 +37,33 @@ def test_the_table_is_current(architecture: int) -> None:
     again = "python tests/cuda_sass.py --record bench/results/cuda-sass.json writes it anew"
     assert not found, "\n".join([*found, again])
     assert len(rows) == sum(row["sm"] == architecture for row in kept)
+
+
+#: dtype -> the words of a record and of a state, and the bits of a state's word; a record's have 128
+MAIL = {
+    "float32": (1, 1, 64),
+    "float64": (2, 1, 128),
+    "complex64": (2, 1, 128),
+    "complex128": (3, 2, 128),
+}
+
+
+@needs_code
+@pytest.mark.parametrize("dtype", MAIL)
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_mail_is_read_by_whole_words(layout: str, dtype: str) -> None:
+    """What is read of a word is made use of: else its parts are loaded one by one, the tag perhaps before what it is of."""
+    shape, axis = ((16, 40_000), 1) if layout == "rows" else ((40_000, 16), 0)
+    problem = dense_problem(shape, axis, ("a", "x", "h"), dtype)
+    assert f"look-back over {layout}" in gpu.describe(problem)
+    code = sass.listing(compiler.program(gpu.programs(problem)[0], 90))
+    widths = Counter(int(w or 32) for w in re.findall(r"LD\.E(?:\.(\d+))?\.STRONG\.GPU", code))
+    records, states, bits = MAIL[dtype]
+    if layout == "columns":
+        assert set(widths) == {128, bits}
+    else:  # three looks at partials, two at a carry, two at what is handed on; last states are read once they are known to be there
+        expected = Counter({128: 3 * records}) + Counter({bits: 4 * states})
+        assert all(widths[width] >= count for width, count in expected.items()), widths
 
 
 def kept_row(**changes: Any) -> dict[str, Any]:

@@ -100,9 +100,12 @@ def test_no_schedule_changes_a_bit(number: int, member: Member) -> None:
         assert all(map(same_bits, other, found[0]))
 
 
-@pytest.mark.parametrize(("shape", "axis"), [((2001,), 0), ((2, 1201), 1), ((301, 40), 0)])
-def test_many_small_stacks(shape: tuple[int, ...], axis: int, member: Member) -> None:
-    """Bundles of 2 tiles, stacks of 4, in many orders: the last state of a stack is waited for again and again."""
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((1201, 3), 0), ((66, 3001), 1), ((301, 40), 0), ((40_001,), 0), ((5, 12_001), 1)],
+)
+def test_many_small_stacks_and_batches(shape: tuple[int, ...], axis: int, member: Member) -> None:
+    """Bundles of 2 tiles, stacks of 4; batches of carriers: what was before is waited for in many orders."""
     a, x, h0 = arrays(shape, axis, "float32")
     found = []
     with emulated.tuned(**SMALL | {"bundle": 2}):

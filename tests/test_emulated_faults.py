@@ -90,7 +90,8 @@ TORN = """{
 DRAW = "memory.ticket = ticket;"
 LATER = """memory.ticket =
       ticket < p.tiles * p.groups ? unsigned(p.tiles * p.groups) - 1 - ticket : ticket;"""
-READ = "read_tile(p, place, inputs, run);\n"
+READ = "    if (ahead == 0) read_tile(p, place, inputs, run);\n"
+START = "    __syncthreads();\n    if (exists(after)) start_tile(p, after, inputs);\n"
 
 #: what is wrong -> (file, lines, the lines instead)
 WRONG = {
@@ -111,12 +112,12 @@ WRONG = {
         "whole = tag[0] != 0;",
     ),
     "no waiting for what others publish": (
-        "lookback.cuh",
+        "joints.cuh",
         "whole = whole && mails.of[i].there();",
         "(void)i;",
     ),
     "waiting for a bundle that is not complete": (
-        "lookback.cuh",
+        "joints.cuh",
         "  if (!was_last(count, memory)) return;\n  const unsigned groups",
         "  const unsigned groups",
     ),
@@ -124,8 +125,18 @@ WRONG = {
     "copies that are not waited for": ("lookback.cuh", "      wait_for_copies();\n", ""),
     "a tile loaded over one that is still read": (
         "lookback.cuh",
-        READ + "      __syncwarp();\n",
-        READ,
+        READ + START,
+        START + READ,
+    ),
+    "a carry of which others before it have not been seen": (
+        "carriers.cuh",
+        "all_before = !(incomplete & ((1u << own_thread()) - 1));",
+        "all_before = true;",
+    ),
+    "no waiting for the carrier before": (
+        "carriers.cuh",
+        "bool entered = batch == 0,",
+        "bool entered = true,",
     ),
 }
 
@@ -139,6 +150,9 @@ def runs_right(member: Member) -> None:
         check_forward(member, a, x)
         if seed == 3:
             check_gradients(member, a, x, x[0])
+    a, x = decay(rng, (20_001,), "float32"), normal(rng, (20_001,), "float32")
+    emulated.schedule(0, 20)
+    check_forward(member, a, x)  # of two batches of carriers
 
 
 @pytest.mark.parametrize("fault", WRONG)

@@ -81,6 +81,7 @@ def test_stacks(backend: Backend, layout: str) -> None:
 def test_gates(torch: Any, shape: tuple[int, ...], dtype: str) -> None:
     """Columns of gates in one pass, with resets and states: outputs and gradients are those of the CPU."""
     from scanlib.cells.gates import Gated, Gates, outputs
+    from scanlib.cells.starts import Starts
 
     gates = Gates(("decay", "input", "output", "candidate"))
     torch.manual_seed(1)
@@ -93,7 +94,7 @@ def test_gates(torch: Any, shape: tuple[int, ...], dtype: str) -> None:
     for device, own in (("cpu", torch.float32), ("cuda", drawn[0].dtype)):
         columns, first, *grads = (t.to(device, own) for t in drawn)
         given = [columns.requires_grad_(), first.requires_grad_()]
-        found = outputs(Gated(columns, gates), first, 0, reset.to(device))
+        found = outputs(Gated(columns, gates), first, Starts(0, reset.to(device)))
         assert "GatedScan" in type(found[0].grad_fn).__name__
         results.append([*found, *torch.autograd.grad(found, given, grads)])
     close = 5e-2 if dtype == "bfloat16" else 1e-4

@@ -138,7 +138,7 @@ class Library:
 
 
 def test_a_call_is_made_under_its_own_numbers(driver: Any) -> None:
-    library, case = Library(), Case((1 << 18,), 0)
+    library, case = Library(), Case((1 << 14, 64), 0)
     arrays = {role: library.empty(case.shape, "float32") for role in ("a", "x", "h")}
     plain = gpu_direct.Call(library, case, "float32", arrays, {})
     other = gpu_direct.Call(library, case, "float32", arrays, {"bundle": 2})

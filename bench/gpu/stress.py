@@ -21,9 +21,11 @@ from bench.gpu.report import Job, Row
 KNOBS = {"bundle": 2}
 CASES = [
     Case((1 << 18,), 0),
+    Case((1 << 22,), 0),
     Case((1 << 16, 40), 0),
     Case((3, 1 << 14, 64), 1),
     Case((7, 1 << 16), 1),
+    Case((80, 1 << 14), 1),
     Case((1 << 16, 3), 0, reverse=True),
 ]
 REPEATS = 200

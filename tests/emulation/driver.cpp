@@ -6,9 +6,11 @@
 #include <cstdio>
 #include <cstring>
 
+#include "params.h"
+
 extern "C" {
 
-const char *emulated_launch(void *kernel, const void *params, unsigned blocks, unsigned threads);
+const char *emulated_launch(void *kernel, const void *params, unsigned blocks, unsigned threads, unsigned carriers);
 
 // Why the last call that failed did.
 static char failure[256];
@@ -55,7 +57,8 @@ int cuMemsetD8Async(unsigned long long address, unsigned char value, size_t coun
 }
 int cuLaunchKernel(void *kernel, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned,
                    void *, void **params, void **) {
-  const char *wrong = emulated_launch(kernel, params[0], blocks, threads);
+  const int carriers = static_cast<const scanlib::Params *>(params[0])->scan.carriers;
+  const char *wrong = emulated_launch(kernel, params[0], blocks, threads, unsigned(carriers));
   if (*wrong) std::snprintf(failure, sizeof failure, "%s", wrong);
   return *wrong ? 719 : 0;
 }

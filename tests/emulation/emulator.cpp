@@ -1,4 +1,4 @@
-// Runs emulated kernels. A launch has `residency` blocks in flight. Whenever threads wait, which warp of which block goes on is
+// Runs emulated kernels. A launch has `residency` blocks in flight, beside its carriers (cuda/carriers.cuh). Whenever threads wait, which warp of which block goes on is
 // drawn from a seeded generator. A launch in which everybody waits for good fails, as does one whose threads wait at
 // different barriers.
 //
@@ -372,10 +372,10 @@ void emulated_schedule(uint64_t new_seed, unsigned blocks_in_flight) {
   residency = blocks_in_flight ? blocks_in_flight : 1;
 }
 // "" or why it failed.
-const char *emulated_launch(void *kernel, const void *params, unsigned blocks, unsigned threads) {
+const char *emulated_launch(void *kernel, const void *params, unsigned blocks, unsigned threads, unsigned carriers) {
   std::lock_guard<std::mutex> lock(launching);
   if (!blocks || !threads || threads % kWarp) return "a launch has whole warps";
-  Launch launch(reinterpret_cast<Kernel>(kernel), params, blocks, threads, residency, seed++);
+  Launch launch(reinterpret_cast<Kernel>(kernel), params, blocks, threads, residency + carriers, seed++);
   const char *wrong = launch.run();
   launch.finished();
   return wrong;

@@ -91,6 +91,12 @@ V shuffle_xor(V value, int bits) {
   return taken;
 }
 
+inline unsigned ballot(bool yes) {
+  unsigned all = unsigned(yes) << threadIdx.x % 32;
+  for (int bits = 1; bits < 32; bits *= 2) all |= shuffle_xor(all, bits);
+  return all;
+}
+
 // A copy happens at once, or not before it is waited for: a coin decides.
 template <int kBytes>
 void start_copy(void *to, const char *from) {
@@ -126,5 +132,6 @@ Word look(const Word *at) {
   return mail;
 }
 inline void wait_a_little() { emulated_wait(); }
+inline void wait_for_a_warp() { emulated_wait(); }
 
 }  // namespace scanlib

@@ -17,7 +17,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char record[1 << 20];
 static size_t used;
 static char refused[64];
-static int refusal, attribute_major = 9, attribute_minor = 0, libraries;
+static int refusal, attribute_major = 9, attribute_minor = 0, multiprocessors = 132, libraries;
 static _Thread_local uintptr_t stack[16];
 static _Thread_local int depth, mode; /* mode 0: captures are global, as every thread starts */
 
@@ -44,7 +44,7 @@ API void fake_reset(void) {
   record[0] = 0;
   refused[0] = 0;
   depth = mode = 0;
-  attribute_major = 9, attribute_minor = 0;
+  attribute_major = 9, attribute_minor = 0, multiprocessors = 132;
 }
 API const char *fake_record(void) { return record; }
 API void fake_forget(void) { used = 0, record[0] = 0; }
@@ -57,6 +57,7 @@ API uintptr_t fake_current_now(void) { return depth ? stack[depth - 1] : 0; }
 API int fake_depth(void) { return depth; }
 API int fake_mode(void) { return mode; }
 API void fake_architecture(int major, int minor) { attribute_major = major, attribute_minor = minor; }
+API void fake_multiprocessors(int count) { multiprocessors = count; }
 
 /* ---- the driver */
 
@@ -92,7 +93,7 @@ API int cuCtxGetDevice(int *device) {
 }
 API int cuDeviceGetAttribute(int *value, int attribute, int device) {
   (void)device;
-  *value = attribute == 75 ? attribute_major : attribute == 76 ? attribute_minor : attribute == 16 ? 4 : -1;
+  *value = attribute == 75 ? attribute_major : attribute == 76 ? attribute_minor : attribute == 16 ? multiprocessors : -1;
   return note("cuDeviceGetAttribute", "");
 }
 API int cuDevicePrimaryCtxRetain(uintptr_t *context, int device) {
