@@ -43,7 +43,7 @@ class Carrier {
  public:
   // One of all, by its number.
   __device__ __forceinline__ Carrier(const ScanParams &p, unsigned number, CarrierMemory &memory)
-      : p_(p), memory_(memory), member_(number % unsigned(p.team)) {
+      : p_(p), memory_(memory), thread_(own_thread()), member_(number % unsigned(p.team)) {
     const unsigned unit = number / unsigned(p.team);
     group_ = unit / kWidth;
     lane_ = int(unit % kWidth);
@@ -67,7 +67,7 @@ class Carrier {
     return memory_.handed[unsigned(warp()) - member_ + batch % unsigned(p_.team)];
   }
   // The first tile of a batch that is the thread's, and how many are.
-  __device__ __forceinline__ unsigned first_of(unsigned batch) const { return batch * kBatch + own_thread() * kEach; }
+  __device__ __forceinline__ unsigned first_of(unsigned batch) const { return batch * kBatch + thread_ * kEach; }
   __device__ __forceinline__ unsigned count_of(unsigned batch) const {
     const unsigned first = first_of(batch), left = unsigned(p_.tiles) > first ? unsigned(p_.tiles) - first : 0;
     return left < kEach ? left : kEach;
@@ -90,7 +90,7 @@ class Carrier {
     const unsigned count = count_of(batch);
     unsigned there = 0, sent = 0;  // so many of the first ones
     bool entered = batch == 0, all_before = false, complete = false;
-    bool handed_on = !another || own_thread() < 31;
+    bool handed_on = !another || thread_ < 31;
     State carry{};
     if (batch == 0) carry = first_state();
     Summary<Op> before = nothing<Op>(), all = before;
@@ -107,7 +107,7 @@ class Carrier {
         }
         const unsigned incomplete = ballot(now < count);
         complete = incomplete == 0;
-        all_before = !(incomplete & ((1u << own_thread()) - 1));
+        all_before = !(incomplete & ((1u << thread_) - 1));
         // What comes next is on its way meanwhile.
         look_for(complete ? batch + unsigned(p_.team) : batch, complete ? 0 : now, looked_);
         if (ballot(now > there)) {
@@ -153,10 +153,10 @@ class Carrier {
 #pragma unroll
     for (int distance = 1; distance < 32; distance *= 2) {
       const Summary<Op> earlier = shuffle_up(all, distance);
-      if (int(own_thread()) >= distance) all = joined(earlier, all);
+      if (thread_ >= unsigned(distance)) all = joined(earlier, all);
     }
     const Summary<Op> earlier = shuffle_up(all, 1);
-    before = own_thread() > 0 ? earlier : nothing<Op>();
+    before = thread_ > 0 ? earlier : nothing<Op>();
   }
   static __device__ __forceinline__ bool reliable(const Summary<Op> &summary, State carry) {
     return safe(summary) && safe_carry<Op>(carry);
@@ -171,7 +171,7 @@ class Carrier {
       if (i >= there) break;
       const Summary<Op> next = joined(since, opened(own_.of[i]));
       if (i == sent) {
-        const bool begins = own_thread() == 0 && i == 0;
+        const bool begins = thread_ == 0 && i == 0;
         State state = begins ? carry : applied(since, carry);
         if (begins || reliable(since, carry) || end_of(first + i - 1, state)) {
           send_state(carry_at(p_, group_, lane_, first + i), state, reliable(next, carry) ? kCarried : kSendEnd);
@@ -200,6 +200,7 @@ class Carrier {
 
   const ScanParams &p_;
   CarrierMemory &memory_;
+  const unsigned thread_;  // in its warp
   unsigned member_, group_;
   int lane_;
   Look own_, looked_;  // what is there of a batch, and what is on its way
