@@ -11,6 +11,8 @@ What h_{t-1} is where sequences start inside the axis of time is in `neighbours.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -115,10 +117,20 @@ def _open_to_dynamo() -> None:
 _open_to_dynamo._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+_POSITIONAL = inspect.Signature([inspect.Parameter("arguments", inspect.Parameter.VAR_POSITIONAL)])
+
+
+def _positional(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Called by position alone. torch looks the signature up at every call, which takes longer than a small one."""
+    forward.__signature__ = _POSITIONAL  # type: ignore[attr-defined]
+    return forward
+
+
 class Scan(torch.autograd.Function):
     """S: arguments and outputs are those of `scanlib::scan`."""
 
     @staticmethod
+    @_positional
     def forward(
         a: Tensor,
         x: Tensor,
@@ -193,6 +205,7 @@ class ScanBackward(torch.autograd.Function):
     """B: arguments and outputs are those of `scanlib::scan_backward`."""
 
     @staticmethod
+    @_positional
     def forward(
         grad_h: Tensor,
         grad_final: State,
