@@ -194,7 +194,8 @@ def gpu_price() -> str:
 
 def gpu_table1() -> str:
     """The paper's Table 1: times the speed of one thread a feature."""
-    return _summed_up("table1", _gpu("table1")[1])
+    card, rows = _gpu("table1")
+    return f"On an {card}. " + _summed_up("table1", rows)
 
 
 def _bench(name: str) -> ModuleType:
@@ -209,14 +210,16 @@ def _summed_up(stage: str, rows: list[Row]) -> str:
 
 
 def _gpu(stage: str) -> tuple[str, list[Row]]:
-    """The card of the newest results of a GPU, and their rows of a stage."""
+    """The card of the newest results of a GPU that have a stage, and their rows of it."""
     report = _bench("gpu.report")
 
     def header(path: Path) -> Row:
         return next(line["header"] for line in report.lines(path) if "header" in line)
 
+    found = (ROOT / "bench" / "results").glob(f"*/{report.FILE}")
     newest = max(
-        (ROOT / "bench" / "results").glob(f"*/{report.FILE}"), key=lambda path: header(path)["date"]
+        (path for path in found if stage in report.read(path)),
+        key=lambda path: header(path)["date"],
     )
     return header(newest)["gpu"]["name"], report.read(newest)[stage].rows
 

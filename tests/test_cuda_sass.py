@@ -52,7 +52,7 @@ MAIL = {
 @pytest.mark.parametrize("dtype", MAIL)
 @pytest.mark.parametrize("layout", ["rows", "columns"])
 def test_mail_is_read_by_whole_words(layout: str, dtype: str) -> None:
-    """What is read of a word is made use of: else its parts are loaded one by one, the tag perhaps before what it is of."""
+    """What is read of a word is made use of: else parts are loaded one by one, a tag perhaps before what it is of."""
     shape, axis = ((16, 40_000), 1) if layout == "rows" else ((40_000, 16), 0)
     problem = dense_problem(shape, axis, ("a", "x", "h"), dtype)
     assert f"look-back over {layout}" in gpu.describe(problem)
@@ -61,7 +61,7 @@ def test_mail_is_read_by_whole_words(layout: str, dtype: str) -> None:
     records, states, bits = MAIL[dtype]
     if layout == "columns":
         assert set(widths) == {128, bits}
-    else:  # three looks at partials, two at a carry, two at what is handed on; last states are read once they are known to be there
+    else:  # three looks at partials, two at a carry, two at what is handed on; last states are read when they are there
         expected = Counter({128: 3 * records}) + Counter({bits: 4 * states})
         assert all(widths[width] >= count for width, count in expected.items()), widths
 

@@ -93,7 +93,10 @@ API int cuCtxGetDevice(int *device) {
 }
 API int cuDeviceGetAttribute(int *value, int attribute, int device) {
   (void)device;
-  *value = attribute == 75 ? attribute_major : attribute == 76 ? attribute_minor : attribute == 16 ? multiprocessors : -1;
+  *value = attribute == 75   ? attribute_major
+           : attribute == 76 ? attribute_minor
+           : attribute == 16 ? multiprocessors
+                             : -1;
   return note("cuDeviceGetAttribute", "");
 }
 API int cuDevicePrimaryCtxRetain(uintptr_t *context, int device) {
