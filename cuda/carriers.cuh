@@ -29,7 +29,7 @@ __device__ __forceinline__ RecordMail::Word *partial_at(const ScanParams &p, uns
   return reinterpret_cast<RecordMail::Word *>(p.partials) + number * RecordMail::kWords;
 }
 __device__ __forceinline__ StateMail::Word *carry_at(const ScanParams &p, unsigned group, int lane_, unsigned tile) {
-  return mail_at<StateMail>(p.ends, tile * unsigned(p.groups) + group, lane_);
+  return mail_at<StateMail>(p.ends, number_of(p, tile, group), lane_);
 }
 
 // ------------------------------------------------------------------------------------------------------------- a carrier
@@ -119,9 +119,11 @@ class Carrier {
       }
       // The next carrier waits for what this one makes of the batch: that comes first.
       if (!entered) entered = receive(batch, carry, complete);
+      __syncwarp();  // all have read what was handed, before the next is, to the same place perhaps
       if (entered && complete && !handed_on) handed_on = hand_on(batch, all, carry);
-      if (entered && all_before && sent < there) post(first_of(batch), there, before, carry, sent);
+      if (entered && all_before && sent < there) post(batch, there, before, all, carry, sent);
       if (!ballot(sent < count || !handed_on)) return;
+      if (complete) wait_a_little();  // for what a tile has left
     }
   }
 
@@ -162,14 +164,16 @@ class Carrier {
     return safe(summary) && safe_carry<Op>(carry);
   }
 
-  // Sends the states before those of the thread's tiles of which it is known.
-  __device__ __forceinline__ void post(unsigned first, unsigned there, const Summary<Op> &before, State carry,
-                                       unsigned &sent) const {
+  // Sends the states before those of the thread's tiles of which it is known. Whether a tile is to send its end is asked of the very
+  // expression that whoever waits for it asks: of `all`, after the last.
+  __device__ __forceinline__ void post(unsigned batch, unsigned there, const Summary<Op> &before,
+                                       const Summary<Op> &all, State carry, unsigned &sent) const {
+    const unsigned first = first_of(batch), count = count_of(batch);
     Summary<Op> since = before;
 #pragma unroll
     for (unsigned i = 0; i < kEach; ++i) {
       if (i >= there) break;
-      const Summary<Op> next = joined(since, opened(own_.of[i]));
+      const Summary<Op> next = i + 1 == count ? all : joined(since, opened(own_.of[i]));
       if (i == sent) {
         const bool begins = thread_ == 0 && i == 0;
         State state = begins ? carry : applied(since, carry);

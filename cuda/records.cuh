@@ -34,8 +34,11 @@ __device__ __forceinline__ typename AnyMail::Word *mail_at(char *base, unsigned 
 }
 
 // The ticket of a tile; the plan sees to it that there are fewer than 2^31.
+__device__ __forceinline__ unsigned number_of(const ScanParams &p, unsigned tile, unsigned group) {
+  return tile * unsigned(p.groups) + group;
+}
 __device__ __forceinline__ unsigned number_of(const ScanParams &p, const Place &place) {
-  return unsigned(place.tile) * unsigned(p.groups) + unsigned(place.group);
+  return number_of(p, unsigned(place.tile), unsigned(place.group));
 }
 
 }  // namespace scanlib

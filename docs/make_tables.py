@@ -187,9 +187,9 @@ def gpu() -> str:
 
 def gpu_price() -> str:
     """For each shape the ratio to PyTorch's own arithmetic, and GB/s, as the GPU check sums it up."""
-    _, rows = _gpu("price")
+    card, rows = _gpu("price")
     copy = [row for row in rows if row["work"] == "copy"]
-    return _summed_up("price", [*copy, *_of_torch(rows)])
+    return f"On an {card}. " + _summed_up("price", [*copy, *_of_torch(rows)])
 
 
 def gpu_table1() -> str:
@@ -218,7 +218,7 @@ def _gpu(stage: str) -> tuple[str, list[Row]]:
 
     found = (ROOT / "bench" / "results").glob(f"*/{report.FILE}")
     newest = max(
-        (path for path in found if stage in report.read(path)),
+        (path for path in found if (run := report.read(path).get(stage)) and run.rows),
         key=lambda path: header(path)["date"],
     )
     return header(newest)["gpu"]["name"], report.read(newest)[stage].rows

@@ -16,7 +16,7 @@ enum : int { kSumSteps = 1, kSumLanes = 2 };  // of grad_a, inside a tile
 
 constexpr int kWarp = 32;
 constexpr int kMostRun = 32, kMostBundle = kWarp;
-constexpr int kMostCarriers = 64;                         // warps: next to none of a device
+constexpr int kMostCarriers = 32;                         // warps: next to none of a device
 constexpr int kMostThreads = 1024, kMostResident = 2048;  // of a block, of a multiprocessor
 constexpr int kReduceThreads = 256, kReduceTerms = 8;
 constexpr int64_t kMostBlocks = (int64_t(1) << 31) - 1;

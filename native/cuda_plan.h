@@ -59,7 +59,8 @@ struct CudaTuning {
   // Of a block that walks rows or columns, or that looks back: 32 times a power of two.
   int64_t row_threads = 128, column_threads = 256, look_back_threads = 128;
   int64_t run_bytes = 64, backward_run_bytes = 32;  // of one operand that a thread has to itself; 32 elements at most
-  int64_t bundle = 0;  // tiles, and bundles, that look-back joins at a time; 0: as many as the problem wants
+  // Tiles, and bundles, that look-back joins at a time where there are no carriers; 0: as many as the problem wants.
+  int64_t bundle = 0;
   // Threads that a multiprocessor is to hold, which bounds their registers; 0: as the kernel wants.
   int64_t resident = 0;
   int64_t enough_groups = 512;  // with so many groups of sequences time is not split

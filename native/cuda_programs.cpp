@@ -160,10 +160,11 @@ int prepare(const CudaDriver &driver, const scanlib_problem &problem, int device
     if (!launch.persistent) continue;
     int each = 0;
     SCANLIB_CALL(driver, cuOccupancyMaxActiveBlocksPerMultiprocessor, &each, function, int(launch.threads), 0);
-    const unsigned most = unsigned(std::max(1, multiprocessors * each));
+    const unsigned most = unsigned(std::max(0, multiprocessors * each));
     if (most < launch.least_blocks)
-      return cuda_failure(SCANLIB_E_CUDA, "the GPU holds %u blocks at once of a kernel that wants %u", most,
-                          launch.least_blocks);
+      return cuda_failure(SCANLIB_E_CUDA,
+                          "this problem needs a GPU that holds %u blocks of its kernel at once, and this holds %u",
+                          launch.least_blocks, most);
     made->blocks[i] = std::min(launch.blocks, most);
   }
   return SCANLIB_OK;

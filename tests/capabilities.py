@@ -191,7 +191,7 @@ def support_table(results: Path = RESULTS) -> str:
         )
     note = (
         "The tests of kernels, streams, values, gradients and special values have passed on\n"
-        f"{', '.join(gpus)}; the others on an emulation."
+        f"{', '.join(gpus)}; what else needs one, on an emulation."
         if gpus
         else "CUDA has not run on a GPU yet: its kernels pass the tests on an emulation of one, and are compiled for\n"
         "every architecture from sm_75 on. `make gpu-check` is the test on a real one."

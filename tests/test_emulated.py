@@ -122,6 +122,35 @@ def test_many_small_stacks_and_batches(shape: tuple[int, ...], axis: int, member
         assert all(map(same_bits, other, found[0]))
 
 
+@pytest.mark.parametrize(("shape", "threads"), [((4, 13_001), 32), ((4, 33_001), 64)])
+def test_carriers_hand_on_where_others_have_read(
+    shape: tuple[int, ...], threads: int, member: Member
+) -> None:
+    """Four batches of a carrier that hands on to itself, five of a team of two."""
+    a, x, h0 = arrays(shape, 1, "float32")
+    with emulated.tuned(**SMALL | {"look_back_threads": threads}):
+        for seed in range(3):
+            emulated.schedule(200 + seed, 4 + 8 * seed)
+            check_forward(member, a, x, h0, axis=1, reverse=bool(seed % 2))
+
+
+@pytest.mark.parametrize("lanes", [1, 5])
+@pytest.mark.parametrize("backward", [False, True])
+def test_products_too_large_in_some_groupings(lanes: int, backward: bool, member: Member) -> None:
+    """What tiles do is a power of two each; all that a serial loop meets is small, other orders are not."""
+    tiles, steps = 70, 64 * (2 if backward else 4)
+    rng = rng_for(lanes)
+    sizes = rng.integers(-40, 40, (lanes, tiles))
+    sizes[:, :5] = np.cumsum([-60, -20, 50, 50, -20])
+    a = np.ones((lanes, tiles, steps), "f4")
+    a[:, :, 7] = np.exp2(np.diff(sizes, axis=1, prepend=0))
+    a, x = a.reshape(lanes, -1), np.zeros((lanes, tiles * steps), "f4")
+    with emulated.tuned(**SMALL):
+        emulated.schedule(lanes, 9)
+        check = check_gradients if backward else check_forward
+        check(member, a, x, np.ones(lanes, "f4"), axis=1)
+
+
 @pytest.mark.parametrize(("shape", "axis"), [((700, 5), 0), ((33, 700), 1), ((3001,), 0)])
 @pytest.mark.parametrize("dtype_name", ["bfloat16", "float32", "float64"])
 def test_special_values(shape: tuple[int, ...], axis: int, dtype_name: str, member: Member) -> None:

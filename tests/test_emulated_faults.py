@@ -130,7 +130,7 @@ WRONG = {
     ),
     "a carry of which others before it have not been seen": (
         "carriers.cuh",
-        "all_before = !(incomplete & ((1u << own_thread()) - 1));",
+        "all_before = !(incomplete & ((1u << thread_) - 1));",
         "all_before = true;",
     ),
     "no waiting for the carrier before": (

@@ -25,7 +25,7 @@ CASES = [
     Case((1 << 16, 40), 0),
     Case((3, 1 << 14, 64), 1),
     Case((7, 1 << 16), 1),
-    Case((80, 1 << 14), 1),
+    Case((80, 1 << 16), 1),
     Case((1 << 16, 3), 0, reverse=True),
 ]
 REPEATS = 200
@@ -55,7 +55,7 @@ def stress(library: Any, case: Case, work: str, repeats: int) -> Row:
                 libraries.reader(library, case, work, v)
                 for v in (forward.outputs[0], inputs.a, inputs.x)
             )
-            reference.check(case, f"scanlib ({work}, bundles of 2)", 4, *reads)
+            reference.check(case, f"scanlib ({work}, stress)", 4, *reads)
     else:
         if work != "backward":
             inputs = replace(inputs, a=library.channels(case, inputs.a))
