@@ -52,7 +52,7 @@ class Carrier {
   __device__ __forceinline__ void work() {
     const unsigned batches = unsigned((p_.tiles + kBatch - 1) / kBatch);
     if (member_ >= batches) return;
-    look_for(member_, 0, looked_);
+    look_for(member_, 0);
 #pragma unroll 1
     for (unsigned batch = member_; batch < batches; batch += unsigned(p_.team)) carry_over(batch, batch + 1 < batches);
   }
@@ -73,15 +73,15 @@ class Carrier {
     return left < kEach ? left : kEach;
   }
   // Takes a look at the partials of those from number `there` on.
-  __device__ __forceinline__ void look_for(unsigned batch, unsigned there, Look &look) const {
+  __device__ __forceinline__ void look_for(unsigned batch, unsigned there) {
     const RecordMail::Word *at = partial_at(p_, group_, lane_, first_of(batch));
     const unsigned count = count_of(batch);
 #pragma unroll
     for (unsigned i = 0; i < kEach; ++i) {
       if (i >= there && i < count)
-        look.of[i].receive(at + i * RecordMail::kWords);
+        looked_.of[i].receive(at + i * RecordMail::kWords);
       else
-        look.of[i].tag_all(0);
+        looked_.of[i].tag_all(0);
     }
   }
 
@@ -109,7 +109,7 @@ class Carrier {
         complete = incomplete == 0;
         all_before = !(incomplete & ((1u << thread_) - 1));
         // What comes next is on its way meanwhile.
-        look_for(complete ? batch + unsigned(p_.team) : batch, complete ? 0 : now, looked_);
+        look_for(complete ? batch + unsigned(p_.team) : batch, complete ? 0 : now);
         if (ballot(now > there)) {
           there = now;
           scan(there, before, all);

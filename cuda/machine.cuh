@@ -96,8 +96,8 @@ __device__ __forceinline__ void wait_for_copies() {
 
 // ---- mail between blocks: words that are written and read whole, so that whoever sees a part sees all of it
 
-// In global memory, past this multiprocessor's own cache, which would keep what was read too early; or in shared memory. 16-byte accesses are single ones for the
-// memory model as .b128, which PTX has since CUDA 12.3.
+// In global memory, past this multiprocessor's own cache, which would keep what was read too early; or in shared memory. 16-byte
+// accesses are single ones for the memory model as .b128, which PTX has since CUDA 12.3.
 __device__ __forceinline__ void post(Bytes<8> *to, Bytes<8> mail) {
   const unsigned long long bits = mail.word[0] | (unsigned long long)mail.word[1] << 32;
   asm volatile("st.relaxed.gpu.b64 [%0], %1;" ::"l"(to), "l"(bits) : "memory");
