@@ -250,7 +250,10 @@ _pack: Callable[..., bytes] = struct.Struct(f"{len(ROLES)}P").pack
 
 def pack(pointers: Mapping[str, int]) -> bytes:
     """The pointers of a pass by role, as `run` and `gpu.run` take them."""
-    return _pack(*(pointers.get(name, 0) for name in NAMES))
+    table = [0] * len(NAMES)
+    for name, pointer in pointers.items():
+        table[NUMBERS[name]] = pointer
+    return _pack(*table)
 
 
 def run(problem: NativeProblem, pointers: bytes) -> None:

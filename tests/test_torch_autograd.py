@@ -293,3 +293,35 @@ def test_vjp_without_states_or_with_a_number() -> None:
         linear_recurrence_vjp(torch.ones(3, 5, dtype=f64), 0.5, h, axis=1)
     with pytest.raises(ArrayKindError, match="not Python numbers"):
         linear_recurrence_vjp(1.0, h, h, axis=1)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("return_final", [False, True])
+def test_what_autograd_alone_looks_at_is_what_transforms_see(
+    reverse: bool, return_final: bool, packed: bool
+) -> None:
+    """The short way and the longer one that transforms take: the same bits, first and second derivatives among them."""
+    offsets = torch.tensor([0, 2, 2, 5]) if packed else None
+    state = (3, 3) if packed else (3,)
+    shapes = (3, 1), (3, 5), state
+    run = functools.partial(
+        linear_recurrence, axis=-1, reverse=reverse, return_final=return_final, offsets=offsets
+    )
+
+    def results(scan: Callable[..., Any]) -> list[Any]:
+        inputs = [random(*shape) for shape in shapes]
+        outputs = scan(*inputs)
+        outputs = outputs if return_final else (outputs,)
+        grads = torch.autograd.grad(sum((v**2).sum() for v in outputs), inputs, create_graph=True)
+        second = torch.autograd.grad(sum((v**2).sum() for v in grads), inputs)
+        return [*outputs, *grads, *second]
+
+    short = results(run)
+    assert type(short[0].grad_fn).__name__ == "RecordedScanBackward"
+    # Transforms record what they call for those outside of them.
+    longer = results(
+        lambda *inputs: torch.func.vmap(run, randomness="error")(*(v[None] for v in inputs))
+    )
+    for one, other in zip(short, longer, strict=True):
+        assert torch.equal(one, other.reshape(one.shape))

@@ -16,9 +16,14 @@ from torch.nn import Parameter
 
 from scanlib import gpu, native
 from scanlib.backends.torch import functions, jagged
-from scanlib.backends.torch.autograd import derivatives_wanted, scan, scan_backward
+from scanlib.backends.torch.autograd import (
+    derivatives_wanted,
+    recorded_scan,
+    scan,
+    scan_backward,
+)
 from scanlib.backends.torch.gates import gated_scan
-from scanlib.backends.torch.ops import is_plain_call
+from scanlib.backends.torch.ops import PLAIN, WATCHED, is_plain_call, watched_by
 from scanlib.backends.torch.run import (
     backward_layouts,
     backward_plan,
@@ -68,17 +73,24 @@ def linear_recurrence(
     offsets: Any = None,
 ) -> Any:
     if out is None and not _compiling():
-        if type(a) is float and h0 is None and is_plain_call(x, x):
+        if type(a) is float and h0 is None and watched_by(x) != WATCHED:
             a = _number_beside(a, x)
         if reset is None and offsets is None:
-            plain = is_plain_call(a, x, h0)
+            watched = watched_by(a, x, h0)
         else:
             offsets = None if offsets is None else _offsets(offsets, a, x)
-            plain = is_plain_call(a, x, h0, reset, offsets)
-        if plain:
+            watched = watched_by(a, x, h0, reset, offsets)
+        if watched != WATCHED:
             axis = axis if type(axis) is int else axis_index(axis)
-            h, final = forward(a, x, h0, axis, reverse, return_final, None, None, reset, offsets)
-            return h if final is None else (h, final)
+            if watched == PLAIN:
+                # fmt: off
+                h, final = forward(a, x, h0, axis, reverse, return_final, None, None, reset, offsets)
+                # fmt: on
+                return h if final is None else (h, final)
+            call = resolve(*map(_shape, (a, x, h0)), axis, *map(_shape, (reset, offsets)))
+            # Where x or h0 is repeated their gradients are sums, which the longer way makes.
+            if x.shape == call.shape and (h0 is None or h0.shape == call.state_shape):
+                return recorded_scan(a, x, h0, call.axis, reverse, return_final, reset, offsets)
     if (packed := jagged.packed({"a": a, "x": x}, axis, reset, offsets)) is not None:
         if out is not None:
             raise OutputError("out cannot be used beside nested tensors. Call without it.")

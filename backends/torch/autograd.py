@@ -27,7 +27,7 @@ from scanlib.backends.torch.ops import (
     scan_backward_op,
     scan_op,
 )
-from scanlib.backends.torch.run import cast, sum_to
+from scanlib.backends.torch.run import cast, forward, sum_to
 from scanlib.errors import DTypeError
 
 State = Tensor | None
@@ -82,6 +82,20 @@ def scan_backward(
     else:
         grad_a, grad_x, grad_h0 = scan_backward_op(*arguments)
     return grad_a, cast(grad_x, x_dtype), grad_h0
+
+
+def recorded_scan(
+    a: Tensor,
+    x: Tensor,
+    h0: State,
+    axis: int,
+    reverse: bool,
+    return_final: bool,
+    reset: State,
+    offsets: State,
+) -> Any:
+    """`scan` of plain tensors at which autograd alone looks on, in less time; `h` alone without return_final."""
+    return RecordedScan.apply(a, x, h0, axis, reverse, return_final, None, reset, offsets)
 
 
 def derivatives_wanted(*tensors: State) -> bool:
@@ -153,7 +167,7 @@ class Scan(torch.autograd.Function):
         ctx.save_for_forward(a, output[0], h0, reset, offsets)
 
     @staticmethod
-    def backward(ctx: Any, grad_h: State, grad_final: State) -> Any:
+    def backward(ctx: Any, grad_h: State, grad_final: State = None) -> Any:
         grad_final = grad_final if ctx.return_final else None
         if grad_h is None and grad_final is None:
             return (None,) * 9
@@ -199,6 +213,23 @@ class Scan(torch.autograd.Function):
         outputs = scan(a, x, h0, axis + 1, reverse, return_final, dtype, reset, offsets)
         # No batch of a final state that is not wanted.
         return outputs, (0, 0 if return_final else None)
+
+
+class RecordedScan(Scan):
+    """S where autograd alone looks on: `h` alone without return_final, and the dtype is what the operands say.
+
+    A Function that transforms can take apart has its context set up apart. For that torch binds its arguments and looks
+    through its outputs, which takes longer than a small recurrence.
+    """
+
+    setup_context = staticmethod(torch.autograd.Function.setup_context)
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Any:
+        a, x, h0, axis, reverse, return_final, dtype, reset, offsets = arguments
+        outputs = forward(a, x, h0, axis, reverse, return_final, dtype, None, reset, offsets)
+        Scan.setup_context(ctx, arguments, outputs)
+        return outputs if return_final else outputs[0]
 
 
 class ScanBackward(torch.autograd.Function):

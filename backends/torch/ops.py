@@ -99,8 +99,15 @@ _tracing = torch._C._get_tracing_state
 _is_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
-def is_plain_call(*tensors: Any) -> bool:
-    """Whether these are plain tensors of one CPU or GPU (some may be None) that nothing in torch watches."""
+#: What looks on at a call: a transform, a mode, a compiler or what is unknown; autograd alone; nothing.
+WATCHED, RECORDED, PLAIN = range(3)
+
+
+def watched_by(*tensors: Any) -> int:
+    """`PLAIN` for plain tensors of one CPU or GPU (some may be None) that nothing in torch watches.
+
+    `RECORDED` where autograd does, because one of them requires a gradient; else `WATCHED`.
+    """
     if (
         transformed()
         or _function_modes()
@@ -108,35 +115,40 @@ def is_plain_call(*tensors: Any) -> bool:
         or forward_ad._current_level >= 0
         or _tracing() is not None
     ):
-        return False
-    recording, device = torch.is_grad_enabled(), -2
+        return WATCHED
+    found, device = PLAIN, -2
     for tensor in tensors:
         if tensor is None:
             continue
         if type(tensor) is not Tensor and type(tensor) is not Parameter:
-            return False
-        if recording and tensor.requires_grad:
-            return False
+            return WATCHED
+        if tensor.requires_grad:
+            found = RECORDED
         # The keys by which torch finds a tensor's kernels tell all that `_plain_device` asks for.
         keys = _dispatch_keys(tensor).raw_repr()
-        own = _PLAIN.get(keys)
+        own = _PLACES.get(keys)
         if own is None:
             own = _plain_device(tensor)
             if own is None:
-                return False
-            _PLAIN[keys] = own
+                return WATCHED
+            _PLACES[keys] = own
         if own is GPU:
             own = tensor.get_device()
         if own != device and device != -2:
-            return False
+            return WATCHED
         device = own
-    return True
+    return found if found == PLAIN or torch.is_grad_enabled() else PLAIN
+
+
+def is_plain_call(*tensors: Any) -> bool:
+    """Whether these are plain tensors of one CPU or GPU (some may be None) that nothing in torch watches."""
+    return watched_by(*tensors) == PLAIN
 
 
 CPU, GPU = -1, "GPU"
 _dispatch_keys = torch._C._dispatch_keys
 #: Where plain tensors of given keys are: on the CPU, or on some GPU.
-_PLAIN: dict[int, Any] = {}
+_PLACES: dict[int, Any] = {}
 
 
 def _plain_device(tensor: Tensor) -> Any:
