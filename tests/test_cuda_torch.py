@@ -5,6 +5,7 @@ The emulated kernels (tests/emulated.py) compute what torch asks for, or a drive
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import emulated
@@ -17,10 +18,12 @@ from native_calls import ROLES, dense_problem
 import scanlib
 from scanlib import gpu, native
 from scanlib.gates import GATED, form_of
+from scanlib.roles import NAMES
 
 torch = pytest.importorskip("torch")
 from scanlib.backends.torch import cuda as torch_cuda  # noqa: E402
 from scanlib.backends.torch import gates as torch_gates  # noqa: E402
+from scanlib.backends.torch import plans  # noqa: E402
 from scanlib.backends.torch import run as torch_run  # noqa: E402
 
 
@@ -101,11 +104,13 @@ def test_torch_hands_over_where_sequences_start(monkeypatch: pytest.MonkeyPatch,
     """To a launch that runs the same problem on the CPU."""
     launched: list[set[str]] = []
 
-    def launch(problem: native.NativeProblem, tensors: Any) -> None:
-        given = {role: t for role, t in tensors.items() if t is not None}
-        assert all(map(torch_cuda.is_aligned, given.values()))
+    def launch(problem: native.NativeProblem, pointers: bytes, beside: Any) -> None:
+        table = struct.unpack(f"{len(NAMES)}P", pointers)
+        given = {role: pointer for role, pointer in zip(NAMES, table, strict=True) if pointer}
+        assert isinstance(beside, OnGpu)
+        assert all(pointer % 8 == 0 for role, pointer in given.items() if role != "reset")
         launched.append(set(given))
-        native.run(problem, native.pack({role: t.data_ptr() for role, t in given.items()}))
+        native.run(problem, pointers)
 
     monkeypatch.setattr(torch_run, "launch", launch)
     monkeypatch.setattr(torch_cuda, "architectures", lambda index: ())
@@ -133,8 +138,8 @@ def test_torch_hands_over_where_sequences_start(monkeypatch: pytest.MonkeyPatch,
 
 def test_torch_brings_as_much_scratch_memory_as_is_needed(emulated_gpu: list[int]) -> None:
     a, x = (torch.full((50_000,), 0.5).as_subclass(OnGpu) for _ in range(2))
-    plan = torch_run.forward_plan(
-        *torch_run.signature(a), *torch_run.signature(x), None, 0, False, False, 1
+    plan = plans.forward_plan(
+        *plans.signature(a), *plans.signature(x), None, 0, False, False, 1
     ).plan
     assert gpu.scratch_bytes(plan.native) > 0
     torch_run.forward(a, x, None, 0, False, False)
@@ -190,8 +195,8 @@ def test_torch_compiles_when_a_plan_is_made(driver: Fake, monkeypatch: pytest.Mo
     """For the architecture of the tensors' device, before the call; one that finds its plan asks for nothing."""
     monkeypatch.setattr(torch_cuda, "_stream", lambda index: STREAM)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: -1)
-    torch_run.forward_plan.cache_clear()
-    torch_run.backward_plan.cache_clear()
+    plans.forward_plan.cache_clear()
+    plans.backward_plan.cache_clear()
     found = asked_before_the_driver(driver)
     a = torch.full((1 << 17,), 0.5).as_subclass(OnGpu)
     for backward in (False, True):
@@ -217,13 +222,13 @@ def test_torch_compiles_when_a_plan_is_made(driver: Fake, monkeypatch: pytest.Mo
 def test_torch_compiles_nothing_for_tensors_without_memory(driver: Fake) -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    torch_run.forward_plan.cache_clear()
+    plans.forward_plan.cache_clear()
     with FakeTensorMode():
         x = torch.empty((1 << 17,), device="cuda:0")
         assert scanlib.linear_recurrence(0.5, x).device.type == "cuda"
     x = torch.empty((1 << 17,), device="meta")
     assert scanlib.linear_recurrence(0.5, x).is_meta
-    assert torch_run.forward_plan.cache_info().currsize == 0
+    assert plans.forward_plan.cache_info().currsize == 0
     assert driver.compiled == []
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from scanlib.backends.torch.dtypes import cast
 from scanlib.backends.torch.neighbours import Neighbours
 from scanlib.backends.torch.ops import (
     LIBRARY,
@@ -27,7 +28,8 @@ from scanlib.backends.torch.ops import (
     scan_backward_op,
     scan_op,
 )
-from scanlib.backends.torch.run import cast, forward, sum_to
+from scanlib.backends.torch.run import forward
+from scanlib.backends.torch.sums import sum_to
 from scanlib.errors import DTypeError
 
 State = Tensor | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,26 +30,32 @@ def target_of(tensor: Tensor) -> gpu.Target:
     return gpu.target(architectures(tensor.get_device()))
 
 
-def launch(problem: native.NativeProblem, tensors: Mapping[str, Tensor | None]) -> None:
-    """Run a problem on tensors by role, all of one GPU; None for what is absent."""
-    first = tensors["a"]
-    assert first is not None
-    index = first.get_device()
+def launch(problem: native.NativeProblem, pointers: bytes, beside: Tensor) -> None:
+    """Run a problem on packed pointers to tensors of one GPU, of which one is `beside`."""
+    index = beside.get_device()
     if index != torch.cuda.current_device():
         with torch.cuda.device(index):
-            return launch(problem, tensors)
+            return launch(problem, pointers, beside)
     size = gpu.scratch_bytes(problem)
     # Freed at once: torch's allocator gives it out again only to what follows on the same stream.
-    scratch = torch.empty(size, dtype=torch.uint8, device=first.device) if size else None
-    pointers = {role: t.data_ptr() for role, t in tensors.items() if t is not None}
+    scratch = torch.empty(size, dtype=torch.uint8, device=beside.device) if size else None
     address = 0 if scratch is None else scratch.data_ptr()
-    gpu.run(problem, _stream(index), address, native.pack(pointers))
+    gpu.run(problem, _stream(index), address, pointers)
     return None
 
 
-def is_aligned(tensor: Tensor | None) -> bool:
-    """Whether the kernels, which access an element at once, can read this; only what is imported may lie otherwise."""
-    return tensor is None or tensor.data_ptr() % tensor.element_size() == 0
+def is_aligned(*tensors: Tensor | None) -> bool:
+    """Whether the kernels, which access an element at once, can read these; only what is imported may lie otherwise."""
+    for tensor in tensors:
+        if tensor is not None:
+            place = tensor.data_ptr()
+            if place % _LARGEST and place % tensor.element_size():
+                return False
+    return True
+
+
+#: Bytes of the largest element, to which most tensors are aligned.
+_LARGEST = torch.complex128.itemsize
 
 
 def aligned(tensor: Any) -> Any:

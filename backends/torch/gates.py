@@ -16,9 +16,11 @@ from torch.nn import Parameter
 from scanlib.backends.torch import functions
 from scanlib.backends.torch.autograd import scan
 from scanlib.backends.torch.cuda import aligned, is_aligned, target_of
+from scanlib.backends.torch.dtypes import dtype_name
 from scanlib.backends.torch.neighbours import Neighbours
 from scanlib.backends.torch.ops import LIBRARY, ordinary, transformed
-from scanlib.backends.torch.run import dtype_name, run, state_shape
+from scanlib.backends.torch.plans import state_shape
+from scanlib.backends.torch.run import run
 from scanlib.gates import BEFORE, GATED, GateForm, opened_by
 from scanlib.plan import prepare_gates
 from scanlib.roles import INITIAL

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scanlib.backends.torch.run import state_shape
+from scanlib.backends.torch.plans import state_shape
 
 State = Tensor | None
 

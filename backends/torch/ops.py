@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from scanlib.backends.torch.run import backward, empty_final, empty_grads, empty_result, forward
+from scanlib.backends.torch.plans import empty_final, empty_grads, empty_result
+from scanlib.backends.torch.run import backward, forward
 
 # Compilers must not change the strides of the inputs: those of the outputs follow from them.
 _TAGS = (

@@ -1,4 +1,4 @@
-"""Operands repeated along axes, so that autograd sums their gradients as every sum here is made: by `sum_to`."""
+"""Operands repeated along axes: autograd sums their gradients as every sum here is made, by `sum_to`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,32 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from scanlib.backends.torch.run import promote, sum_to
-from scanlib.call import Shape
+from scanlib.backends.torch.dtypes import promote
+from scanlib.call import Shape, reduced_axes
+
+#: Parts of a sum to one number; where each has so few elements, torch makes the sum on one thread.
+PARTS = 64
+
+
+def sum_to(gradient: Tensor, shape: Shape) -> Tensor:
+    """The sum over the axes along which `shape` was repeated, in float32 at least and in one order; differentiable.
+
+    torch cuts its sum of very many elements to a single number into as many parts as there are threads, so that the
+    last bits depend on their number. Such a sum is made in two stages here; torch gives each output of the first to
+    one thread.
+    """
+    count = gradient.numel()
+    if torch.compiler.is_compiling() or type(count) is not int:
+        return gradient.sum_to_size(shape)
+    if gradient.shape == shape:
+        return gradient
+    wide = promote(gradient.dtype, torch.float32)
+    if not gradient.is_cpu or count <= PARTS**2 or any(length != 1 for length in shape):
+        axes = reduced_axes(tuple(shape), tuple(gradient.shape))
+        return gradient.sum(axes, dtype=wide).reshape(shape)
+    flat, rest = gradient.reshape(-1), count % PARTS
+    parts = flat[: count - rest].unflatten(0, (PARTS, -1)).sum(1, dtype=wide)
+    return (parts.sum() + flat[count - rest :].sum(dtype=wide)).reshape(shape)
 
 
 def spread(tensor: Tensor, shape: Shape) -> Tensor:
