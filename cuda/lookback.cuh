@@ -24,6 +24,7 @@ struct LookBackMemory : BlockMemory {
   unsigned ticket;
 };
 static_assert(sizeof(LookBackMemory) <= kMostShared, "a block's shared memory");
+static_assert(kAbreast == 1, "a record for each lane of a warp");
 
 // By the first warp: draws a ticket, which only its first thread has ...
 __device__ __forceinline__ unsigned drawn(const ScanParams &p) { return thread() == 0 ? atomicAdd(p.tickets, 1u) : 0; }

@@ -171,11 +171,11 @@ __device__ __forceinline__ void store_sum(const ScanParams &p, const Place &plac
     if (lane() >= place.lanes) sum = Sum{};
 #pragma unroll
     for (int bits = 1; bits < kWarpLanes; bits *= 2) add(sum, shuffle_xor(sum, bits));
-    if constexpr (kWidth > 32) {
+    if constexpr (kAbreast > 1) {
       __syncthreads();
       if (thread() % 32 == 0) memory.scan.sums[warp()][0] = sum;
       __syncthreads();
-      for (int w = 1; w < kWarps && thread() == 0; ++w) add(sum, memory.scan.sums[w][0]);
+      for (int w = 1; w < kAbreast && thread() == 0; ++w) add(sum, memory.scan.sums[w][0]);
     }
     if (thread() == 0) store_element(at, sum);
   }

@@ -52,8 +52,11 @@ struct ScanMemory {
     int doubt[kWarps][kWarpLanes];
     typename SumOf<typename Op::Element>::type sums[kWarps][kWarpLanes];
   };
-  typename Op::State state[kWarpLanes];  // after the tile
+  typename Op::State state[kWidth];  // after the tile
 };
+
+// Whether the warp holds the last slices of its lanes.
+__device__ __forceinline__ bool has_last_slices() { return warp() >= kWarps - kAbreast; }
 
 // In order over the slices of each lane in a warp; the last slice has the result for all of them.
 template <class Op>
@@ -66,8 +69,8 @@ __device__ __forceinline__ Summary<Op> scanned_in_warp(Summary<Op> mine) {
   return mine;
 }
 
-// What the steps before the thread's slice do to a carry. The last warp also calls whole(what the whole tile does). Every thread
-// of the block takes part; starts with a barrier, for the memory may still be read.
+// What the steps before the thread's slice do to a carry. The last warps, of each lane, also call whole(what the whole tile does).
+// Every thread of the block takes part; starts with a barrier, for the memory may still be read.
 template <class Op, class Whole>
 __device__ __forceinline__ Summary<Op> scanned(Summary<Op> mine, ScanMemory<Op> *memory, Whole whole) {
   mine = scanned_in_warp(mine);
@@ -80,14 +83,15 @@ __device__ __forceinline__ Summary<Op> scanned(Summary<Op> mine, ScanMemory<Op> 
     const Summary<Op> earlier = shuffle_up(mine, kWarpLanes);
     if (own_slice() > 0) before = earlier;
   }
-  if (warp_ > 0) {
-    Summary<Op> warps = memory->of_warp.of(0, lane_);
+  if (warp_ >= kAbreast) {
+    Summary<Op> warps = memory->of_warp.of(warp_ % kAbreast, lane_);
 #pragma unroll 1  // in full, the summaries of all warps would be in registers at once
-    for (int w = 1; w < warp_; ++w) warps = joined(warps, memory->of_warp.of(w, lane_));
+    for (int w = warp_ % kAbreast + kAbreast; w < warp_; w += kAbreast)
+      warps = joined(warps, memory->of_warp.of(w, lane_));
     before = kWarpSlices > 1 ? joined(warps, before) : warps;
-    if (warp_ == kWarps - 1) whole(joined(warps, memory->of_warp.of(kWarps - 1, lane_)));
-  } else if (kWarps == 1) {
-    whole(memory->of_warp.of(0, lane_));
+    if (has_last_slices()) whole(joined(warps, memory->of_warp.of(warp_, lane_)));
+  } else if (kWarps == kAbreast) {
+    whole(memory->of_warp.of(warp_, lane_));
   }
   return before;
 }
@@ -100,7 +104,7 @@ __device__ __forceinline__ bool any_slice(bool yes, ScanMemory<Op> *memory) {
   for (int bits = kWarpLanes; bits < 32; bits *= 2) any |= shuffle_xor(any, bits);
   if (own_slice() == 0) memory->doubt[warp()][own_lane()] = any;
   __syncthreads();
-  for (int w = 0; w < kWarps; ++w) any |= memory->doubt[w][own_lane()];
+  for (int w = warp() % kAbreast; w < kWarps; w += kAbreast) any |= memory->doubt[w][own_lane()];
   return any;
 }
 
@@ -142,8 +146,9 @@ __device__ __forceinline__ S summed_slices(S sum, S (*memory)[kWarpLanes]) {
     __syncthreads();
     if (own_slice() == 0) memory[warp()][own_lane()] = sum;
     __syncthreads();
-    sum = memory[0][own_lane()];
-    for (int w = 1; w < kWarps; ++w) add(sum, memory[w][own_lane()]);
+    const int first = warp() % kAbreast;
+    sum = memory[first][own_lane()];
+    for (int w = first + kAbreast; w < kWarps; w += kAbreast) add(sum, memory[w][own_lane()]);
   }
   return sum;
 }

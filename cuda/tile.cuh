@@ -1,7 +1,8 @@
 // A tile: the elements a block works on at a time, kWidth lanes by kSlices slices of kRun steps. A thread owns kRun consecutive
 // steps of one lane and keeps them in registers.
 //
-//   threadIdx.x = slice * kWidth + lane      so a warp holds all kWarpSlices slices of kWarpLanes lanes
+//   threadIdx.x = slice * kWidth + lane      so a warp holds kWarpSlices slices of kWarpLanes lanes, and kAbreast warps side
+//                                            by side hold those slices of all lanes
 //
 // What lies side by side in memory is
 //   columns  the lanes of a step
@@ -32,8 +33,8 @@ constexpr int kTileSteps = kSlices * kRun;
 constexpr int kWarpLanes = kWidth < 32 ? kWidth : 32;
 constexpr int kWarpSlices = 32 / kWarpLanes;
 constexpr int kWarpSteps = kWarpSlices * kRun;
+constexpr int kAbreast = kWidth / kWarpLanes;
 static_assert(kThreads % 32 == 0 && kThreads % kWidth == 0 && (kWidth & (kWidth - 1)) == 0, "a tile of whole warps");
-static_assert(kWidth <= 32 || kSlices == 1, "wide tiles are not scanned");
 static_assert((kRun & (kRun - 1)) == 0, "runs are powers of two");
 
 template <bool yes, class A, class B>
@@ -130,8 +131,8 @@ __device__ __forceinline__ int slice() { return kSlices == 1 ? 0 : int(thread() 
 __device__ __forceinline__ int lane() { return int(thread() % kWidth); }
 
 // The first lane and step of a warp's part of the tile, and the thread's number, lane and slice in it.
-__device__ __forceinline__ int warp_lane() { return kWidth > 32 ? warp() * 32 : 0; }
-__device__ __forceinline__ int warp_step() { return kWidth > 32 ? 0 : warp() * kWarpSteps; }
+__device__ __forceinline__ int warp_lane() { return kAbreast == 1 ? 0 : warp() % kAbreast * kWarpLanes; }
+__device__ __forceinline__ int warp_step() { return kSlices == 1 ? 0 : warp() / kAbreast * kWarpSteps; }
 // Of which the compiler does not know how small it is: with 8 bits it computes no faster, and has to widen them.
 __device__ __forceinline__ unsigned own_thread() { return anew(thread() % 32); }
 __device__ __forceinline__ int own_lane() { return int(thread() % kWarpLanes); }

@@ -67,14 +67,14 @@ __device__ __forceinline__ void walk(const ScanParams &p) {
         advance(p, *next, *later);
         carry = finish_tile(p, *place, run, carry, sum, results);
       } else {
-        Summary<Op> all = nothing<Op>();  // of the tile, in the last warp
+        Summary<Op> all = nothing<Op>();  // of the tile, in the last warps
         const Summary<Op> prefix =
             scanned(summarized<Op, kRun>(run), &memory.scan, [&](const Summary<Op> &whole) { all = whole; });
         run.forget();
         if (finds) advance(p, *next, *later);
-        if (tile > 0) carry = memory.scan.state[own_lane()];
+        if (tile > 0) carry = memory.scan.state[lane()];
         const State before = carried_in(prefix, !safe(prefix) || !safe(all), carry, run, &memory.scan, [&] {
-          if (warp() == kWarps - 1 && own_slice() == 0) memory.scan.state[own_lane()] = applied(all, carry);
+          if (has_last_slices() && own_slice() == 0) memory.scan.state[lane()] = applied(all, carry);
         });
         finish_tile(p, *place, run, before, sum, results);
       }

@@ -11,11 +11,13 @@ namespace {
 //   at most `run` steps                               walk       wide: a thread takes a sequence; else few slices, one tile
 //   many_lanes neighbours or more (columns)           walk       wide: a thread takes a sequence, step by step
 //   time fits one tile                                walk       as many lanes as fill it
-//   enough_groups or more                             walk       a block takes its lanes from the first to the last step
+//   enough_groups or more                             walk       a block takes its lanes from the first to the last step, perhaps
+//                                                                of two groups that lie side by side
 //   few and long                                      look-back  tiles of all lanes and stretches of time, in one pass
 
-constexpr int kFewLanes = 4;  // of each of which tiles come so fast that carriers take two at a time
-constexpr int kWide = 128;    // lanes of a tile that has one slice only
+constexpr int kFewLanes = 4;     // of each of which tiles come so fast that carriers take two at a time
+constexpr int kWide = 128;       // lanes of a tile that has one slice only
+constexpr int kStepBytes = 256;  // of all lanes of a tile: memory takes longer for smaller pieces
 constexpr int64_t kMostTickets = int64_t(1) << 30;  // of 2^31, since blocks draw some more
 constexpr int64_t kMostBytes = int64_t(1) << 60;
 
@@ -78,6 +80,17 @@ void choose_tile(const scanlib_problem &p, Cut *cut) {
   cut->tiles = ceil_div(p.time.extent, int64_t(cut->slices()) * cut->run);
 }
 
+// Two warps side by side have twice the lanes of a step, and half of a tile's steps: of columns that a block walks.
+void set_abreast(const scanlib_problem &p, Cut *cut) {
+  constexpr int kTwo = 2 * kWarp;
+  if (cut->layout != kColumns || cut->width != kWarp || p.inner.extent % kTwo || cut->sum == kSumLanes) return;
+  if (cut->tiles == 1 || cut->slices() < 4 || kWarp * largest_element(p) >= kStepBytes) return;
+  cut->width = kTwo;
+  cut->chunks /= 2;
+  cut->groups /= 2;
+  cut->tiles = ceil_div(p.time.extent, int64_t(cut->slices()) * cut->run);
+}
+
 // Piles follow one another at about five microseconds each, in which memory brings so many bytes. In columns, where a thread
 // has several records to read, smaller bundles make them fewer.
 int bundle_for(const scanlib_problem &p, const Cut &cut) {
@@ -124,6 +137,7 @@ Cut cut_problem(const scanlib_problem &p) {
     choose_carry(p, &tiles);
     if (tiles.slices() > 1) cut = tiles;  // what is not scanned has nothing to publish
   }
+  if (cut.kernel == kWalk) set_abreast(p, &cut);
   if (cut.width == 1) cut.sum &= ~kSumLanes;  // nothing to add up inside a tile
   return cut;
 }

@@ -152,6 +152,8 @@ SMALL = {
     "backward_run_bytes": 8,
     "bundle": 3,
 }
+#: Beside these: blocks walk columns, and of a multiple of 64 lanes two warps have the steps side by side.
+ABREAST = {"enough_groups": 1, "column_threads": 128}
 
 
 @contextmanager

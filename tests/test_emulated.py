@@ -11,7 +11,7 @@ import emulated
 import numpy as np
 import pytest
 from capabilities import ALL_DTYPES, CAPABILITIES, Backend
-from emulated import SMALL
+from emulated import ABREAST, SMALL
 from helpers import (
     arrays,
     check_forward,
@@ -38,11 +38,12 @@ PLANS: list[tuple[str, tuple[int, ...], int, dict[str, int]]] = [
     ("walk over rows", (43, 50), 1, {}),
     ("walk over rows", (201, 3), 1, {}),
     ("walk over columns", (301, 64), 0, {"enough_groups": 1}),
+    ("walk over columns", (101, 256), 0, ABREAST),
     ("walk over columns", (71, 150), 0, {"many_lanes": 100}),
     ("walk over columns", (4, 150), 0, {}),
     ("walk over columns", (9, 3), 0, {}),
 ]
-THOROUGH = [PLANS[0], PLANS[2], PLANS[5], PLANS[9]]
+THOROUGH = [PLANS[0], PLANS[2], PLANS[5], PLANS[9], PLANS[10]]
 EVERYDAY = CAPABILITIES[Backend.EMULATED].everyday
 
 
@@ -58,7 +59,7 @@ def test_every_plan(number: int, dtype_name: str, member: Member) -> None:
     """Forward and backward, both directions, with and without states, against the serial loop."""
     words, shape, axis, numbers = PLANS[number]
     a, x, h0 = arrays(shape, axis, dtype_name)
-    with emulated.tuned(**SMALL, **numbers):
+    with emulated.tuned(**(SMALL | numbers)):
         emulated.schedule(number, 1 + number % 4)
         kernel = scanlib.explain(member.array(a), member.array(x), axis=axis).kernel
         assert words in kernel
@@ -69,27 +70,37 @@ def test_every_plan(number: int, dtype_name: str, member: Member) -> None:
             )
 
 
-@pytest.mark.parametrize("number", [0, 3, 4, 5, 6, 8, 9])
+def test_a_step_of_a_tile_of_columns_has_bytes_enough(member: Member) -> None:
+    """Two warps side by side, unless the lanes of one fill as many bytes, or some would have none."""
+    lanes = {("float16", 256): 64, ("float32", 128): 64, ("float64", 128): 32, ("float32", 96): 32}
+    for (dtype_name, inner), width in lanes.items():
+        a, x, _ = arrays((101, inner), 0, dtype_name)
+        with emulated.tuned(**(SMALL | ABREAST)):
+            kernel = scanlib.explain(member.array(a), member.array(x), axis=0).kernel
+        assert f"groups of up to {width}" in kernel
+
+
+@pytest.mark.parametrize("number", [0, 3, 4, 5, 6, 8, 9, 10])
 def test_sums_for_a_repeated_a(number: int, member: Member) -> None:
     """Along time, along sequences, along both: two stages, in every plan."""
     _, shape, axis, numbers = PLANS[number]
     along_time = tuple(1 if d == axis else n for d, n in enumerate(shape))
     along_others = tuple(n if d == axis else 1 for d, n in enumerate(shape))
     dtype_name = "complex64" if number == 5 else "float32"
-    with emulated.tuned(**SMALL, **numbers):
+    with emulated.tuned(**(SMALL | numbers)):
         for a_shape in {along_time, along_others, (1,) * len(shape)} - {shape}:
             a, x, h0 = arrays(shape, axis, dtype_name, a_shape)
             check_gradients(member, a, x, h0, axis=axis, reverse=bool(number % 2))
 
 
-@pytest.mark.parametrize("number", [0, 3, 5])
+@pytest.mark.parametrize("number", [0, 3, 5, 9])
 def test_no_schedule_changes_a_bit(number: int, member: Member) -> None:
     """One block after the other, or many at once in any order."""
     _, shape, axis, numbers = PLANS[number]
     a, x, g = (member.array(v) for v in (*arrays(shape, axis, "float32")[:2], np.ones(shape, "f4")))
     one = member.array(np.array(0.9, "f4"))
     found = []
-    with emulated.tuned(**SMALL, **numbers):
+    with emulated.tuned(**(SMALL | numbers)):
         for seed, blocks in ((1, 1), (2, 2), (3, 3), (4, 8), (5, 8), (6, 40)):
             emulated.schedule(seed, blocks)
             h = scanlib.linear_recurrence(a, x, axis=axis)
@@ -166,20 +177,21 @@ def test_special_values_where_a_block_walks(member: Member) -> None:
     for shape, axis, numbers in [
         ((33, 700), 1, {"enough_groups": 1}),
         ((300, 70), 0, {"enough_groups": 1}),
+        ((70, 256), 0, ABREAST),
         ((90, 130), 0, {"many_lanes": 1}),
     ]:
-        with emulated.tuned(**SMALL, **numbers):
+        with emulated.tuned(**(SMALL | numbers)):
             forward_agrees(member, shape, axis, "float32", False)
             backward_agrees(member, shape, axis, "float32", False)
 
 
-@pytest.mark.parametrize("number", [0, 2, 4, 5, 8, 9])
+@pytest.mark.parametrize("number", [0, 2, 4, 5, 8, 9, 10])
 def test_in_place(number: int, member: Member) -> None:
     """Every element is read before it is overwritten, by whichever block."""
     _, shape, axis, numbers = PLANS[number]
     a, x, h0 = arrays(shape, axis, "float32")
     expected = np.asarray(scanlib.linear_recurrence(a, x, h0, axis=axis))
-    with emulated.tuned(**SMALL, **numbers):
+    with emulated.tuned(**(SMALL | numbers)):
         for seed in range(3):
             emulated.schedule(seed, 5)
             out = member.array(x.copy())

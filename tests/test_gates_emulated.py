@@ -111,13 +111,17 @@ def test_every_form_is_that_of_the_cpu(reading: int, own_input: bool) -> None:
     assert ways == {"walk", "look-back"}
 
 
-def test_16_bits_are_computed_in_float32() -> None:
-    form = form_for(GATED, True, 1, 16, False)
-    given = draw(form, ((60, 2), 0, 16), "float16", True, True)
+@pytest.mark.parametrize("abreast", [False, True])
+def test_16_bits_are_computed_in_float32(abreast: bool) -> None:
+    width = 64 if abreast else 16
+    form = form_for(GATED, True, 1, width, False)
+    given = draw(form, ((60, 2), 0, width), "float16", True, True)
     wide = {role: v if role == "reset" else v.astype("float64") for role, v in given.items()}
     right, _ = run(form, 0, wide, on_gpu=False)
-    found, said = run(form, 0, given, on_gpu=True)
+    with emulated.tuned(**(emulated.SMALL | emulated.ABREAST if abreast else emulated.SMALL)):
+        found, said = run(form, 0, given, on_gpu=True)
     assert "in float32" in said
+    assert ("in 2 groups of up to 64" in said) == abreast
     for role, array in found.items():
         assert array.dtype == np.float16
         close = TOLERANCE["float16"]

@@ -45,6 +45,7 @@ GPU_SHAPES = [
     ("look-back over columns", (901, 3), 0, {}),
     ("walk over rows", (5, 403), 1, {"enough_groups": 1}),
     ("walk over columns", (61, 64), 0, {"enough_groups": 1}),
+    ("walk over columns", (61, 128), 0, emulated.ABREAST),
     ("walk over columns", (71, 150), 0, {"many_lanes": 100}),
 ]
 
@@ -238,7 +239,7 @@ def test_on_the_cuda_kernels(
     emulation = replace(emulated.Emulation(), operator=OPERATORS[operator])
     dtype = DTYPES_OF[operator][0]
     a, x, h0 = operands(operator, dtype, shape, axis)
-    with emulated.running(emulation), emulated.tuned(**emulated.SMALL, **numbers):
+    with emulated.running(emulation), emulated.tuned(**(emulated.SMALL | numbers)):
         for seed, (reverse, start) in enumerate(((False, h0), (True, None), (True, h0))):
             emulated.schedule(seed, 2 + seed)
             arrays = forward_arrays(a, x, start, axis)

@@ -8,7 +8,7 @@ import emulated
 import numpy as np
 import pytest
 from capabilities import Backend
-from emulated import SMALL
+from emulated import ABREAST, SMALL
 from helpers import TOLERANCE, decay, normal, rng_for
 from matrix import missing
 from segment_cases import LIES, Array, problem_of, results_for, serial
@@ -29,6 +29,7 @@ PLANS: list[tuple[str, tuple[int, ...], int, dict[str, int]]] = [
     ("walk over rows", (201, 3), 1, {}),
     ("walk over columns", (9, 3), 0, {}),
     ("look-back over columns", (301, 3), 0, {}),
+    ("in 2 groups of up to 64", (101, 128), 0, ABREAST),
 ]
 EVERYDAY = 3
 KINDS = ("reset", "offsets")
@@ -149,7 +150,7 @@ def check(
 def test_every_plan(number: int, kind: str) -> None:
     """Forward and backward, with and without states."""
     way, shape, axis, numbers = PLANS[number]
-    with emulated.tuned(**SMALL, **numbers):
+    with emulated.tuned(**(SMALL | numbers)):
         emulated.schedule(number, 1 + number % 4)
         for backward in (False, True):
             # In rows the other direction is another program.
@@ -171,7 +172,7 @@ def test_nothing_passes_a_start(kind: str) -> None:
                 starts = np.expand_dims(
                     np.arange(length) == start, [d for d in range(len(shape)) if d != axis]
                 )
-            with emulated.tuned(**SMALL, **numbers):
+            with emulated.tuned(**(SMALL | numbers)):
                 emulated.schedule(start, 3)
                 for backward in (False, True):
                     given = draw(
@@ -201,7 +202,7 @@ def test_no_schedule_changes_a_bit(kind: str) -> None:
         found = []
         for seed, blocks in ((1, 1), (2, 2), (3, 8), (4, 40)):
             results = results_for(given, axis, shape, "float32")
-            with emulated.tuned(**SMALL, **numbers):
+            with emulated.tuned(**(SMALL | numbers)):
                 emulated.schedule(seed, blocks)
                 launch(given, results, axis, False)
             found.append(b"".join(v.tobytes() for v in results.values()))
@@ -214,7 +215,7 @@ def test_the_final_state_is_the_last_to_the_bit(number: int) -> None:
     _, shape, axis, numbers = PLANS[number]
     given = draw("offsets", shape, axis, "float32", states=True, backward=False)
     results = results_for(given, axis, shape, "float32")
-    with emulated.tuned(**SMALL, **numbers):
+    with emulated.tuned(**(SMALL | numbers)):
         launch(given, results, axis, False)
     h, final = (np.moveaxis(results[name], axis, 0) for name in ("h", "final"))
     h0 = np.moveaxis(given["h0"], axis, 0)
@@ -263,7 +264,7 @@ def test_offsets_that_are_none(number: int) -> None:
                     name: memory[name][32 : 32 + v.size].reshape(v.shape)
                     for name, v in plain.items()
                 }
-                with emulated.tuned(**SMALL, **numbers):
+                with emulated.tuned(**(SMALL | numbers)):
                     launch(given, results, axis, reverse)
                 for name, around in memory.items():
                     assert np.all(around[:32] == 7.5), (lie, name)
@@ -283,7 +284,7 @@ def test_sums_for_a_repeated_a(kind: str, number: int) -> None:
     _, shape, axis, numbers = PLANS[number]
     along_time = tuple(1 if d == axis else n for d, n in enumerate(shape))
     along_others = tuple(n if d == axis else 1 for d, n in enumerate(shape))
-    with emulated.tuned(**SMALL, **numbers):
+    with emulated.tuned(**(SMALL | numbers)):
         for a_shape in (along_time, along_others, (1,) * len(shape)):
             for states in (False, True):
                 given = draw(
@@ -298,7 +299,7 @@ def test_sums_for_a_repeated_a(kind: str, number: int) -> None:
 def test_dtypes(kind: str, dtype: str) -> None:
     for number in (0, 1, 2):
         way, shape, axis, numbers = PLANS[number]
-        with emulated.tuned(**SMALL, **numbers):
+        with emulated.tuned(**(SMALL | numbers)):
             for backward in (False, True):
                 given = draw(kind, shape, axis, dtype, states=True, backward=backward)
                 check(given, axis, True, way)
@@ -314,7 +315,7 @@ def test_dtypes_that_differ(kind: str) -> None:
     ):
         for number in (0, 2):
             way, shape, axis, numbers = PLANS[number]
-            with emulated.tuned(**SMALL, **numbers):
+            with emulated.tuned(**(SMALL | numbers)):
                 for backward in (False, True):
                     given = draw(kind, shape, axis, dtypes, states=True, backward=backward)
                     check(given, axis, False, way, out)
@@ -347,7 +348,7 @@ def test_offsets_of_both_sizes(dtype: str) -> None:
     for starts in (offsets_for(length), dense, np.arange(length + 1)):
         spread = np.zeros(3 * len(starts), dtype)[::-3]
         spread[...] = starts
-        with emulated.tuned(**SMALL, **numbers):
+        with emulated.tuned(**(SMALL | numbers)):
             for backward in (False, True):
                 for given_starts in (starts.astype(dtype), spread):
                     given = draw(
@@ -383,7 +384,7 @@ def test_more_axes_than_a_kernel_counts_along(kind: str) -> None:
 def test_states_that_are_not_wanted() -> None:
     """A pass may leave out what leaves its segments, and be given only one kind of state."""
     _, shape, axis, numbers = PLANS[1]
-    with emulated.tuned(**SMALL, **numbers):
+    with emulated.tuned(**(SMALL | numbers)):
         for backward, last in ((False, "final"), (True, "grad_h0")):
             given = draw("offsets", shape, axis, "float32", states=True, backward=backward)
             check(given, axis, False, spare=(last,))
@@ -398,7 +399,7 @@ def test_masks_of_each_lane() -> None:
     _, shape, axis, numbers = PLANS[1]
     for mask_shape in (shape, (shape[1], 1), (1, shape[1], shape[2])):
         starts = rng_for("masks", mask_shape).random(mask_shape) < 0.1
-        with emulated.tuned(**SMALL, **numbers):
+        with emulated.tuned(**(SMALL | numbers)):
             for backward in (False, True):
                 given = draw(
                     "reset", shape, axis, "float32", states=True, backward=backward, starts=starts
