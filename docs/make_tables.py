@@ -213,15 +213,14 @@ def _gpu(stage: str) -> tuple[str, list[Row]]:
     """The card of the newest results of a GPU that have a stage, and their rows of it."""
     report = _bench("gpu.report")
 
-    def header(path: Path) -> Row:
-        return next(line["header"] for line in report.lines(path) if "header" in line)
+    def header(path: Path) -> Row | None:
+        return next((line["header"] for line in report.lines(path) if "header" in line), None)
 
-    found = (ROOT / "bench" / "results").glob(f"*/{report.FILE}")
-    newest = max(
-        (path for path in found if (run := report.read(path).get(stage)) and run.rows),
-        key=lambda path: header(path)["date"],
-    )
-    return header(newest)["gpu"]["name"], report.read(newest)[stage].rows
+    found = (ROOT / "bench" / "results").glob(f"**/{report.FILE}")
+    having = [path for path in found if (run := report.read(path).get(stage)) and run.rows]
+    known = {path: head for path in having if (head := header(path)) is not None}
+    newest = max(known, key=lambda path: known[path]["date"])
+    return known[newest]["gpu"]["name"], report.read(newest)[stage].rows
 
 
 def _of_torch(rows: list[Row]) -> list[Row]:
