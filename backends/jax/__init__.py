@@ -1,37 +1,37 @@
 """JAX: immutable arrays, traced programs, autodiff of every order.
 
 The recurrence is three primitives (`primitives`) with all of JAX's rules; how they run is decided where a program
-is lowered (`lowering`, `sharding`, `pure`). This module turns arguments into their operands.
+is lowered (`lowering`, `sharding`, `pure`). `arguments` turns what is given into their operands.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
 from scanlib import gpu, native
 from scanlib.backends.jax import functions, lowering, primitives, probe, sharding
 from scanlib.backends.jax import starts as of_starts
-from scanlib.backends.jax.internals import inlined, spec_of
-from scanlib.call import (
-    OFFSETS_DTYPES,
-    Call,
-    axis_index,
-    check_offsets,
-    check_sequences,
-    dtype_code,
-    reduced_axes,
-    resolve,
-    resolve_vjp,
+from scanlib.backends.jax.arguments import (
+    Operands,
+    as_arrays,
+    checked_offsets,
+    common_dtype,
+    concrete,
+    numbers_as,
+    operands_of,
+    pad,
+    plain_numbers,
+    shapes,
+    starts_of,
+    unpad,
 )
-from scanlib.errors import ArrayKindError, DeviceError, DTypeError, OutputError
-from scanlib.kinds import is_number
+from scanlib.backends.jax.internals import inlined, spec_of
+from scanlib.call import Call, axis_index, reduced_axes, resolve_vjp
+from scanlib.errors import DeviceError, OutputError
 from scanlib.plan import Explanation
 
 __all__ = ["explain", "functions", "linear_recurrence", "linear_recurrence_vjp", "platform_of"]
@@ -66,9 +66,9 @@ def linear_recurrence(
         axis = axis_index(axis)
     run = _compiled_forward(axis, bool(reverse), bool(return_final), pure)
     if reset is offsets is None:
-        return _placed(run, *_numbers(a=a, x=x, h0=h0))
-    offsets = _checked(offsets, axis, a, x)
-    return _placed(run, *_numbers(a=a, x=x, h0=h0), reset, offsets)
+        return _placed(run, *plain_numbers(a=a, x=x, h0=h0))
+    offsets = checked_offsets(offsets, axis, a, x)
+    return _placed(run, *plain_numbers(a=a, x=x, h0=h0), reset, offsets)
 
 
 def linear_recurrence_vjp(
@@ -86,10 +86,10 @@ def linear_recurrence_vjp(
 ) -> tuple[Array, Array, Array | None]:
     axis = axis_index(axis)
     run = _compiled_vjp(axis, bool(reverse), pure)
-    numbers = _numbers(grad_h=grad_h, a=a, h=h, h0=h0, grad_final=grad_final)
+    numbers = plain_numbers(grad_h=grad_h, a=a, h=h, h0=h0, grad_final=grad_final)
     if reset is offsets is None:
         return _placed(run, *numbers)
-    return _placed(run, *numbers, reset, _checked(offsets, axis, h, h))
+    return _placed(run, *numbers, reset, checked_offsets(offsets, axis, h, h))
 
 
 def explain(
@@ -107,12 +107,12 @@ def explain(
     axis = axis_index(axis)
 
     def trace(a: Any, x: Any, h0: Any, reset: Any, offsets: Any) -> None:
-        operands.append(_operands(a, x, h0, axis, reset, offsets))
+        operands.append(operands_of(a, x, h0, axis, reset, offsets))
 
-    offsets = _checked(offsets, axis, a, x)
-    jax.eval_shape(trace, *_numbers(a=a, x=x, h0=h0), reset, offsets)
+    offsets = checked_offsets(offsets, axis, a, x)
+    jax.eval_shape(trace, *plain_numbers(a=a, x=x, h0=h0), reset, offsets)
     given = operands[0]
-    arrays = _concrete(a, x, h0, reset)
+    arrays = concrete(a, x, h0, reset)
     devices = sorted(
         {device for array in arrays for device in array.devices()}, key=lambda device: device.id
     )
@@ -195,7 +195,7 @@ def _compiled_forward(
         reset: Array | None = None,
         offsets: Array | None = None,
     ) -> Array | tuple[Array, Array]:
-        given = _operands(a, x, h0, axis, reset, offsets)
+        given = operands_of(a, x, h0, axis, reset, offsets)
         out = primitives.scan(
             given.a,
             given.x,
@@ -223,11 +223,11 @@ def _compiled_vjp(axis: int | None, reverse: bool, pure: bool) -> Callable[..., 
         reset: Array | None = None,
         offsets: Array | None = None,
     ) -> tuple[Array, Array, Array | None]:
-        named = _arrays(grad_h=grad_h, a=a, h=h, h0=h0, grad_final=grad_final)
-        call = resolve_vjp(*_shapes(*named.values()), axis, *_shapes(reset, offsets))
-        given = _numbers_as(_common_dtype(named), named)
+        named = as_arrays(grad_h=grad_h, a=a, h=h, h0=h0, grad_final=grad_final)
+        call = resolve_vjp(*shapes(*named.values()), axis, *shapes(reset, offsets))
+        given = numbers_as(common_dtype(named), named)
         full: dict[str, Any] = {
-            name: value if value is None else _pad(value, len(call.shape_of(name)))
+            name: value if value is None else pad(value, len(call.shape_of(name)))
             for name, value in given.items()
         }
         state, state_shape = full["h0"], call.state_shape
@@ -240,18 +240,18 @@ def _compiled_vjp(axis: int | None, reverse: bool, pure: bool) -> Callable[..., 
             full["grad_h"],
             full["h0"],
             full["grad_final"],
-            _starts(reset, offsets, call),
+            starts_of(reset, offsets, call),
             axis=call.axis,
             reverse=reverse,
             x_dtype=full["grad_h"].dtype,
             summed=reduced_axes(full["a"].shape, call.shape),
             native=not pure,
         )
-        grad_a = _unpad(grad_a, named["a"])
+        grad_a = unpad(grad_a, named["a"])
         if h0 is None:
             return grad_a, grad_x, None
         total = primitives.sum_to(grad_h0[0], state.shape).astype(state.dtype)
-        return grad_a, grad_x, _unpad(total, named["h0"])
+        return grad_a, grad_x, unpad(total, named["h0"])
 
     return inlined(linear_recurrence_vjp)
 
@@ -261,168 +261,10 @@ def _placed(run: Callable[..., Any], *values: Any) -> Any:
     try:
         return run(*values)
     except ValueError:
-        places = {frozenset(array.devices()) for array in _concrete(*values) if array.committed}
+        places = {frozenset(array.devices()) for array in concrete(*values) if array.committed}
         if len(places) < 2:
             raise
         given = " and ".join(sorted(", ".join(sorted(map(str, place))) for place in places))
         raise DeviceError(
             f"The arrays are on different devices: {given}. Move them to one with jax.device_put."
         ) from None
-
-
-def _concrete(*values: Any) -> list[Array]:
-    """The arrays that have values, and so a device."""
-    return [v for v in values if isinstance(v, jax.Array) and not isinstance(v, jax.core.Tracer)]
-
-
-# ---- from arguments to operands
-
-
-class Operands(NamedTuple):
-    a: Array
-    x: Array
-    h0: Array | None
-    starts: Array | None
-    call: Call
-    dtype: Any
-
-
-def _numbers(**named: Any) -> Iterator[Any]:
-    """Python's ints as floats: they take the dtype of what they meet. NumPy's scalars have one, as JAX takes them."""
-    for name, value in named.items():
-        if isinstance(value, np.generic):
-            dtype_code(value.dtype.name, name)
-        yield float(value) if type(value) is int else value
-
-
-def _operands(
-    a: Array,
-    x: Array,
-    h0: Array | None,
-    axis: int | None,
-    reset: Array | None,
-    offsets: Array | None,
-) -> Operands:
-    """Checked, with as many axes as the result or as a state has, each in its own dtype."""
-    named = _arrays(a=a, x=x, h0=h0)
-    call = resolve(*_shapes(*named.values()), axis, *_shapes(reset, offsets))
-    dtype = _common_dtype(named)
-    given = _numbers_as(dtype, named)
-    ndim = len(call.shape)
-    state = given["h0"]
-    return Operands(
-        _pad(given["a"], ndim),
-        _pad(given["x"], ndim),
-        None if state is None else _pad(state, len(call.state_shape)),
-        _starts(reset, offsets, call),
-        call,
-        dtype,
-    )
-
-
-def _starts(reset: Any, offsets: Any, call: Call) -> Array | None:
-    """The operand that says where sequences start, as primitives have it; only one of the two is given."""
-    if reset is not None:
-        reset = jnp.asarray(reset)
-        dtype_code(reset.dtype.name, "reset")
-        return _pad(reset, len(call.shape))
-    if offsets is None:
-        return None
-    offsets = jnp.asarray(offsets)
-    if jnp.issubdtype(offsets.dtype, jnp.integer) and offsets.dtype.name not in OFFSETS_DTYPES:
-        offsets = offsets.astype(jax.dtypes.canonicalize_dtype(np.int64))
-    dtype_code(offsets.dtype.name, "offsets")
-    return offsets
-
-
-def _checked(offsets: Any, axis: int | None, *others: Any) -> Any:
-    """`offsets` as an array; raises `OffsetsError` where what they hold is at hand and does not fit the others."""
-    if offsets is None:
-        return None
-    offsets = _as_array(offsets)
-    a, x = map(np.shape, others)
-    call = resolve(a, x, None, axis, None, offsets.shape)
-    T: Any = call.shape[call.axis]
-    values = _at_hand(offsets)
-    if values is not None and not np.issubdtype(values.dtype, np.integer):
-        dtype_code(values.dtype.name, "offsets")
-    if not isinstance(T, int):
-        return offsets
-    if values is not None:
-        check_offsets(values, T)
-    else:
-        check_sequences(offsets.shape[0] - 1, T)
-    return offsets
-
-
-def _as_array(offsets: Any) -> Any:
-    if isinstance(offsets, np.ndarray):
-        return (
-            offsets if offsets.dtype.isnative else offsets.astype(offsets.dtype.newbyteorder("="))
-        )
-    if isinstance(offsets, jax.Array | jax.ShapeDtypeStruct):
-        return offsets
-    if isinstance(offsets, range):
-        offsets = list(offsets)
-    if isinstance(offsets, list | tuple):
-        traced = any(isinstance(number, jax.Array) for number in offsets)
-        return jnp.asarray(offsets) if traced else np.asarray(offsets)
-    raise ArrayKindError(
-        f"offsets is a {type(offsets).__name__}; make it a list, a NumPy array or a JAX array."
-    )
-
-
-def _at_hand(offsets: Any) -> Any:
-    """The values of offsets where they are in the memory of this process, or None."""
-    if isinstance(offsets, np.ndarray):
-        return offsets
-    if not _concrete(offsets) or not offsets.is_fully_addressable:
-        return None
-    return np.asarray(offsets) if all(d.platform == "cpu" for d in offsets.devices()) else None
-
-
-def _arrays(**named: Any) -> dict[str, Any]:
-    """Numbers as arrays too, which they are already unless jit is switched off."""
-    return {name: jnp.asarray(v) if is_number(v) else v for name, v in named.items()}
-
-
-def _common_dtype(named: dict[str, Any]) -> Any:
-    given = {name: value for name, value in named.items() if value is not None}
-    for name, value in given.items():
-        if not _is_number(value):
-            dtype_code(value.dtype.name, name)
-    try:
-        dtype = jnp.result_type(*given.values())
-    except (TypeError, ValueError) as error:  # under jax_numpy_dtype_promotion="strict"
-        raise DTypeError(f"JAX does not promote these dtypes: {error}") from None
-    dtype_code(dtype.name, " and ".join(given))
-    return dtype
-
-
-def _numbers_as(dtype: Any, named: dict[str, Any]) -> dict[str, Any]:
-    """Numbers in the common dtype; arrays as they are, the kernels convert them."""
-    return {
-        name: lax.convert_element_type(value, dtype)
-        if value is not None and _is_number(value)
-        else value
-        for name, value in named.items()
-    }
-
-
-def _shapes(*values: Any) -> Iterator[Any]:
-    return (None if value is None else value.shape for value in values)
-
-
-def _is_number(value: Array) -> bool:
-    """Whether this is a Python number, as JAX traces one: weakly typed, so it takes the dtype of what it meets."""
-    return value.ndim == 0 and bool(jax.typeof(value).weak_type) and value.dtype != bool
-
-
-def _pad(value: Array, ndim: int) -> Array:
-    missing = ndim - value.ndim
-    return lax.expand_dims(value, range(missing)) if missing else value
-
-
-def _unpad(value: Array, like: Array) -> Array:
-    missing = value.ndim - like.ndim
-    return lax.squeeze(value, range(missing)) if missing else value
