@@ -29,7 +29,7 @@ from jax_cases import (  # noqa: E402
 )
 
 from scanlib.backends import jax as adapter  # noqa: E402
-from scanlib.backends.jax import autodiff as jax_autodiff  # noqa: E402
+from scanlib.backends.jax import by_scan  # noqa: E402
 from scanlib.backends.jax import internals as jax_internals  # noqa: E402
 from scanlib.backends.jax import lowering as jax_lowering  # noqa: E402
 from scanlib.backends.jax import primitives as jax_primitives  # noqa: E402
@@ -197,7 +197,7 @@ def test_primitives_take_any_size_one() -> None:
             a, h, x, state, state, x_dtype=a.dtype, summed=summed, **options
         )
         wide = [jnp.broadcast_to(v, shape) for v in (a, h, x)]
-        expected = jax_autodiff.backward_by_scan(
+        expected = by_scan.backward_by_scan(
             *wide, state, state, x_dtype=a.dtype, summed=summed, has_h0=True, **options
         )
         assert_trees_close(found, expected)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from scanlib import gpu, native
+from scanlib.backends.jax import autodiff as _rules  # noqa: F401  registered by being imported
 from scanlib.backends.jax import functions, lowering, primitives, probe, sharding
 from scanlib.backends.jax import starts as of_starts
 from scanlib.backends.jax.arguments import (
@@ -29,6 +30,7 @@ from scanlib.backends.jax.arguments import (
     starts_of,
     unpad,
 )
+from scanlib.backends.jax.arithmetic import accumulator, sum_to
 from scanlib.backends.jax.internals import inlined, spec_of
 from scanlib.call import Call, axis_index, reduced_axes, resolve_vjp
 from scanlib.errors import DeviceError, OutputError
@@ -233,7 +235,7 @@ def _compiled_vjp(axis: int | None, reverse: bool, pure: bool) -> Callable[..., 
         state, state_shape = full["h0"], call.state_shape
         if state is not None and state.shape != state_shape:
             # Its gradient is a sum, whose terms have the dtype that it has here.
-            full["h0"] = state.astype(primitives.accumulator(state.dtype))
+            full["h0"] = state.astype(accumulator(state.dtype))
         grad_a, grad_x, *grad_h0 = primitives.backward(
             full["a"],
             full["h"],
@@ -250,7 +252,7 @@ def _compiled_vjp(axis: int | None, reverse: bool, pure: bool) -> Callable[..., 
         grad_a = unpad(grad_a, named["a"])
         if h0 is None:
             return grad_a, grad_x, None
-        total = primitives.sum_to(grad_h0[0], state.shape).astype(state.dtype)
+        total = sum_to(grad_h0[0], state.shape).astype(state.dtype)
         return grad_a, grad_x, unpad(total, named["h0"])
 
     return inlined(linear_recurrence_vjp)

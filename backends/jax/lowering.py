@@ -20,15 +20,9 @@ from scanlib import compiler, gpu, native
 from scanlib.backends.jax import internals as internals
 from scanlib.backends.jax import probe, pure, sharding, views
 from scanlib.backends.jax import starts as of_starts
-from scanlib.backends.jax.autodiff import backward_by_scan, tangent_by_scan
-from scanlib.backends.jax.primitives import (
-    Array,
-    accumulator,
-    backward_p,
-    cast,
-    scan_p,
-    tangent_p,
-)
+from scanlib.backends.jax.arithmetic import accumulator, cast
+from scanlib.backends.jax.by_scan import backward_by_scan, tangent_by_scan
+from scanlib.backends.jax.primitives import Array, backward_p, scan_p, tangent_p
 from scanlib.call import call_of
 from scanlib.errors import MissingLibraryError
 from scanlib.plan import Layout, prepare

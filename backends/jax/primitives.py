@@ -8,8 +8,8 @@
 How they are differentiated is in `autodiff`.
 
 All operands have the same number of axes (states one fewer) and extent 1 wherever they are repeated, so a broadcast
-`a` is never stored. `filler` makes zeros of that kind for what a derivative does not depend on. What `starts` are, and
-which axes states have beside offsets, is in `starts`.
+`a` is never stored. `arithmetic.filler` makes zeros of that kind for what a derivative does not depend on. What
+`starts` are, and which axes states have beside offsets, is in `starts`.
 """
 
 from __future__ import annotations
@@ -25,42 +25,12 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
 from scanlib.backends.jax import starts as of_starts
+from scanlib.backends.jax.arithmetic import cast, filler, state_filler
 from scanlib.backends.jax.internals import make_vary, spec_of, varying_axes
-from scanlib.call import reduced_axes
 from scanlib.errors import DeviceError
 
 Array = jax.Array
 Params = dict[str, Any]
-
-
-def accumulator(dtype: Any) -> Any:
-    """The dtype a recurrence of `dtype` is computed in."""
-    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize == 2 else jnp.dtype(dtype)
-
-
-def cast(value: Array, dtype: Any) -> Array:
-    """`value` in `dtype`; the real part where that is real."""
-    if jnp.iscomplexobj(value) and not jnp.issubdtype(dtype, jnp.complexfloating):
-        value = lax.real(value)
-    return lax.convert_element_type(value, dtype)
-
-
-def sum_to(value: Array, shape: Sequence[Any]) -> Array:
-    """Sum over the axes along which an operand of `shape` was repeated, in its accumulator; of that dtype then."""
-    axes = reduced_axes(tuple(shape), value.shape)
-    return cast(value, accumulator(value.dtype)).sum(axes, keepdims=True) if axes else value
-
-
-def filler(full: Sequence[Any], others: Sequence[Array], dtype: Any) -> Array:
-    """Zeros that broadcast: extent 1 wherever another operand has the full extent already."""
-    return jnp.zeros(
-        tuple(1 if any(other.shape[d] == n for other in others) else n for d, n in enumerate(full)),
-        dtype,
-    )
-
-
-def state_filler(full: Sequence[Any], dtype: Any, starts: Any) -> Array:
-    return jnp.zeros((1,) * (len(full) - (not of_starts.packed(starts))), dtype)
 
 
 # ---- the primitives, bound

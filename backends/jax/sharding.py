@@ -20,7 +20,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from scanlib.backends.jax import internals as internals
 from scanlib.backends.jax import views
-from scanlib.backends.jax.primitives import Array, accumulator, backward_p, cast, scan_p, tangent_p
+from scanlib.backends.jax.arithmetic import accumulator, cast
+from scanlib.backends.jax.primitives import Array, backward_p, scan_p, tangent_p
 
 _GATHERED = "operands sharded outside of jax.shard_map are gathered on every device; put the call into jax.shard_map"
 _untold = internals.tell_devices((scan_p, tangent_p, backward_p))
