@@ -20,6 +20,7 @@ from scanlib.call import (
 )
 from scanlib.errors import ArrayKindError, DTypeError, OffsetsError, ShapeError
 from scanlib.kinds import is_scalar, python_number
+from scanlib.offsets import host_offsets
 from scanlib.roles import INITIAL, STATES
 
 SIXTEEN_BITS = ("float16", "bfloat16")
@@ -126,8 +127,8 @@ def with_reset(given: Arguments, reset: Any) -> Arguments:
 
 def numbers_of(offsets: Any, steps: int) -> tuple[int, ...]:
     """Offsets as numbers, for which their values are asked for; raises where they are not those of `steps` steps."""
-    if not hasattr(offsets, "shape"):
-        offsets = np.asarray(offsets)
+    if isinstance(offsets, np.ndarray) or not hasattr(offsets, "shape"):
+        offsets = host_offsets(offsets)
     xp = array_api_compat.array_namespace(offsets)
     if not xp.isdtype(offsets.dtype, "integral"):
         dtype_code(str(offsets.dtype).rpartition(".")[2], "offsets")
@@ -149,7 +150,7 @@ def resolve_forward(given: Arguments, axis: Any, offsets: Any = None) -> Call:
 def shape_of_offsets(offsets: Any) -> Shape | None:
     if offsets is None:
         return None
-    return tuple(offsets.shape) if hasattr(offsets, "shape") else np.asarray(offsets).shape
+    return tuple(offsets.shape) if hasattr(offsets, "shape") else host_offsets(offsets).shape
 
 
 def shape_of(array: Any) -> Shape | None:

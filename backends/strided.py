@@ -34,6 +34,7 @@ from scanlib.call import (
 )
 from scanlib.kinds import is_scalar
 from scanlib.native import NativeProblem
+from scanlib.offsets import host_offsets
 from scanlib.overlap import Memory, check_out
 from scanlib.plan import Explanation, Output, Plan, contiguous_strides, copy_notes
 from scanlib.roles import STARTS
@@ -234,8 +235,9 @@ class Strided:
         if reset is not None:
             starts["reset"] = self.xp.asarray(reset)
         if offsets is not None:
-            offsets = self.xp.asarray(offsets)
-            if offsets.dtype.kind in "iu" and offsets.dtype.name not in OFFSETS_DTYPES:
+            if self.xp is np or not isinstance(offsets, self.xp.ndarray):
+                offsets = self.xp.asarray(host_offsets(offsets))
+            elif offsets.dtype.kind in "iu" and offsets.dtype.name not in OFFSETS_DTYPES:
                 offsets = offsets.astype(np.int64)
             starts["offsets"] = offsets
         for role, array in starts.items():

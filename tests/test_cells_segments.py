@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import rng_for
 
-from scanlib import OffsetsError, cells
+from scanlib import DeviceError, OffsetsError, ShapeError, cells
 
 #: Of no steps, of one, and shorter than a window, among others.
 OFFSETS = [0, 0, 5, 6, 6, 13, 20, 20]
@@ -113,3 +113,28 @@ def test_offsets_that_lie_are_refused(
     for offsets in (lie, array(np.array(lie))):
         with pytest.raises(OffsetsError):
             cell(params, x, axis=0, offsets=offsets)
+
+
+@pytest.mark.parametrize("offsets", [None, [0, 2, 6]], ids=["whole", "packed"])
+@pytest.mark.parametrize("name", ["gilr_lstm", "qrnn", "t_gru", "wkv"])
+def test_a_state_of_other_sequences_is_refused(
+    name: str, offsets: list[int] | None, array: Callable[[Any], Any]
+) -> None:
+    """What stands in for the state before is joined with steps one by one: it is that of these very sequences."""
+    cell = cells.CELLS[name]()
+    params, x = parameters(cell, array), array(np.ones((2, 6, SIZE)))
+    _, state = cell(params, x, axis=1, offsets=offsets)
+    lead = (2,) if offsets is None else (2, 2)
+    for wrong in ((*lead[:-1], 3), (*lead[:-1], 1), (*lead, 1)):
+        bad = array(np.zeros((*wrong, state[0].shape[-1])))
+        with pytest.raises(ShapeError, match=f"{cell.state[0]} of the state has shape"):
+            cell(params, x, (bad, *state[1:]), axis=1, offsets=offsets)
+
+
+def test_offsets_on_another_device_are_refused() -> None:
+    torch = pytest.importorskip("torch")
+    cell = cells.GILR()
+    params = {k: torch.as_tensor(v) for k, v in cell.init(np.random.default_rng(1), 3, 3).items()}
+    offsets = torch.tensor([0, 6], device="meta")
+    with pytest.raises(DeviceError, match=r"offsets.*meta"):
+        cell(params, torch.ones(6, 3, dtype=torch.float64), axis=0, offsets=offsets)

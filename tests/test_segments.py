@@ -12,7 +12,7 @@ from helpers import rng_for
 from matrix import Member
 
 import scanlib
-from scanlib import OffsetsError, ShapeError
+from scanlib import ArrayKindError, DTypeError, OffsetsError, ShapeError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -280,6 +280,25 @@ def test_offsets_that_lie_are_refused(lib: Member, lie: list[int]) -> None:
     known = lib.backend is not Backend.JAX_JIT  # XLA raises its own error, with libscanlib's text
     with pytest.raises(OffsetsError if known else Exception, match="offsets"):
         lib.numpy(lib.scan(a, x, axis=0, offsets=lib.array(np.array(lie))))
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ([], ShapeError),
+        ([[0, 10]], ShapeError),
+        ([0.0, 10.0], DTypeError),
+        (np.array([0.0, 10.0]), DTypeError),
+        ({0, 10}, ArrayKindError),
+        ("0", ArrayKindError),
+        (np.ma.masked_array([0, 10], [0, 1]), ArrayKindError),
+    ],
+    ids=str,
+)
+def test_what_is_no_offsets_is_refused_alike(lib: Member, given: Any, error: type) -> None:
+    a, x = lib.array(np.array(0.5)), lib.array(np.ones((10, 2)))
+    with pytest.raises(error, match="offsets"):
+        scanlib.linear_recurrence(a, x, axis=0, offsets=given)
 
 
 def test_lists_and_integers_of_all_kinds_are_offsets(lib: Member) -> None:

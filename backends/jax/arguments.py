@@ -18,8 +18,9 @@ from scanlib.call import (
     dtype_code,
     resolve,
 )
-from scanlib.errors import ArrayKindError, DTypeError
+from scanlib.errors import DTypeError
 from scanlib.kinds import is_number
+from scanlib.offsets import host_offsets
 
 Array = jax.Array
 
@@ -102,20 +103,11 @@ def checked_offsets(offsets: Any, axis: int | None, *others: Any) -> Any:
 
 
 def _as_array(offsets: Any) -> Any:
-    if isinstance(offsets, np.ndarray):
-        return (
-            offsets if offsets.dtype.isnative else offsets.astype(offsets.dtype.newbyteorder("="))
-        )
     if isinstance(offsets, jax.Array | jax.ShapeDtypeStruct):
         return offsets
-    if isinstance(offsets, range):
-        offsets = list(offsets)
-    if isinstance(offsets, list | tuple):
-        traced = any(isinstance(number, jax.Array) for number in offsets)
-        return jnp.asarray(offsets) if traced else np.asarray(offsets)
-    raise ArrayKindError(
-        f"offsets is a {type(offsets).__name__}; make it a list, a NumPy array or a JAX array."
-    )
+    if isinstance(offsets, list | tuple) and any(isinstance(n, jax.Array) for n in offsets):
+        return jnp.asarray(offsets)
+    return host_offsets(offsets)
 
 
 def _at_hand(offsets: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from scanlib.backends.torch.dtypes import dtype_name, promote, result_dtype
 from scanlib.call import Call, Shape, axis_index, check_one_device, dtype_code, resolve
 from scanlib.errors import ArrayKindError, DeviceError
 from scanlib.kinds import is_scalar
+from scanlib.offsets import host_offsets
 
 State = Tensor | None
 
@@ -57,12 +57,8 @@ def offsets_of(given: Any, *operands: Any) -> Tensor:
     """Offsets as a tensor of a dtype that kernels read; a list or NumPy array where the operands are."""
     if isinstance(given, Tensor):
         return given if given.dtype in _COUNTS else _counted(given)
-    if not isinstance(given, (list, tuple, range, np.ndarray)):
-        raise ArrayKindError(
-            f"offsets is a {type(given).__name__}; it must be a list, a NumPy array or a tensor of integers."
-        )
-    if isinstance(given, np.ndarray) and not _compiling() and given.dtype.kind in "iu":
-        given = given.astype(np.int32 if given.dtype == np.int32 else np.int64, copy=False)
+    if not _compiling():
+        given = host_offsets(given)
     # A copy: an array that its owner writes to would change a gradient that is still to come.
     counts = _counted(torch.as_tensor(given, device="cpu").clone())
     return counts.to(_device(*operands), non_blocking=True)

@@ -5,8 +5,9 @@ With h = S(a, x, h0), where h_t = a_t h_{t-1} + x_t, one backward B(grad_h, grad
     g_t = grad_h_t + conj(a_{t+1}) g_{t+1},   grad_a_t = g_t conj(h_{t-1}),   grad_h0 = conj(a_0) g_0.
 
 S and B are each other's derivatives: a tangent of S is S of another input, a tangent of B is B of another gradient,
-and the gradient of B is one S and products. So both functions below lean on each other only, for any order, and share this file.
-What h_{t-1} is where sequences start inside the axis of time is in `neighbours.py`; `a_t` does not matter there.
+and the gradient of B is one S and products. So both functions below lean on each other only, for any order, which is
+why they share a file. What h_{t-1} is where sequences start inside the axis of time is in `neighbours.py`; `a_t` does
+not matter there.
 """
 
 from __future__ import annotations

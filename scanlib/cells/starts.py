@@ -6,9 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scanlib.call import check_offsets, check_sequences, dtype_code, resolve
+from scanlib.call import (
+    Shape,
+    check_offsets,
+    check_one_device,
+    check_sequences,
+    dtype_code,
+    resolve,
+)
 from scanlib.cells.functions import at, delay, device_of, namespace, zeros
 from scanlib.kinds import kind_of
+from scanlib.offsets import host_offsets
 
 Array = Any
 
@@ -100,6 +108,12 @@ class Starts(NamedTuple):
         shape = (1,) * self.axis + (-1,) + (1,) * (ndim - self.axis - 1)
         return namespace(numbers).reshape(numbers, shape)
 
+    def lead(self, x: Array) -> Shape:
+        """The shape of a state before steps x (..., T, ..., m), without its features."""
+        states = self.states()
+        along = () if states is None else (states,)
+        return (*x.shape[: self.axis], *along, *x.shape[self.axis + 1 : -1])
+
     def states(self) -> int | None:
         """How many states there are in the place of the axis of time; None where they have no such axis."""
         return None if self.offsets is None else self.offsets.shape[0] - 1
@@ -125,19 +139,21 @@ def starts_of(x: Array, axis: int, reset: Array | None, offsets: Array | None) -
 def offsets_of(x: Array, axis: int, reset: Array | None, offsets: Any) -> Array | None:
     """Offsets of steps x (..., T, ..., m) as integers of its library, on its device; None stays None.
 
-    Raises `ShapeError`, or `DTypeError` where they are no integers; their values are checked by what reads them.
+    Raises `ShapeError`, `DTypeError` where they are no integers, or `DeviceError`; the values of an array of the
+    library are checked by what reads them.
     """
     if offsets is None:
         return None
     xp = namespace(x)
     if not hasattr(offsets, "shape") or kind_of(offsets, "offsets") != kind_of(x, "x"):
-        offsets = np.asarray(offsets)
-        if offsets.dtype.kind not in "iu":
-            dtype_code(str(offsets.dtype), "offsets")
-        check_offsets(offsets, x.shape[axis])
-        offsets = xp.asarray(offsets.astype(np.int64), device=device_of(x))
+        counts = host_offsets(offsets)
+        check_offsets(counts, x.shape[axis])
+        offsets = xp.asarray(counts.astype(np.int64), device=device_of(x))
     elif not xp.isdtype(offsets.dtype, "integral"):
         dtype_code(str(offsets.dtype).rpartition(".")[2], "offsets")
+    elif kind_of(x) == "torch":  # elsewhere what is computed of both says so
+        places = {name: str(device_of(v)) for name, v in (("x", x), ("offsets", offsets))}
+        check_one_device(places, "tensors", "Move them with .to(device).")
     steps = tuple(x.shape)[:-1]
     given = None if reset is None else steps
     resolve.__wrapped__(steps, steps, None, axis, given, tuple(offsets.shape))
