@@ -27,7 +27,6 @@ from scanlib.call import (
     OFFSETS_DTYPES,
     Shape,
     axis_index,
-    dtype_code,
     reduced_axes,
     resolve,
     resolve_vjp,
@@ -38,6 +37,9 @@ from scanlib.offsets import host_offsets
 from scanlib.overlap import Memory, check_out
 from scanlib.plan import Explanation, Output, Plan, contiguous_strides, copy_notes
 from scanlib.roles import STARTS
+
+#: What kernels read as offsets.
+_COUNTS = frozenset(map(np.dtype, OFFSETS_DTYPES))
 
 
 class Strided:
@@ -137,8 +139,12 @@ class Strided:
             shape, dtype, order = plan.outputs["h"]
             h = self.empty(shape, dtype) if order is None else self._empty(plan.outputs["h"])
         final = self._empty(plan.outputs["final"]) if return_final else None
-        if plan.copies or starts:
+        if plan.copies:
             self._run_copied(plan, a=a, x=x, h=h, h0=h0, final=final, **starts)
+        elif starts:
+            states = {"h0": h0, "final": final}
+            given = {role: array for role, array in states.items() if array is not None}
+            self.run(plan.native, {"a": a, "x": x, "h": h, **given, **starts})
         else:
             self.run_forward(plan, a, x, h, h0, final)
         if out is not None:
@@ -233,15 +239,15 @@ class Strided:
         """Which of the two are given, as arrays: offsets of a library's integers, on its device."""
         starts = {}
         if reset is not None:
-            starts["reset"] = self.xp.asarray(reset)
+            starts["reset"] = reset if type(reset) is self.kind else self.xp.asarray(reset)
         if offsets is not None:
-            if self.xp is np or not isinstance(offsets, self.xp.ndarray):
-                offsets = self.xp.asarray(host_offsets(offsets))
-            elif offsets.dtype.kind in "iu" and offsets.dtype.name not in OFFSETS_DTYPES:
-                offsets = offsets.astype(np.int64)
+            plain: bool = type(offsets) is self.kind
+            if not plain or offsets.dtype not in _COUNTS:
+                ours = self.xp is not np and isinstance(offsets, self.xp.ndarray)
+                offsets = offsets if ours else self.xp.asarray(host_offsets(offsets))
+                if offsets.dtype.kind in "iu" and offsets.dtype not in _COUNTS:
+                    offsets = offsets.astype(np.int64)
             starts["offsets"] = offsets
-        for role, array in starts.items():
-            dtype_code(array.dtype.name, role)
         return starts
 
     def _number(self, value: complex, like: np.dtype[Any]) -> Any:

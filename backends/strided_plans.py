@@ -111,6 +111,9 @@ def _plan(
     **options: Any,
 ) -> Plan:
     unaligned, target = place or Place()
+    for role in STARTS:
+        if role in given:
+            dtype_code(given[role][2].name, role)
     copies = []
     layouts: dict[str, Layout] = {}
     for role, (shape, strides, dtype) in given.items():
