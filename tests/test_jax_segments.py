@@ -1,6 +1,6 @@
 """Sequences that start inside the time axis, in JAX: each is what it is alone, and nothing passes from one to another.
 
-Derivatives are in test_jax_segments_autodiff.py, sharded ones in test_jax_sharding.py.
+Derivatives are in test_jax_segments_autodiff.py, sharded ones in test_jax_sharding_segments.py.
 """
 
 from __future__ import annotations
