@@ -102,6 +102,12 @@ def both_outputs(axis: int, reverse: bool = False, pure: bool = False) -> Functi
     return functools.partial(scan, axis=axis, reverse=reverse, return_final=True, pure=pure)
 
 
+def custom_calls(function: Function, *args: Any) -> list[str]:
+    """The lines of a program that call libscanlib."""
+    text = jax.jit(function).lower(*args).as_text()
+    return [line for line in text.splitlines() if "custom_call @scanlib" in line]
+
+
 def assert_trees_close(actual: Any, expected: Any, tolerance: float = 1e-10) -> None:
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance),

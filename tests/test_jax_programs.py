@@ -23,6 +23,7 @@ from jax_cases import (  # noqa: E402
     PureJax,
     assert_trees_close,
     both_outputs,
+    custom_calls,
     handlers,  # noqa: F401, a fixture of every test
     inputs,
     scan,
@@ -90,11 +91,6 @@ def test_gradient_of_the_final_state_makes_no_full_zeros() -> None:
         )
         assert found.invars[1].aval.shape == (1, 1, 1)
         assert found.outvars[0].aval.shape == (1, 1, 1)
-
-
-def custom_calls(function: Function, *args: Any) -> list[str]:
-    text = jax.jit(function).lower(*args).as_text()
-    return [line for line in text.splitlines() if "custom_call @scanlib" in line]
 
 
 def test_nothing_is_broadcast_cast_or_transposed() -> None:

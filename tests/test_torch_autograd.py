@@ -13,7 +13,7 @@ from scanlib.errors import ArrayKindError, ShapeError
 
 torch = pytest.importorskip("torch")
 from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
-from torch_cases import c128, f64, loop, plain, random  # noqa: E402
+from torch_cases import c128, f64, loop, plain, random, sine_loss  # noqa: E402
 from torch_warnings import TORCHS_OWN  # noqa: E402
 
 Tensor = Any
@@ -164,11 +164,6 @@ def test_checkpointed_and_accumulated_gradients() -> None:
 func = torch.func
 Transform = Callable[[Callable[..., Tensor]], Callable[..., Any]]
 
-
-def _loss(scan: Any) -> Any:
-    return lambda a, x: scan(a, x).sin().sum()
-
-
 TRANSFORMS: dict[str, tuple[Transform, tuple[Tensor, ...]]] = {
     "vmap": (lambda f: func.vmap(f), (plain(2, 4), plain(2, 4))),
     "vmap of a": (lambda f: func.vmap(f, (0, None)), (plain(2, 4), plain(4))),
@@ -179,13 +174,13 @@ TRANSFORMS: dict[str, tuple[Transform, tuple[Tensor, ...]]] = {
         lambda f: func.vmap(func.vmap(f, (None, 0)), (0, None)),
         (plain(2, 4), plain(3, 4)),
     ),
-    "grad": (lambda f: func.grad(_loss(f), (0, 1)), (plain(4), plain(4))),
+    "grad": (lambda f: func.grad(sine_loss(f), (0, 1)), (plain(4), plain(4))),
     "grad of grad": (
-        lambda f: func.grad(lambda a, x: func.grad(_loss(f), 1)(a, x).cos().sum()),
+        lambda f: func.grad(lambda a, x: func.grad(sine_loss(f), 1)(a, x).cos().sum()),
         (plain(4), plain(4)),
     ),
     "vmap of grad": (
-        lambda f: func.vmap(func.grad(_loss(f), (0, 1)), (None, 1)),
+        lambda f: func.vmap(func.grad(sine_loss(f), (0, 1)), (None, 1)),
         (plain(4), plain(4, 3)),
     ),
     "grad of vmap": (
@@ -199,23 +194,23 @@ TRANSFORMS: dict[str, tuple[Transform, tuple[Tensor, ...]]] = {
     ),
     "jacfwd": (lambda f: func.jacfwd(f, (0, 1)), (plain(3), plain(3))),
     "jacrev": (lambda f: func.jacrev(f, (0, 1)), (plain(3), plain(3))),
-    "hessian": (lambda f: func.hessian(_loss(f), (0, 1)), (plain(3), plain(3))),
-    "hessian by reverse": (lambda f: func.jacrev(func.jacrev(_loss(f))), (plain(3), plain(3))),
-    "hessian by forward": (lambda f: func.jacfwd(func.jacfwd(_loss(f))), (plain(3), plain(3))),
+    "hessian": (lambda f: func.hessian(sine_loss(f), (0, 1)), (plain(3), plain(3))),
+    "hessian by reverse": (lambda f: func.jacrev(func.jacrev(sine_loss(f))), (plain(3), plain(3))),
+    "hessian by forward": (lambda f: func.jacfwd(func.jacfwd(sine_loss(f))), (plain(3), plain(3))),
     "third, forward": (
-        lambda f: func.jacfwd(func.jacfwd(func.jacfwd(_loss(f)))),
+        lambda f: func.jacfwd(func.jacfwd(func.jacfwd(sine_loss(f)))),
         (plain(3), plain(3)),
     ),
     "third, mixed": (
-        lambda f: func.jacfwd(func.jacfwd(func.jacrev(_loss(f)))),
+        lambda f: func.jacfwd(func.jacfwd(func.jacrev(sine_loss(f)))),
         (plain(3), plain(3)),
     ),
     "third, mixed again": (
-        lambda f: func.jacrev(func.jacfwd(func.grad(_loss(f)))),
+        lambda f: func.jacrev(func.jacfwd(func.grad(sine_loss(f)))),
         (plain(3), plain(3)),
     ),
     "vmap of hessian": (
-        lambda f: func.vmap(func.hessian(_loss(f)), (0, None)),
+        lambda f: func.vmap(func.hessian(sine_loss(f)), (0, None)),
         (plain(2, 3), plain(3)),
     ),
     "linearize": (lambda f: lambda a, x: func.linearize(f, a, x)[1](x, a), (plain(3), plain(3))),

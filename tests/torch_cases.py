@@ -68,6 +68,11 @@ def loop_packed(
     return torch.cat(h, axis), torch.stack(final, axis)
 
 
+def sine_loss(scan: Any) -> Any:
+    """A scalar of a function's result, with derivatives of every order."""
+    return lambda *given: scan(*given).sin().sum()
+
+
 class Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
