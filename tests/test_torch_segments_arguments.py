@@ -91,7 +91,7 @@ def test_starts_that_do_not_fit() -> None:
     refused(ArrayKindError, "reset", reset=yes.tolist())
     refused(ArrayKindError, "reset", reset=yes.numpy())
     refused(DeviceError, "reset is on meta", reset=yes.to("meta"))
-    refused(DTypeError, "offsets has dtype float32", offsets=[0.0, 4.0])
+    refused(DTypeError, "offsets has dtype float64", offsets=[0.0, 4.0])
     refused(DTypeError, "offsets has dtype bool", offsets=torch.tensor([False, True]))
     refused(DTypeError, "offsets has dtype float64", offsets=np.array([0.0, 4.0]))
     refused(ShapeError, r"offsets has shape \(1, 2\)", offsets=[[0, 4]])
