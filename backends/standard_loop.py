@@ -7,6 +7,7 @@ from typing import Any
 
 from scanlib.backends.standard_arguments import Arguments, shape_of
 from scanlib.call import Call, Shape, reduced_axes
+from scanlib.roles import INITIAL
 
 #: Steps between two stacks: long enough to make their cost small, short enough to keep unfolded operands so.
 BLOCK = 256
@@ -16,7 +17,7 @@ def forward(given: Arguments, call: Call, reverse: bool) -> tuple[Any, Any]:
     xp, length = given.xp, call.shape[call.axis]
     a, x = (_time_first(given, call, given.arrays[name]) for name in ("a", "x"))
     reset = _resets(given, call)
-    state = _initial(given, call, "h0")
+    state = _initial(given, call, INITIAL)
     blocks = []
     for start, stop in _spans(length, reverse):
         rows = []
@@ -32,7 +33,7 @@ def forward(given: Arguments, call: Call, reverse: bool) -> tuple[Any, Any]:
 def backward(given: Arguments, call: Call, reverse: bool) -> tuple[Any, Any, Any]:
     xp, arrays, length = given.xp, given.arrays, call.shape[call.axis]
     a, h, grad_h = (_time_first(given, call, arrays[name]) for name in ("a", "h", "grad_h"))
-    h0 = _initial(given, call, "h0")
+    initial = _initial(given, call, INITIAL)
     axes = reduced_axes(shape_of(arrays["a"]), call.shape)  # type: ignore[arg-type]
     time_axis = (0,) if call.axis in axes else ()
     others = tuple(axis + (axis < call.axis) for axis in axes if axis != call.axis)
@@ -50,7 +51,7 @@ def backward(given: Arguments, call: Call, reverse: bool) -> tuple[Any, Any, Any
             rows.append(grad)
         grads = _stack(xp, rows, not reverse, given.compute)
         x_blocks.append(cast(xp, grads, arrays["grad_h"].dtype))
-        earlier = _earlier_states(given, h, h0, start, stop, reverse)
+        earlier = _earlier_states(given, h, initial, start, stop, reverse)
         products = grads * _conj(xp, earlier)
         if reset is not None:
             nothing = xp.zeros((), dtype=products.dtype, device=given.device)
@@ -68,13 +69,13 @@ def backward(given: Arguments, call: Call, reverse: bool) -> tuple[Any, Any, Any
         xp, xp.zeros((), device=given.device) if grad_a is None else grad_a, arrays["a"].dtype
     )
     grad_a = _fold(given, call, grad_a, shape_of(arrays["a"]))  # type: ignore[arg-type]
-    if arrays["h0"] is None:
+    if arrays[INITIAL] is None:
         return grad_a, grad_x, None
     if a_later is not None:
         grad = _unless(xp, reset, later, a_later * grad, xp.zeros_like(grad))
-    h0_shape = shape_of(arrays["h0"])
-    grad = _sum(given, grad, reduced_axes(h0_shape, call.state_shape))  # type: ignore[arg-type]
-    return grad_a, grad_x, _copy(xp, xp.reshape(grad, h0_shape), arrays["h0"].dtype)
+    shape = shape_of(arrays[INITIAL])
+    grad = _sum(given, grad, reduced_axes(shape, call.state_shape))  # type: ignore[arg-type]
+    return grad_a, grad_x, _copy(xp, xp.reshape(grad, shape), arrays[INITIAL].dtype)
 
 
 def _resets(given: Arguments, call: Call) -> Any:
@@ -90,9 +91,11 @@ def _unless(xp: Any, reset: Any, t: int | None, value: Any, start: Any) -> Any:
     return xp.where(reset[0 if reset.shape[0] == 1 else t, ...], start, value)
 
 
-def _earlier_states(given: Arguments, h: Any, h0: Any, start: int, stop: int, reverse: bool) -> Any:
+def _earlier_states(
+    given: Arguments, h: Any, initial: Any, start: int, stop: int, reverse: bool
+) -> Any:
     """The states that entered steps `start` to `stop`: `h` one step earlier in the direction of the recurrence."""
-    xp, first = given.xp, h0[None, ...]
+    xp, first = given.xp, initial[None, ...]
     if reverse:
         states = cast(xp, h[start + 1 : min(stop + 1, h.shape[0]), ...], given.compute)
         return xp.concat([states, first], axis=0) if stop == h.shape[0] else states

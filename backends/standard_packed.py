@@ -9,6 +9,7 @@ from typing import Any
 from scanlib.backends.standard_arguments import Arguments, numbers_of
 from scanlib.backends.standard_loop import backward, cast, forward
 from scanlib.call import Call, call_of
+from scanlib.roles import INITIAL
 
 
 def packed_forward(given: Arguments, call: Call, reverse: bool, offsets: Any) -> tuple[Any, Any]:
@@ -29,7 +30,7 @@ def packed_backward(
 ) -> tuple[Any, Any, Any]:
     xp, arrays, axis = given.xp, given.arrays, call.axis - len(call.shape)
     found = [backward(part, one, reverse) for part, one in _parts(given, call, offsets)]
-    grads_a, grads_x, grads_h0 = zip(*found, strict=True) if found else ((), (), ())
+    grads_a, grads_x, grads_initial = zip(*found, strict=True) if found else ((), (), ())
 
     def joined(grads: Any, like: Any, whole: bool) -> Any:
         """The gradients of all sequences: beside one another where each has its own elements, else their sum."""
@@ -40,15 +41,15 @@ def packed_backward(
         total = xp.sum(xp.stack([cast(xp, g, given.wide) for g in grads]), axis=0)
         return cast(xp, xp.reshape(total, like.shape), like.dtype)
 
-    a, h0 = arrays["a"], arrays["h0"]
+    a, initial = arrays["a"], arrays[INITIAL]
     own = a.ndim >= -axis and a.shape[axis] == call.shape[call.axis] and a.shape[axis] != 1
     grad_a = joined(grads_a, a, own or (a.ndim >= -axis and len(found) == 1))
     grad_x = joined(grads_x, arrays["grad_h"], True)
-    if h0 is None:
+    if initial is None:
         return grad_a, grad_x, None
-    if h0.ndim >= -axis and h0.shape[axis] == call.segments and found:
-        return grad_a, grad_x, xp.stack(grads_h0, axis=h0.ndim + axis)
-    return grad_a, grad_x, joined(grads_h0, h0, False)
+    if initial.ndim >= -axis and initial.shape[axis] == call.segments and found:
+        return grad_a, grad_x, xp.stack(grads_initial, axis=initial.ndim + axis)
+    return grad_a, grad_x, joined(grads_initial, initial, False)
 
 
 def _parts(given: Arguments, call: Call, offsets: Any) -> Iterator[tuple[Arguments, Call]]:
