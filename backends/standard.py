@@ -18,9 +18,9 @@ from scanlib.backends.standard_arguments import (
     dtype_name,
     gather,
     namespace_of,
+    offsets_of,
     resolve_forward,
     shape_of,
-    shape_of_offsets,
     type_name,
     with_reset,
 )
@@ -46,6 +46,7 @@ def linear_recurrence(
     offsets: Any = None,
 ) -> Any:
     given = with_reset(gather(a=a, x=x, h0=h0), reset)
+    offsets = offsets_of(given, offsets)
     call = resolve_forward(given, axis, offsets)
     if out is not None:
         _check_out(given, call, out, a=a, h0=h0)
@@ -70,9 +71,10 @@ def linear_recurrence_vjp(
     offsets: Any = None,
 ) -> tuple[Any, Any, Any]:
     given = with_reset(gather(a=a, grad_h=grad_h, h=h, h0=h0, grad_final=grad_final), reset)
+    offsets = offsets_of(given, offsets)
     names = ("grad_h", "a", "h", "h0", "grad_final")
     shapes = (shape_of(given.arrays[name]) for name in names)
-    starts = shape_of(given.arrays["reset"]), shape_of_offsets(offsets)
+    starts = shape_of(given.arrays["reset"]), shape_of(offsets)
     call = resolve_vjp(*shapes, axis_index(axis), *starts)
     if offsets is None:
         return backward(given, call, reverse)
@@ -90,6 +92,7 @@ def explain(
     offsets: Any = None,
 ) -> Explanation:
     given = with_reset(gather(a=a, x=x, h0=h0), reset)
+    offsets = offsets_of(given, offsets)
     call = resolve_forward(given, axis, offsets)
     del backward  # walks time in the same way, from the other end
     library = given.xp.__name__.removeprefix("array_api_compat.")

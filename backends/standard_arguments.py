@@ -125,13 +125,18 @@ def with_reset(given: Arguments, reset: Any) -> Arguments:
     return given._replace(arrays=given.arrays | {"reset": reset})
 
 
+def offsets_of(given: Arguments, offsets: Any) -> Any:
+    """Offsets as an array of integers, of the arguments' library or NumPy; None stays None."""
+    own = array_api_compat.is_array_api_obj(offsets) and not isinstance(offsets, np.ndarray)
+    if offsets is None or not own or array_api_compat.array_namespace(offsets) != given.xp:
+        return None if offsets is None else host_offsets(offsets)
+    if not given.xp.isdtype(offsets.dtype, "integral"):
+        dtype_code(dtype_name(given.xp, offsets.dtype), "offsets")
+    return offsets
+
+
 def numbers_of(offsets: Any, steps: int) -> tuple[int, ...]:
     """Offsets as numbers, for which their values are asked for; raises where they are not those of `steps` steps."""
-    if isinstance(offsets, np.ndarray) or not hasattr(offsets, "shape"):
-        offsets = host_offsets(offsets)
-    xp = array_api_compat.array_namespace(offsets)
-    if not xp.isdtype(offsets.dtype, "integral"):
-        dtype_code(str(offsets.dtype).rpartition(".")[2], "offsets")
     try:
         found = tuple(int(offsets[i]) for i in range(offsets.shape[0]))
     except Exception as error:
@@ -144,13 +149,7 @@ def numbers_of(offsets: Any, steps: int) -> tuple[int, ...]:
 
 def resolve_forward(given: Arguments, axis: Any, offsets: Any = None) -> Call:
     a, x, initial, reset = (shape_of(given.arrays[name]) for name in ("a", "x", INITIAL, "reset"))
-    return resolve(a, x, initial, axis_index(axis), reset, shape_of_offsets(offsets))
-
-
-def shape_of_offsets(offsets: Any) -> Shape | None:
-    if offsets is None:
-        return None
-    return tuple(offsets.shape) if hasattr(offsets, "shape") else host_offsets(offsets).shape
+    return resolve(a, x, initial, axis_index(axis), reset, shape_of(offsets))
 
 
 def shape_of(array: Any) -> Shape | None:

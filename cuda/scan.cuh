@@ -52,7 +52,7 @@ struct ScanMemory {
     int doubt[kWarps][kWarpLanes];
     typename SumOf<typename Op::Element>::type sums[kWarps][kWarpLanes];
   };
-  typename Op::State state[kWidth];  // after the tile
+  typename Op::State state[kSlices > 1 ? kWidth : 1];  // after the tile
 };
 
 // Whether the warp holds the last slices of its lanes.

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from scanlib.call import dtype_code
-from scanlib.errors import ArrayKindError
+from scanlib.errors import ArrayKindError, ShapeError
 from scanlib.kinds import kind_of
 
 
 def host_offsets(given: Any) -> np.ndarray[Any, Any]:
     """A list, tuple, range or NumPy array of N + 1 integers, as int64, or int32 where they are; no copy of what is one.
 
-    Raises `DTypeError` where they are no integers, `ArrayKindError` for anything else, a masked array among it.
+    Raises `DTypeError` where they are no integers, `ShapeError` where lists in it have different lengths, and
+    `ArrayKindError` for anything else, a masked array among it.
     """
     if isinstance(given, np.ndarray):
         kind_of(given, "offsets")  # refuses what means more than its numbers
@@ -22,7 +23,10 @@ def host_offsets(given: Any) -> np.ndarray[Any, Any]:
         raise ArrayKindError(
             f"offsets is a {type(given).__name__}; make it a list, a NumPy array or one of the operands' library."
         )
-    array = np.asarray(given)
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise ShapeError(f"offsets is a list of lists of different lengths: {error}") from None
     if not array.size and not isinstance(given, np.ndarray):
         return array.astype(np.int64)  # no numbers at all: what is wrong with that is their shape
     if array.dtype.kind not in "iu":

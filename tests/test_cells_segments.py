@@ -125,10 +125,15 @@ def test_a_state_of_other_sequences_is_refused(
     params, x = parameters(cell, array), array(np.ones((2, 6, SIZE)))
     _, state = cell(params, x, axis=1, offsets=offsets)
     lead = (2,) if offsets is None else (2, 2)
-    for wrong in ((*lead[:-1], 3), (*lead[:-1], 1), (*lead, 1)):
-        bad = array(np.zeros((*wrong, state[0].shape[-1])))
+    size = state[0].shape[-1]
+    shapes = [(*at, size) for at in ((*lead[:-1], 3), (*lead[:-1], 1), (*lead, 1))]
+    for wrong in [*shapes, (*lead, size + 1), (*lead, size - 1), ()]:
+        bad = array(np.zeros(wrong)), *state[1:]
         with pytest.raises(ShapeError, match=f"{cell.state[0]} of the state has shape"):
-            cell(params, x, (bad, *state[1:]), axis=1, offsets=offsets)
+            cell(params, x, bad, axis=1, offsets=offsets)
+        if offsets is None:
+            with pytest.raises(ShapeError, match=f"{cell.state[0]} of the state has shape"):
+                cell.step(params, x[:, 0, :], bad)
 
 
 def test_offsets_on_another_device_are_refused() -> None:

@@ -287,9 +287,12 @@ def test_offsets_that_lie_are_refused(lib: Member, lie: list[int]) -> None:
     [
         ([], ShapeError),
         ([[0, 10]], ShapeError),
+        ([[0], [1, 10]], ShapeError),
+        (np.array([]), DTypeError),
         ([0.0, 10.0], DTypeError),
         (np.array([0.0, 10.0]), DTypeError),
         ({0, 10}, ArrayKindError),
+        (np.int64(10), ArrayKindError),
         ("0", ArrayKindError),
         (np.ma.masked_array([0, 10], [0, 1]), ArrayKindError),
     ],
@@ -307,6 +310,10 @@ def test_lists_and_integers_of_all_kinds_are_offsets(lib: Member) -> None:
     for dtype in ("uint8", "int16", "int32", "int64", ">i4", ">i8"):
         got = scanlib.linear_recurrence(a, x, axis=0, offsets=np.array([0, 4, 10], dtype))
         assert np.array_equal(lib.numpy(got), want)
+    backwards = np.array([10, 4, 0])
+    backwards.flags.writeable = False
+    got = scanlib.linear_recurrence(a, x, axis=0, offsets=backwards[::-1])
+    assert np.array_equal(lib.numpy(got), want)
 
 
 def test_arguments_that_do_not_fit(lib: Member) -> None:

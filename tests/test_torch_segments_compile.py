@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scanlib import linear_recurrence
+from scanlib import cells, linear_recurrence
 
 torch = pytest.importorskip("torch")
 from torch import func  # noqa: E402
@@ -52,6 +52,19 @@ def test_compiled_forward_and_backward() -> None:
     check_compiled(step, a, x, random(3, COUNT, 4), offsets=offsets_tensor())
     for offsets in (OFFSETS, np.array(OFFSETS)):
         check_compiled(step, a, x, random(3, COUNT, 4), offsets=offsets)
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("name", ["gilr", "qrnn", "wkv"])
+def test_compiled_cells_for_any_number_of_steps_and_sequences(name: str) -> None:
+    """Lengths are symbols then."""
+    cell = cells.CELLS[name]()
+    params = {k: torch.as_tensor(v) for k, v in cell.init(np.random.default_rng(1), 3, 3).items()}
+    step = compiled(functools.partial(cell, params, axis=0), dynamic=True)
+    for offsets in ([0, 2, 6], [0, 3, 3, 7], [0, 1, 4, 4, 9]):
+        x, cuts = plain(offsets[-1], 3), torch.tensor(offsets)
+        found, expected = step(x, offsets=cuts), cell(params, x, axis=0, offsets=cuts)
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.usefixtures("fresh_compiler")

@@ -1,8 +1,8 @@
-"""PyTorch: checks, promotion, outputs, and the short way for calls that nothing watches.
+"""PyTorch: the short ways of calls that nothing, or autograd alone, looks at, and the long way of all others.
 
-A call on plain tensors that neither autograd nor a mode, transform or compiler looks at goes straight to libscanlib.
-Every other call goes through the operators of `ops.py`, wrapped by `autograd.py` where derivatives are
-wanted.
+A call on plain tensors that no mode, transform or compiler looks at goes straight to libscanlib, in an
+autograd.Function where a gradient is wanted. Every other call goes through the operators of `ops.py`, wrapped by
+`autograd.py` where derivatives are wanted.
 """
 
 from __future__ import annotations
@@ -166,9 +166,7 @@ def explain(
     given = {role: t for role, t in (("a", a), ("x", x), ("h0", h0)) if t is not None}
     notes = []
     if derivatives_wanted(*given.values()):
-        notes.append(
-            "autograd or a torch.func transform records the call: scanlib::scan in an autograd.Function"
-        )
+        notes.append("autograd or a torch.func transform records the call, in an autograd.Function")
     elif not direct:
         notes.append("the call goes through torch's dispatcher as scanlib::scan")
     notes += copy_notes([(role, why) for role, t in given.items() if (why := copied_because(t))])

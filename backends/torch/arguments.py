@@ -57,10 +57,11 @@ def offsets_of(given: Any, *operands: Any) -> Tensor:
     """Offsets as a tensor of a dtype that kernels read; a list or NumPy array where the operands are."""
     if isinstance(given, Tensor):
         return given if given.dtype in _COUNTS else _counted(given)
-    if not _compiling():
-        given = host_offsets(given)
     # A copy: an array that its owner writes to would change a gradient that is still to come.
-    counts = _counted(torch.as_tensor(given, device="cpu").clone())
+    if _compiling():
+        counts = _counted(torch.as_tensor(given, device="cpu").clone())
+    else:
+        counts = torch.from_numpy(host_offsets(given).copy())
     return counts.to(_device(*operands), non_blocking=True)
 
 

@@ -10,6 +10,7 @@ The transition is written once and serves a whole sequence as well as one step, 
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -196,7 +197,7 @@ class Cell(ABC):
         reset = self._check(params, x, state, reset)
         axis = time_axis(axis, tuple(x.shape), "x")
         starts = starts_of(x, axis, reset, offsets_of(x, axis, reset, offsets))
-        own, memory = self._split(state, starts.lead(x))
+        own, memory = self._split(params, state, starts.lead(x))
         surrogate, s, left = self.stand_in(), None, ()
         if surrogate is not None:
             s, left = surrogate.over(params, x, own, starts)
@@ -211,7 +212,7 @@ class Cell(ABC):
     ) -> tuple[Array, State]:
         """Run one step: x of shape (..., m), without the axis of time. Else as `__call__`, with which it agrees."""
         reset = self._check(params, x, state, reset)
-        own, memory = self._split(state, x.shape[:-1])
+        own, memory = self._split(params, state, x.shape[:-1])
         surrogate, s, left = self.stand_in(), None, ()
         if surrogate is not None:
             s, left = surrogate.step(params, x, own, reset)
@@ -249,23 +250,25 @@ class Cell(ABC):
 
     # ---- checks
 
-    def _split(self, state: State | None, lead: Shape) -> tuple[State | None, State | None]:
+    def _split(
+        self, params: Params, state: State | None, lead: Shape
+    ) -> tuple[State | None, State | None]:
         """The surrogate's part of a state, and the memory; `lead` is their shape without the features.
 
         Memory may be repeated along axes; whether it fits, the recurrence says.
         """
         if state is None:
             return None, None
-        left = len(self.state) - len(self.memory)
+        surrogate, left = self.stand_in(), len(self.state) - len(self.memory)
         for name, array in zip(self.state, state[:left], strict=False):
             given = tuple(array.shape)
+            assert surrogate is not None
+            wanted = (*lead, surrogate.size(*self.sizes(params)))
             # Compared one by one: torch.compile does not find a symbol in a tuple.
-            if len(given) != len(lead) + 1 or any(
-                length != other for length, other in zip(given, lead, strict=False)
-            ):
+            if len(given) != len(wanted) or any(map(operator.ne, given, wanted)):
                 raise ShapeError(
-                    f"{name} of the state has shape {given}, but before these steps it has {(*lead, given[-1])}: x's "
-                    "without the axis of time, or with that of sequences in its place."
+                    f"{name} of the state has shape {given}, but before these steps it has {wanted}: x's without the "
+                    "axis of time, or with that of sequences in its place, and the features that stand for the past."
                 )
         return state[:left], state[left:]
 

@@ -187,3 +187,13 @@ def forget(v: Array, where: Array | None) -> Array:
         return v
     xp = namespace(v)
     return xp.where(xp.expand_dims(where, axis=-1), zeros((), v), v)
+
+
+def within(v: Array, high: int) -> Array:
+    """Whole numbers v, those below 0 as 0 and those above `high` as that.
+
+    `high` may be a symbol of torch.compile, of which array-api-compat's `clip` asks whether it is NaN.
+    """
+    xp = namespace(v)
+    nothing = xp.zeros_like(v)
+    return xp.minimum(xp.maximum(v, nothing), nothing + high)

@@ -14,7 +14,7 @@ from scanlib.call import (
     dtype_code,
     resolve,
 )
-from scanlib.cells.functions import at, delay, device_of, namespace, zeros
+from scanlib.cells.functions import at, delay, device_of, namespace, within, zeros
 from scanlib.kinds import kind_of
 from scanlib.offsets import host_offsets
 
@@ -85,7 +85,7 @@ class Starts(NamedTuple):
         if self.offsets is None:
             return at(v, self.axis, -1)
         xp, ends = namespace(v), self.ends()
-        taken = xp.take(v, xp.clip(ends - 1, 0, v.shape[self.axis] - 1), axis=self.axis)
+        taken = xp.take(v, within(ends - 1, v.shape[self.axis] - 1), axis=self.axis)
         empty = self.along(ends == self.begins(), v.ndim)
         return xp.where(empty, nothing + zeros((), v) if first is None else first, taken)
 
@@ -131,7 +131,7 @@ def starts_of(x: Array, axis: int, reset: Array | None, offsets: Array | None) -
     # The last of those that start at or before a step: of several that start there, all but that one are empty.
     sequence = xp.searchsorted(offsets[1:], number, side="right")
     sequence = xp.astype(sequence, number.dtype, copy=False)
-    sequence = xp.clip(sequence, 0, count - 1)
+    sequence = within(sequence, count - 1)
     step = number - xp.take(offsets, sequence, axis=0)
     return Starts(axis, None, offsets, step, sequence)
 

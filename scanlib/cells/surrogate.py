@@ -14,7 +14,7 @@ import numpy as np
 
 from scanlib.call import Shape, call_of
 from scanlib.cells.base import Cell, Params, State, Surrogate
-from scanlib.cells.functions import at, delay, forget, namespace, narrow, part, zeros
+from scanlib.cells.functions import at, delay, forget, namespace, narrow, part, within, zeros
 from scanlib.cells.gates import Gated, Update, states, written_out
 from scanlib.cells.initial import linear
 from scanlib.cells.starts import Starts
@@ -127,7 +127,7 @@ class Window(Surrogate):
         left = []
         for i in range(self.length):
             place = ends - (self.length - i)
-            last = xp.take(x, xp.clip(place, 0, steps - 1), axis=axis)
+            last = xp.take(x, within(place, steps - 1), axis=axis)
             for count in range(self.length - i):  # steps of a sequence shorter than the window
                 short = starts.along(lengths == count, x.ndim)
                 last = xp.where(short, before[i + count], last)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scanlib.cells.functions import device_of, namespace, zeros
+from scanlib.cells.functions import device_of, namespace, within, zeros
 from scanlib.dispatch import tracing
 from scanlib.errors import DTypeError, ShapeError
 
@@ -96,7 +96,7 @@ def packing_of(lengths: Any, x: Array, axis: int) -> Packing:
     if not xp.isdtype(lengths.dtype, "integral"):
         raise DTypeError(f"lengths has dtype {lengths.dtype}; integers are expected.")
     number = xp.arange(steps, device=device_of(x))
-    count = xp.clip(xp.astype(lengths, number.dtype, copy=False), 0, steps)
+    count = within(xp.astype(lengths, number.dtype, copy=False), steps)
     count = xp.expand_dims(count, axis=1)
     there = xp.broadcast_to(number, (batch, steps)) < count
     ends = xp.cumulative_sum(count[:, 0])
