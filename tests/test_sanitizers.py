@@ -16,7 +16,7 @@ def test_address_and_undefined_behaviour(tmp_path: Path) -> None:
     sanitize = "address,undefined"
     prefix = sanitizer_prefix(sanitize, tmp_path)
     programs = build("address", sanitize=sanitize) / "tests" / "native"
-    for mode in (["refusals"], ["cases"], ["large", "23"], ["concurrent"], ["gated"]):
+    for mode in (["refusals"], ["cases"], ["large", "23"], ["concurrent"], ["gated", "200"]):
         assert f"{mode[0]}: 0 failures" in run(*prefix, programs / "driver", *mode, **OPTIONS)
     run(*prefix, programs / "fuzz_abi", "1000", "1", **OPTIONS)
 

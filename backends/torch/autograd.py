@@ -12,8 +12,6 @@ not matter there.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,7 +28,7 @@ from scanlib.backends.torch.ops import (
     scan_op,
 )
 from scanlib.backends.torch.run import forward
-from scanlib.backends.torch.sums import sum_to
+from scanlib.backends.torch.sums import positional, sum_to
 from scanlib.errors import DTypeError
 
 State = Tensor | None
@@ -134,20 +132,11 @@ def _open_to_dynamo() -> None:
 _open_to_dynamo._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-_POSITIONAL = inspect.Signature([inspect.Parameter("arguments", inspect.Parameter.VAR_POSITIONAL)])
-
-
-def _positional(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Called by position alone. torch looks the signature up at every call, which takes longer than a small one."""
-    forward.__signature__ = _POSITIONAL  # type: ignore[attr-defined]
-    return forward
-
-
 class Scan(torch.autograd.Function):
     """S: arguments and outputs are those of `scanlib::scan`."""
 
     @staticmethod
-    @_positional
+    @positional
     def forward(
         a: Tensor,
         x: Tensor,
@@ -239,7 +228,7 @@ class ScanBackward(torch.autograd.Function):
     """B: arguments and outputs are those of `scanlib::scan_backward`."""
 
     @staticmethod
-    @_positional
+    @positional
     def forward(
         grad_h: Tensor,
         grad_final: State,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,12 +55,22 @@ def spread_state(state: Tensor | None, shape: Shape) -> Tensor | None:
     return spread(state, shape)
 
 
+_POSITIONAL = inspect.Signature([inspect.Parameter("arguments", inspect.Parameter.VAR_POSITIONAL)])
+
+
+def positional(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Called by position alone. torch looks the signature up at every call, which takes longer than a small one."""
+    forward.__signature__ = _POSITIONAL  # type: ignore[attr-defined]
+    return forward
+
+
 class Spread(torch.autograd.Function):
     """`expand` with `sum_to` as its gradient."""
 
     generate_vmap_rule = True
 
     @staticmethod
+    @positional
     def forward(tensor: Tensor, shape: Shape) -> Tensor:
         return tensor.expand(shape)
 
