@@ -11,7 +11,7 @@ from scanlib import gpu
 from scanlib.call import Call, Shape, dtype_code, resolve
 from scanlib.errors import DTypeError
 from scanlib.plan import Layout, Output, Plan, dense, make
-from scanlib.roles import GRADIENTS, STARTS
+from scanlib.roles import GRADIENTS, INITIAL, STARTS
 
 #: shape, strides in bytes and dtype: all a plan depends on
 Signature = tuple[Shape, Shape, np.dtype[Any]]
@@ -55,7 +55,7 @@ def forward_plan(
     x_shape: Shape,
     x_strides: Shape,
     x_dtype: np.dtype[Any],
-    h0: Signature | None,
+    initial: Signature | None,
     axis: int | None,
     reverse: bool,
     return_final: bool,
@@ -66,12 +66,12 @@ def forward_plan(
 ) -> Plan:
     """The plan of a call on arrays with these signatures; `place` is None for those in the CPU's memory."""
     given = {"a": (a_shape, a_strides, a_dtype), "x": (x_shape, x_strides, x_dtype)}
-    if h0 is not None:
-        given["h0"] = h0
+    if initial is not None:
+        given[INITIAL] = initial
     both = zip(STARTS, (reset, offsets), strict=True)
     starts = {role: signature for role, signature in both if signature is not None}
     shapes = (None if signature is None else signature[0] for signature in (reset, offsets))
-    call = resolve(a_shape, x_shape, None if h0 is None else h0[0], axis, *shapes)
+    call = resolve(a_shape, x_shape, None if initial is None else initial[0], axis, *shapes)
     dtype = result_dtype({role: signature[2] for role, signature in given.items()})
     like = given["x" if x_shape == call.shape else "a"]
     outputs = {"h": Output(call.shape, dtype, memory_order(call.shape, like))}
@@ -92,11 +92,11 @@ def backward_plan(
     """The plan of a gradient from operands by role with these signatures; `place` as in `forward_plan`."""
     given = dict(signatures)
     outputs = {}
-    for of, gradient in (("a", "a"), ("x", "grad_h"), ("h0", "h0")):
+    for of, gradient in (("a", "a"), ("x", "grad_h"), (INITIAL, INITIAL)):
         if gradient not in given:
             continue
         shape, _, dtype = given[gradient]
-        if of == "h0" and shape != call.state_shape:  # the terms of a sum
+        if of == INITIAL and shape != call.state_shape:  # the terms of a sum
             shape, dtype = call.state_shape, _term(dtype)
         outputs[GRADIENTS[of]] = Output(shape, native_order(dtype))
     return _plan(call, given, outputs, access, place, reverse=reverse, conjugate=True)

@@ -162,8 +162,8 @@ def _problem(
     call = given.call
     h = jax.ShapeDtypeStruct(call.shape, given.dtype)
     operands: dict[str, Any] = {"a": given.a, "x": given.x, "h": h}
-    if given.h0 is not None:
-        operands["h0"] = given.h0
+    if given.initial is not None:
+        operands["h0"] = given.initial
     if given.starts is not None:
         operands[of_starts.role(given.starts)] = given.starts
     if backward:
@@ -172,8 +172,8 @@ def _problem(
             "grad_a": given.a,
             "grad_x": jax.ShapeDtypeStruct(h.shape, operands.pop("x").dtype),
         }
-        if given.h0 is not None:
-            operands["grad_h0"] = jax.ShapeDtypeStruct(call.state_shape, given.h0.dtype)
+        if given.initial is not None:
+            operands["grad_h0"] = jax.ShapeDtypeStruct(call.state_shape, given.initial.dtype)
     return lowering.problem_of(call.shape, call.axis, operands, reverse, target)
 
 
@@ -201,7 +201,7 @@ def _compiled_forward(
         out = primitives.scan(
             given.a,
             given.x,
-            given.h0,
+            given.initial,
             given.starts,
             axis=given.call.axis,
             reverse=reverse,

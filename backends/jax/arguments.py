@@ -21,6 +21,7 @@ from scanlib.call import (
 from scanlib.errors import DTypeError
 from scanlib.kinds import is_number
 from scanlib.offsets import host_offsets
+from scanlib.roles import INITIAL
 
 Array = jax.Array
 
@@ -28,7 +29,7 @@ Array = jax.Array
 class Operands(NamedTuple):
     a: Array
     x: Array
-    h0: Array | None
+    initial: Array | None
     starts: Array | None
     call: Call
     dtype: Any
@@ -45,18 +46,18 @@ def plain_numbers(**named: Any) -> Iterator[Any]:
 def operands_of(
     a: Array,
     x: Array,
-    h0: Array | None,
+    initial: Array | None,
     axis: int | None,
     reset: Array | None,
     offsets: Array | None,
 ) -> Operands:
     """Checked, with as many axes as the result or as a state has, each in its own dtype."""
-    named = as_arrays(a=a, x=x, h0=h0)
+    named = as_arrays(a=a, x=x, **{INITIAL: initial})
     call = resolve(*shapes(*named.values()), axis, *shapes(reset, offsets))
     dtype = common_dtype(named)
     given = numbers_as(dtype, named)
     ndim = len(call.shape)
-    state = given["h0"]
+    state = given[INITIAL]
     return Operands(
         pad(given["a"], ndim),
         pad(given["x"], ndim),

@@ -15,23 +15,25 @@ from scanlib.backends.jax.primitives import Array, scan
 
 
 def previous(
-    h: Array, h0: Array | None, axis: int, reverse: bool, starts: Array | None = None
+    h: Array, initial: Array | None, axis: int, reverse: bool, starts: Array | None = None
 ) -> Array:
-    """The state before each step: `h` moved one step on; where a sequence starts, its `h0` or 0."""
+    """The state before each step: `h` moved one step on; where a sequence starts, its initial state or 0."""
     T = h.shape[axis]
     moved = _moved(h, axis, reverse)
-    if h0 is not None:
-        h0 = cast(h0, h.dtype)
+    if initial is not None:
+        initial = cast(initial, h.dtype)
     if of_starts.packed(starts):
         segment, begins = of_starts.of_steps(starts, T, axis, h.ndim, reverse)
         zero = jnp.zeros((), h.dtype)
-        return jnp.where(begins, zero if h0 is None else of_starts.take(h0, segment, axis), moved)
-    if h0 is not None:
+        return jnp.where(
+            begins, zero if initial is None else of_starts.take(initial, segment, axis), moved
+        )
+    if initial is not None:
         index = lax.broadcasted_iota(
             jnp.int32, tuple(T if d == axis else 1 for d in range(h.ndim)), axis
         )
         first = index == (T - 1 if reverse else 0)
-        moved = jnp.where(first, lax.expand_dims(h0, (axis,)), moved)
+        moved = jnp.where(first, lax.expand_dims(initial, (axis,)), moved)
     return _cut(moved, starts)
 
 
@@ -52,13 +54,13 @@ def _cut(value: Array, starts: Array | None) -> Array:
 def times_previous(
     v: Array,
     h: Array,
-    h0: Array | None,
+    initial: Array | None,
     axis: int,
     reverse: bool,
     starts: Array | None,
 ) -> Array:
     """v_t h_{t-1}, where v is how a changes or what h_t counts for; both may not be finite where there is a reset."""
-    before = previous(h, h0, axis, reverse, starts)
+    before = previous(h, initial, axis, reverse, starts)
     return _cut(cast(v, h.dtype) * before, starts)
 
 
@@ -67,12 +69,12 @@ def tangent_by_scan(
 ) -> list[Array]:
     """dh_t = a_t dh_{t-1} + (da_t h_{t-1} + dx_t)"""
     states, starts = of_starts.split((a, *rest))
-    h0, dh0 = states[1:] or (None, None)
+    initial, dh0 = states[1:] or (None, None)
     wide = accumulator(params["dtype"])
     entering = times_previous(
         da,
         cast(h, wide),
-        None if h0 is None else cast(h0, wide),
+        None if initial is None else cast(initial, wide),
         params["axis"],
         params["reverse"],
         starts,
@@ -97,7 +99,7 @@ def backward_by_scan(
     where a sequence starts at t + 1 nothing of it comes back to t, and of packed ones each has an end of its own.
     """
     numbers, starts = of_starts.split((a, h, g, *rest))
-    h0, g_final = split_states(numbers[3:], has_h0)
+    initial, g_final = split_states(numbers[3:], has_h0)
     wide = accumulator(functools.reduce(jnp.promote_types, [value.dtype for value in numbers]))
     reset = starts if of_starts.resets(starts) else None
     shape = of_starts.result_shape((a, h, g, *rest), 3, axis)
@@ -125,13 +127,13 @@ def backward_by_scan(
         native=native,
     )
     G, earliest = full
-    state = None if h0 is None else cast(h0, wide)
+    state = None if initial is None else cast(initial, wide)
     ga = times_previous(G, h_wide, state, axis, reverse, starts).sum(summed, keepdims=True)
     out = [cast(ga, a.dtype), cast(G, x_dtype)]
-    if h0 is not None:
+    if initial is not None:
         if T != 0:
             earliest = _into_states(earliest, a_wide, axis, reverse, starts)
-        out.append(cast(earliest, h0.dtype))
+        out.append(cast(earliest, initial.dtype))
     return out
 
 
@@ -151,7 +153,7 @@ def _into_states(g: Array, a: Array, axis: int, reverse: bool, starts: Array | N
 
 
 def split_states(states: Sequence[Any], has_h0: bool) -> tuple[Any, Any]:
-    """(h0 or None, g_final or None)"""
-    h0 = states[0] if has_h0 else None
+    """(the initial state or None, g_final or None)"""
+    initial = states[0] if has_h0 else None
     rest = states[1:] if has_h0 else states
-    return h0, rest[0] if rest else None
+    return initial, rest[0] if rest else None

@@ -17,7 +17,7 @@ from scanlib.backends.torch.sums import spread, spread_state
 from scanlib.call import Call
 from scanlib.errors import OutputError
 from scanlib.overlap import Memory, check_out, check_out_type
-from scanlib.roles import STARTS
+from scanlib.roles import INITIAL, STARTS
 
 _compiling = torch.compiler.is_dynamo_compiling
 
@@ -27,7 +27,7 @@ def into(
     operands: tuple[Any, Any, Any],
     a: Tensor,
     x: Tensor,
-    h0: State,
+    initial: State,
     dtype: torch.dtype,
     call: Call,
     reverse: bool,
@@ -40,28 +40,30 @@ def into(
         isinstance(t, Tensor) and t.requires_grad for t in (*operands, out)
     ):
         raise OutputError(
-            "out cannot be used where autograd records: a, x, h0 or out requires grad. Call without out, or under "
-            "torch.no_grad()."
+            f"out cannot be used where autograd records: a, x, {INITIAL} or out requires grad. Call without out, or "
+            "under torch.no_grad()."
         )
     if not _compiling() and derivatives_wanted(out):
         raise OutputError(
             "out cannot be used inside torch.func transforms or forward-mode AD. Call without it."
         )
     given = *operands, reset, offsets
-    watched = _compiling() or not is_plain_call(a, x, h0, out, reset, offsets)
+    watched = _compiling() or not is_plain_call(a, x, initial, out, reset, offsets)
     if not watched or (not _compiling() and all(type(t) in _PLAIN for t in (*given, out))):
-        named = zip(("a", "x", "h0", *STARTS), given, strict=True)
+        named = zip(("a", "x", INITIAL, *STARTS), given, strict=True)
         memory = {role: _memory(t) for role, t in named if isinstance(t, Tensor)}
         check_out(_memory(out), call.shape, dtype_name(dtype), memory)
     else:  # a compiler's tensors have no memory; the result is made elsewhere and copied
         check_out_type(tuple(out.shape), dtype_name(out.dtype), call.shape, dtype_name(dtype))
     final: Tensor | None
     if watched:
-        x, h0 = spread(x, call.shape), spread_state(h0, call.state_shape)
-        h, final = scan(a, x, h0, call.axis, reverse, return_final, dtype, reset, offsets)
+        x, initial = spread(x, call.shape), spread_state(initial, call.state_shape)
+        h, final = scan(a, x, initial, call.axis, reverse, return_final, dtype, reset, offsets)
         out.copy_(h)
     else:
-        _, final = forward(a, x, h0, call.axis, reverse, return_final, dtype, out, reset, offsets)
+        _, final = forward(
+            a, x, initial, call.axis, reverse, return_final, dtype, out, reset, offsets
+        )
         if not out.is_inference():
             torch.autograd.graph.increment_version(out)
     return (out, final) if return_final and final is not None else out

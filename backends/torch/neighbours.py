@@ -1,9 +1,9 @@
 """Which steps of an axis are neighbours, for derivatives written out in torch's functions.
 
 Everywhere a step takes from the one before it, but where a sequence starts (`reset`, `offsets`) only from that
-sequence's own h0. A step that takes nothing is cut off by a selection, of values and of all their derivatives: a
-product with 0 would let NaN and infinity through. Nothing here reads values or makes shapes of them, so compilers and
-transforms see all of it. Tensors are at full size, `reset` alone may be repeated.
+sequence's own initial state. A step that takes nothing is cut off by a selection, of values and of all their
+derivatives: a product with 0 would let NaN and infinity through. Nothing here reads values or makes shapes of them,
+so compilers and transforms see all of it. Tensors are at full size, `reset` alone may be repeated.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Neighbours(NamedTuple):
         """v_t, with zeros where the state before does not matter to step t: a factor of that state."""
         return v if self.reset is None else v.masked_fill(self.reset, 0)
 
-    def previous(self, h: Tensor, h0: State) -> Tensor:
-        """h_{t-1}, with `h0` (or zeros) before the first step."""
+    def previous(self, h: Tensor, initial: State) -> Tensor:
+        """h_{t-1}, with the initial state (or zeros) before the first step."""
         if self.offsets is None:
-            return self.cut(self._shifted(h, h0, self.reverse))
+            return self.cut(self._shifted(h, initial, self.reverse))
         number, starts = self._segments(h)
         before = self._shifted(h, None, self.reverse)
-        if h0 is None or h0.shape[self.axis] == 0:
+        if initial is None or initial.shape[self.axis] == 0:
             return before.masked_fill(starts, 0)
-        return torch.where(starts, h0.index_select(self.axis, number), before)
+        return torch.where(starts, initial.index_select(self.axis, number), before)
 
     def following(self, g: Tensor) -> Tensor:
         """g_{t+1}, with zeros after the last step; of a `cut` g."""

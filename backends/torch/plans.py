@@ -15,7 +15,7 @@ from scanlib import gpu
 from scanlib.backends.torch.dtypes import dtype_name, result_dtype
 from scanlib.call import Call, Shape, call_of, dtype_code, resolve
 from scanlib.plan import Layout, Output, Plan, dense, make
-from scanlib.roles import BACKWARD, STARTS
+from scanlib.roles import BACKWARD, INITIAL, STARTS
 
 #: shape, strides in elements and dtype: all a plan depends on
 Signature = tuple[Shape, Shape, torch.dtype]
@@ -57,10 +57,12 @@ def empty_final(
 
 
 def empty_grads(
-    a: Tensor, h: Tensor, h0: Tensor | None, x_dtype: torch.dtype
+    a: Tensor, h: Tensor, initial: Tensor | None, x_dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad_h0 = (
-        torch.empty((0,), dtype=h.dtype, device=h.device) if h0 is None else torch.empty_like(h0)
+        torch.empty((0,), dtype=h.dtype, device=h.device)
+        if initial is None
+        else torch.empty_like(initial)
     )
     return torch.empty_like(a), torch.empty_like(h, dtype=x_dtype), grad_h0
 
@@ -100,7 +102,7 @@ def forward_plan(
     x_shape: Shape,
     x_strides: Shape,
     x_dtype: torch.dtype,
-    h0: Signature | None,
+    initial: Signature | None,
     axis: int | None,
     reverse: bool,
     return_final: bool,
@@ -112,7 +114,7 @@ def forward_plan(
 ) -> TorchPlan:
     """The plan of a call on tensors with these signatures; `starts` are those of reset and offsets, or None."""
     a, x = (a_shape, a_strides, a_dtype), (x_shape, x_strides, x_dtype)
-    given = {"a": a, "x": x} | ({} if h0 is None else {"h0": h0})
+    given = {"a": a, "x": x} | ({} if initial is None else {INITIAL: initial})
     layouts = {role: _layout(value) for role, value in given.items()}
     layouts |= {
         r: _layout(v) for r, v in zip(STARTS, starts or _NONE, strict=True) if v is not None
@@ -120,7 +122,7 @@ def forward_plan(
     for role, layout in layouts.items():
         dtype_code(layout.dtype, role)
     shapes = {role: layout.shape for role, layout in layouts.items()}
-    call = resolve(shapes["a"], shapes["x"], shapes.get("h0"), axis, *map(shapes.get, STARTS))
+    call = resolve(shapes["a"], shapes["x"], shapes.get(INITIAL), axis, *map(shapes.get, STARTS))
     if dtype is None:
         dtype = result_dtype([(value[2], len(value[0])) for value in given.values()])
     name = dtype_name(dtype)
@@ -157,17 +159,17 @@ def backward_plan(
 def backward_layouts(
     a: Signature,
     h: Signature,
-    h0: Signature | None,
+    initial: Signature | None,
     x_dtype: torch.dtype,
     starts: Starts,
 ) -> tuple[tuple[str, Signature], ...]:
     """What `backward` is given and allocates for operands like these, where grad_h is laid out as `h`."""
     h_like = _meta(h)
-    state = None if h0 is None else _meta(h0)
+    state = None if initial is None else _meta(initial)
     grads = empty_grads(_meta(a), h_like, state, x_dtype)
-    named = {"a": a, "h": h, "h0": h0, "grad_h": h}
+    named = {"a": a, "h": h, INITIAL: initial, "grad_h": h}
     named |= dict(zip(("grad_a", "grad_x"), map(signature, grads[:2]), strict=True))
-    named["grad_h0"] = None if h0 is None else signature(grads[2])
+    named["grad_h0"] = None if initial is None else signature(grads[2])
     named |= dict(zip(STARTS, starts, strict=True))
     roles = (*BACKWARD, *STARTS)
     return tuple((role, value) for role in roles if (value := named.get(role)) is not None)
