@@ -259,17 +259,19 @@ class Cell(ABC):
         """
         if state is None:
             return None, None
-        surrogate, left = self.stand_in(), len(self.state) - len(self.memory)
-        for name, array in zip(self.state, state[:left], strict=False):
+        surrogate = self.stand_in()
+        if surrogate is None:
+            return (), state
+        wanted = (*lead, surrogate.size(*self.sizes(params)))
+        for name, array in zip(surrogate.state, state, strict=False):
             given = tuple(array.shape)
-            assert surrogate is not None
-            wanted = (*lead, surrogate.size(*self.sizes(params)))
             # Compared one by one: torch.compile does not find a symbol in a tuple.
             if len(given) != len(wanted) or any(map(operator.ne, given, wanted)):
                 raise ShapeError(
                     f"{name} of the state has shape {given}, but before these steps it has {wanted}: x's without the "
                     "axis of time, or with that of sequences in its place, and the features that stand for the past."
                 )
+        left = len(surrogate.state)
         return state[:left], state[left:]
 
     def _check(
