@@ -16,6 +16,8 @@ from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 from torch_warnings import TORCHS_OWN  # noqa: E402
 
+import scanlib.backends.torch  # noqa: E402, F401  whose operators are checked by their names
+
 Tensor = Any
 
 pytestmark = TORCHS_OWN

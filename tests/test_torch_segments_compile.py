@@ -17,6 +17,8 @@ from torch_cases import f64, plain, random, sine_loss  # noqa: E402
 from torch_segment_cases import COUNT, OFFSETS, STEPS, jagged, offsets_tensor, resets  # noqa: E402
 from torch_warnings import TORCHS_OWN  # noqa: E402
 
+import scanlib.backends.torch  # noqa: E402, F401  whose operators are checked by their names
+
 Tensor = Any
 
 pytestmark = TORCHS_OWN
